@@ -1,0 +1,23 @@
+"""What several test modules share."""
+
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` are skipped where there is no such device."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Two images of noise, not square: (2, 3, 48, 64) in [0, 1]."""
+    return torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param

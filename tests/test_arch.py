@@ -1,0 +1,157 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+
+from vggfeat import arch
+from vggfeat.errors import InputError, LayerError
+
+TORCHVISION = ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
+MODULES = {
+    "conv": torch.nn.Conv2d,
+    "bn": torch.nn.BatchNorm2d,
+    "relu": torch.nn.ReLU,
+    "pool": torch.nn.MaxPool2d,
+}
+
+
+def layer(network: str, name: str, size: int = 224) -> arch.SizedLayer:
+    return next(row for row in arch.sized_layers(network, size) if row.name == name)
+
+
+@pytest.mark.parametrize("network", [*TORCHVISION, "alexnet"])
+def test_stack_is_torchvisions(network):
+    with torch.device("meta"):
+        features = getattr(torchvision.models, network)(weights=None).features
+        x = torch.empty(1, 3, 224, 160)
+        parameters = 0
+        for row, module in zip(arch.sized_layers(network, 224, 160), features, strict=True):
+            x = module(x)
+            parameters += sum(tensor.numel() for tensor in module.parameters())
+            assert isinstance(module, MODULES[row.kind])
+            assert x.shape == (1, row.channels, row.height, row.width)
+            assert parameters == row.parameters
+    shapes = {key: tuple(t.shape) for key, t in features.state_dict(prefix="features.").items() if t.ndim}
+    assert shapes == arch.state_shapes(network)
+
+
+@pytest.mark.parametrize("network", TORCHVISION)
+def test_receptive_field_is_where_the_gradient_reaches(network):
+    if network.endswith("_bn"):
+        network = network.removesuffix("_bn")
+    for name in ("relu1_1", "relu2_1", "pool2", "relu3_2"):
+        [found] = arch.find(network, name)
+        stack = []
+        for row in arch.layers(network)[: found.index + 1]:
+            # All-ones kernels and average pooling let every pixel of the field be felt.
+            if row.kind == "conv":
+                conv = torch.nn.Conv2d(1, 1, row.kernel, row.step, row.padding, bias=False)
+                torch.nn.init.ones_(conv.weight)
+                stack.append(conv)
+            elif row.kind == "pool":
+                stack.append(torch.nn.AvgPool2d(row.kernel, row.step))
+        x = torch.zeros(1, 1, 128, 128, requires_grad=True)
+        y = torch.nn.Sequential(*stack)(x)
+        middle = y.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(y[0, 0, middle, middle], x)
+        felt = gradient[0, 0].nonzero()
+        assert (felt.max(0).values - felt.min(0).values + 1).tolist() == [found.receptive_field] * 2
+        assert 128 // y.shape[-1] == found.stride
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "channels", "side", "field", "stride", "gmac", "millions"),
+    [
+        ("vgg16", "relu1_2", 64, 224, 5, 1, 1.936, 0.039),
+        ("vgg16", "relu2_2", 128, 112, 14, 2, 4.711, 0.260),
+        ("vgg16", "relu3_3", 256, 56, 40, 4, 9.335, 1.735),
+        ("vgg16", "relu4_3", 512, 28, 92, 8, 13.959, 7.635),
+        ("vgg16", "relu5_3", 512, 14, 196, 16, 15.347, 14.715),
+        ("vgg16", "pool5", 512, 7, 212, 32, 15.347, 14.715),
+        ("vgg19", "relu3_4", 256, 56, 48, 4, 11.185, None),
+        ("vgg19", "relu4_4", 512, 28, 116, 8, None, None),
+        ("vgg19", "relu5_4", 512, 14, 252, 16, 19.508, None),
+        ("vgg19", "pool5", 512, 7, 268, 32, None, None),
+        ("D", "relu3_3", 256, 56, 40, 4, 9.335, 1.735),
+    ],
+)
+def test_published_numbers(network, name, channels, side, field, stride, gmac, millions):
+    row = layer(network, name)
+    assert (row.channels, row.height, row.receptive_field, row.stride) == (channels, side, field, stride)
+    if gmac is not None:
+        assert round(row.macs / 1e9, 3) == gmac
+    if millions is not None:
+        assert round(row.parameters / 1e6, 3) == millions
+
+
+def test_indices_that_people_paste():
+    indices = {name: found.index for name in ("conv1_1", "relu3_3", "pool5") for found in arch.find("vgg16", name)}
+    assert indices == {"conv1_1": 0, "relu3_3": 15, "pool5": 30}
+    convolutions = [row.index for row in arch.layers("vgg16_bn") if row.kind == "conv"]
+    assert convolutions == [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40]
+
+
+def test_paper_rows():
+    kinds = {name: [row.name for row in arch.layers(name)] for name in ("A-LRN", "C")}
+    assert kinds["A-LRN"][:4] == ["conv1_1", "relu1_1", "lrn1_1", "pool1"]
+    ones = [row.name for row in arch.layers("C") if row.kind == "conv" and row.kernel == 1]
+    assert ones == ["conv3_3", "conv4_3", "conv5_3"]
+    assert [arch.network(name).plan for name in "ABDE"] == [arch.network(f"vgg{n}").plan for n in (11, 13, 16, 19)]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        ("relu3_3", ["relu3_3"]),
+        ("15", ["relu3_3"]),
+        ("features.15", ["relu3_3"]),
+        ("relu?_1", ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]),
+        (["relu3_*", "conv1_1", "relu3_1"], ["conv1_1", "relu3_1", "relu3_2", "relu3_3"]),
+        ("pool1, relu1_1", ["relu1_1", "pool1"]),
+    ],
+)
+def test_find(patterns, names):
+    assert [row.name for row in arch.find("vgg16", patterns)] == names
+
+
+@pytest.mark.parametrize(
+    ("network", "pattern", "message"),
+    [
+        ("vgg16", "relu3_5", "unknown layer 'relu3_5' of vgg16: block 3 has relu3_1, relu3_2, relu3_3"),
+        ("vgg16", "31", "unknown layer '31' of vgg16: features has 0 to 30"),
+        ("vgg16", "bn3_3", "its kinds are conv, relu, pool; near are conv3_3"),
+        ("vgg16", "relu6_*", "relu layers are relu1_1, relu1_2"),
+        ("vgg16", "xyz", "it has conv1_1 to pool5"),
+        ("vgg16", "", "name one, such as relu3_1"),
+        ("vgg12", "relu1_1", "unknown network 'vgg12': near are vgg1"),
+    ],
+)
+def test_unknown_names_say_what_is_near(network, pattern, message):
+    with pytest.raises(LayerError) as caught:
+        arch.find(network, pattern)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("network", ["vgg16", "C", "alexnet"])
+@pytest.mark.parametrize("pooling", ["max", "l2"])
+def test_minimum_size_is_exact(network, pooling):
+    table = arch.layers(network, pooling=pooling)
+    for number, row in enumerate(table):
+        for size in (row.minimum_size, row.minimum_size - 1):
+            side = size
+            for earlier in table[: number + 1]:
+                side = earlier.output_side(side) if side > 0 else 0
+            assert (side >= 1) == (size == row.minimum_size)
+
+
+def test_too_small_is_named():
+    with pytest.raises(InputError, match="31x64 is too small for vgg16: pool5 needs at least 32"):
+        arch.sized_layers("vgg16", 31, 64)
+
+
+def test_needs_no_torch():
+    code = "import sys, vggfeat.arch, vggfeat.weights, vggfeat.transfer.stages; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

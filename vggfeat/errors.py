@@ -1,0 +1,40 @@
+"""What vggfeat refuses, and how it says so.
+
+Every message is one line that names what came, what is possible and, where something is near, what is near.
+A command prints that line and exits with code 2.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class VggfeatError(Exception):
+    """Base of every refusal of vggfeat."""
+
+
+class LayerError(VggfeatError, ValueError):
+    """A network or a layer that does not exist."""
+
+
+class WeightsError(VggfeatError):
+    """Weights that are unknown, cannot be had, or are not what they should be."""
+
+
+class InputError(VggfeatError, ValueError):
+    """A tensor of the wrong shape, type or range."""
+
+
+class ImageError(VggfeatError):
+    """A picture file that cannot be read or written."""
+
+
+class RecipeError(VggfeatError, ValueError):
+    """A recipe that names unknown fields or asks for the impossible."""
+
+
+def near(word: str, known: Iterable[str], *, limit: int = 3) -> str:
+    """The end of an error message: the known words near `word`, or all of them where none is near."""
+    known = list(known)
+    lower = {name.lower(): name for name in known}
+    close = [lower[match] for match in get_close_matches(word.lower(), lower, n=limit)]
+    return f"near are {', '.join(close)}" if close else f"known are {', '.join(known)}"
