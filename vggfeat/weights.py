@@ -1,0 +1,394 @@
+"""The one table of weights: where each row comes from, its licence, its preprocessing; and how it is loaded.
+
+A row's weights are those of the `features` stack alone, in float32, under torchvision's key names
+(`features.0.weight`, ...). Bundled rows are files of the package `vggfeat_assets`; the others are downloaded once
+and kept, features only, in the cache folder. Every file is checked against its hash each time it is read.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from vggfeat import arch
+from vggfeat.errors import WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Triple = tuple[float, float, float]
+
+_IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+_IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+_BYTE_STD: Triple = (1 / 255, 1 / 255, 1 / 255)  # networks trained on 0-255 minus a mean colour
+_DOWNLOADS = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A row of the table: the pretrained `features` of one network.
+
+    `mean` and `std` are per RGB channel for images in [0, 1]: the network reads `(image - mean) / std`.
+    `file` is the name of the bundled file, or of torchvision's file, which ends in the first eight digits of its
+    own sha256. `sha256` is that of the bundled file, and empty for a row that is downloaded.
+    """
+
+    network: str
+    name: str
+    file: str
+    source: str
+    licence: str = "BSD-3-Clause"
+    mean: Triple = _IMAGENET_MEAN
+    std: Triple = _IMAGENET_STD
+    sha256: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.name}"
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the weights ship inside vggfeat."""
+        return bool(self.sha256)
+
+    @property
+    def url(self) -> str | None:
+        """Where the weights are downloaded from; None for bundled ones."""
+        return None if self.bundled else _DOWNLOADS + self.file
+
+    @property
+    def path(self) -> Path:
+        """Where the features are on this machine, or will be once they are downloaded."""
+        if self.bundled:
+            return Path(str(resources.files("vggfeat_assets"))) / "weights" / self.file
+        return cache_dir() / f"{self.network}-{self.name}.safetensors"
+
+    @property
+    def status(self) -> Literal["bundled", "cached", "to be downloaded"]:
+        """Whether loading the row would download it."""
+        if self.bundled:
+            return "bundled"
+        return "cached" if self.path.exists() else "to be downloaded"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the features as they are kept on disk."""
+        if self.status == "to be downloaded":
+            return 4 * sum(map(prod, arch.state_shapes(self.network).values()))
+        return self.path.stat().st_size
+
+
+_TORCHVISION = "torchvision IMAGENET1K_V1"
+
+TABLE: tuple[Weights, ...] = (
+    Weights(
+        network="vgg16",
+        name="imagenet1k_v1",
+        file="vgg16-imagenet1k_v1.safetensors",
+        source=_TORCHVISION,
+        sha256="7dc6328ec55b42736a3e982368f46793507f83f918e436ba0cd6bbb7a2efb8bc",
+    ),
+    Weights(
+        network="vgg19",
+        name="oxford",
+        file="vgg19-oxford.safetensors",
+        source="Simonyan & Zisserman, coded to 256 values a layer",
+        licence="CC-BY-4.0",
+        mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
+        std=_BYTE_STD,
+        sha256="d6c239f22273d1a5fd9038b6316d54bf391c9f0a04e6fe62bcb0aebf61df6bb4",
+    ),
+    Weights(
+        network="alexnet",
+        name="imagenet1k_v1",
+        file="alexnet-imagenet1k_v1.safetensors",
+        source=_TORCHVISION,
+        sha256="b243b3b26ab6c7d55af770afea372013278ecf9d686152ac9d2b4025cb8c82f2",
+    ),
+    Weights(
+        network="vgg16",
+        name="oxford",
+        file="vgg16_features-amdegroot-88682ab5.pth",
+        source="torchvision IMAGENET1K_FEATURES",
+        mean=(0.48235, 0.45882, 0.40784),
+        std=_BYTE_STD,
+    ),
+    Weights("vgg11", "imagenet1k_v1", "vgg11-8a719046.pth", _TORCHVISION),
+    Weights("vgg13", "imagenet1k_v1", "vgg13-19584684.pth", _TORCHVISION),
+    Weights("vgg19", "imagenet1k_v1", "vgg19-dcbb9e9d.pth", _TORCHVISION),
+    Weights("vgg11_bn", "imagenet1k_v1", "vgg11_bn-6002323d.pth", _TORCHVISION),
+    Weights("vgg13_bn", "imagenet1k_v1", "vgg13_bn-abd245e5.pth", _TORCHVISION),
+    Weights("vgg16_bn", "imagenet1k_v1", "vgg16_bn-6c64b313.pth", _TORCHVISION),
+    Weights("vgg19_bn", "imagenet1k_v1", "vgg19_bn-c79401a0.pth", _TORCHVISION),
+)
+
+
+def cache_dir() -> Path:
+    """The folder that keeps downloads: `$VGGFEAT_CACHE`, else `vggfeat` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if chosen := os.environ.get("VGGFEAT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vggfeat"
+
+
+def find(network: str, name: str = "default") -> Weights:
+    """The row `name` of a network; `default` is its first row. Raises `WeightsError` where there is none.
+
+    The paper's names share the rows of their twins: `D` has those of `vgg16`.
+    """
+    rows = [row for row in TABLE if _same_stack(row.network, network)]
+    for row in rows:
+        if name in ("default", row.name):
+            return row
+    if not rows:
+        raise WeightsError(f"no pretrained weights of {network} exist: pass a file, or weights=None for random ones")
+    raise WeightsError(f"unknown weights '{name}' of {network}: known are {', '.join(row.name for row in rows)}, "
+                       "a .pth or .safetensors file, or None")  # fmt: skip
+
+
+def _same_stack(one: str, other: str) -> bool:
+    a, b = arch.network(one), arch.network(other)
+    return (a.plan, a.batch_norm) == (b.plan, b.batch_norm)
+
+
+def load(
+    network: str, weights: "str | os.PathLike[str] | Mapping[str, Tensor] | None" = "default", *, seed: int = 0
+) -> tuple[dict[str, "Tensor"], Weights]:
+    """The float32 features of a network by torchvision's key names, and the row that says what they are.
+
+    `weights`: a row's name, the path of a `.pth`, `.pt` or `.safetensors` state dict (of a whole VGG or of its
+    features), such a state dict itself, or None for random ones drawn from `seed`. What comes from a file or a
+    mapping is taken to read ImageNet's mean and std. Raises `WeightsError` for weights that are unknown, cannot be
+    had, or do not fit the network.
+    """
+    if weights is None:
+        return _random(network, seed), Weights(network, f"random, seed {seed}", "", "drawn at random")
+    if isinstance(weights, Mapping):
+        return _fit(weights, network, "the state dict"), Weights(network, "state dict", "", "given as a mapping")
+    if isinstance(weights, os.PathLike) or _looks_like_a_file(weights):
+        path = Path(weights)
+        return _fit(_read(path), network, f"'{path}'"), Weights(network, path.name, path.name, "a file")
+    row = find(network, weights)
+    return _load_row(row), row
+
+
+def _looks_like_a_file(text: str) -> bool:
+    return Path(text).suffix in (".pth", ".pt", ".safetensors") or os.sep in text
+
+
+def verify(row: Weights) -> None:
+    """Check a bundled or cached row: its file's hash, and every layer's fingerprint. Raises `WeightsError`."""
+    fingerprint = fingerprints(row.network, _load_row(row))
+    recorded = _metadata(row.path)["layers"]
+    if changed := [layer for layer, digest in fingerprint.items() if recorded.get(layer) != digest]:
+        raise WeightsError(f"weights {row} are not what was packed: {', '.join(changed)} differ in '{row.path}'")
+
+
+def fingerprints(network: str, state: Mapping[str, "Tensor"]) -> dict[str, str]:
+    """The first 16 hexadecimal digits of the sha256 of each layer's decoded float32 values, in key order."""
+    digests: dict[str, str] = {}
+    for layer in arch.layers(network):
+        keys = [key for key in arch.state_shapes(network) if key.startswith(f"features.{layer.index}.")]
+        if keys:
+            digest = hashlib.sha256(b"".join(state[key].contiguous().numpy().tobytes() for key in keys))
+            digests[layer.name] = digest.hexdigest()[:16]
+    return digests
+
+
+def _load_row(row: Weights) -> dict[str, "Tensor"]:
+    if not row.bundled and not row.path.exists():
+        _fetch(row)
+    if row.bundled and (digest := _sha256(row.path)) != row.sha256:
+        raise WeightsError(f"'{row.path}' is damaged: its sha256 is {digest[:16]}..., not {row.sha256[:16]}...")
+    state = _fit(decode(_read(row.path)), row.network, f"'{row.path}'")
+    if not row.bundled and fingerprints(row.network, state) != _metadata(row.path).get("layers"):
+        raise WeightsError(f"'{row.path}' is damaged: delete it, and it will be downloaded again")
+    return state
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read weights '{path}': {error.strerror}") from error
+
+
+def _read(path: Path) -> dict[str, "Tensor"]:
+    """The tensors of a state-dict file. Nothing in the file is ever executed."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+
+    if not path.is_file():
+        raise WeightsError(f"no weights file '{path}'")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise WeightsError(f"'{path}' is not a safetensors file, or is truncated ({error})") from error
+    except Exception as error:  # torch.load lets through whatever unpickling and unzipping raise
+        reason = str(error).strip().partition("\n")[0]
+        raise WeightsError(f"'{path}' is not a state dict, or is truncated ({reason[:120]})") from error
+    if isinstance(content, Mapping):
+        content = cast("Mapping[str, Any]", content)
+        content = content.get("state_dict", content)
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict")
+    return dict(cast("Mapping[str, Tensor]", content))
+
+
+def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """Each pair `KEY.codes` (uint8) and `KEY.codebook` (float32) becomes the tensor KEY that it stands for."""
+    state = dict(stored)
+    for key in [key.removesuffix(".codes") for key in stored if key.endswith(".codes")]:
+        codes, codebook = state.pop(f"{key}.codes"), state.pop(f"{key}.codebook")
+        state[key] = codebook[codes.int()]
+    return state
+
+
+def _fit(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tensor"]:
+    """The features among `state`, as float32 in key order. Raises `WeightsError` where they are not `network`'s."""
+    features = _features_of(state)
+    expected = arch.state_shapes(network)
+    came = {key: tuple(tensor.shape) for key, tensor in features.items()}
+    if came != expected:
+        fitting = [name for name in arch.NETWORKS if arch.state_shapes(name) == came]
+        hint = f"; it fits {', '.join(fitting)}" if fitting else ""
+        raise WeightsError(f"{origin} does not fit {network}: {_difference(came, expected)}{hint}")
+    result = {key: features[key].detach().float().contiguous() for key in expected}
+    if broken := [key for key, tensor in result.items() if not tensor.isfinite().all()]:
+        raise WeightsError(f"{origin} is damaged: {broken[0]} holds values that are not finite")
+    return result
+
+
+def _features_of(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    """Rename to `features.N.*`: a whole network's state dict, one wrapped by DDP, or that of `features` itself."""
+    import torch
+
+    features: dict[str, Tensor] = {}
+    for key, value in state.items():
+        stem = key.removeprefix("module.").removeprefix("features.")
+        if stem[:1].isdecimal() and isinstance(value, torch.Tensor) and not stem.endswith("num_batches_tracked"):
+            features[f"features.{stem}"] = value
+    return features
+
+
+def _difference(came: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """The first thing that two sets of shapes disagree on."""
+    if not came:
+        return "it holds no tensor called features.N.weight"
+    for key, shape in expected.items():
+        if key not in came:
+            return f"{key} is missing"
+        if came[key] != shape:
+            return f"{key} is {_times(came[key])}, not {_times(shape)}"
+    return f"it also holds {next(key for key in came if key not in expected)}"
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _random(network: str, seed: int) -> dict[str, "Tensor"]:
+    """Features initialised as torchvision does (He et al., fan out, zero bias), from a generator of their own."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    kinds = {layer.index: layer.kind for layer in arch.layers(network)}
+    state: dict[str, Tensor] = {}
+    for key, shape in arch.state_shapes(network).items():
+        _, index, field = key.split(".")
+        if field == "weight" and kinds[int(index)] == "conv":
+            state[key] = torch.randn(shape, generator=generator) * (2 / (shape[0] * shape[2] * shape[3])) ** 0.5
+        else:
+            state[key] = torch.ones(shape) if field in ("weight", "running_var") else torch.zeros(shape)
+    return state
+
+
+def pack(path: Path, row: Weights, features: Mapping[str, "Tensor"], stored: Mapping[str, "Tensor"]) -> None:
+    """Write `stored`, which decodes to `features`, as a safetensors file that says what it is. Atomic.
+
+    The metadata is one JSON text, since the order of several entries is not defined and the file would not be
+    the same twice.
+    """
+    from safetensors.torch import save
+
+    about = {
+        "network": row.network,
+        "weights": row.name,
+        "source": row.source,
+        "licence": row.licence,
+        "layers": fingerprints(row.network, features),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        temporary = Path(folder) / path.name
+        temporary.write_bytes(save(dict(stored), metadata={"vggfeat": json.dumps(about, sort_keys=True)}))
+        temporary.replace(path)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What `pack` wrote about a file; empty for a file that it did not write."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+        about = cast("dict[str, str] | None", file.metadata())  # pyright: ignore[reportUnknownMemberType]
+    return json.loads((about or {}).get("vggfeat", '{"layers": {}}'))
+
+
+def _fetch(row: Weights) -> None:
+    """Bring a row into the cache: from a file of torchvision's that is already here, else by download."""
+    import torch
+
+    places = [cache_dir() / row.file, Path(torch.hub.get_dir()) / "checkpoints" / row.file]
+    if here := next((place for place in places if place.is_file()), None):
+        _convert(here, row, _sha256(here))
+        return
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=cache_dir(), prefix=".") as folder:
+            file = Path(folder) / row.file
+            _convert(file, row, _download(cast("str", row.url), file))
+    except OSError as error:  # of which urllib's errors are children
+        bundled = ", ".join(str(other) for other in TABLE if other.bundled)
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise WeightsError(
+            f"weights {row} are not bundled and could not be downloaded ({reason}); bundled are {bundled}; "
+            f"or put torchvision's {row.file} into '{cache_dir()}', or pass a file's path"
+        ) from error
+
+
+def _download(url: str, path: Path) -> str:
+    """Fetch `url` into `path`, with a progress bar where standard error is a terminal. Returns the sha256."""
+    from urllib.request import urlopen
+
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    console = Console(file=sys.stderr)
+    digest = hashlib.sha256()
+    with urlopen(url, timeout=30) as answer, path.open("wb") as file:  # noqa: S310 (the table's own https addresses)
+        length = int(answer.headers.get("Content-Length", 0))
+        with wrap_file(answer, length, description=path.name, console=console, disable=not console.is_terminal) as body:
+            while chunk := body.read(1 << 20):
+                digest.update(chunk)
+                file.write(chunk)
+    return digest.hexdigest()
+
+
+def _convert(file: Path, row: Weights, digest: str) -> None:
+    """Keep the features of torchvision's `file`, whose name ends in the first digits of its sha256."""
+    stated = Path(row.file).stem.rpartition("-")[2]
+    if not digest.startswith(stated):
+        raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")
+    features = _fit(_read(file), row.network, f"'{file}'")
+    pack(row.path, row, features, features)
