@@ -1,0 +1,380 @@
+"""The only place that opens or saves picture files.
+
+Whatever a file holds (grey, palette, CMYK, Lab, 1, 8 or 16 bits, any EXIF orientation, any ICC profile) comes in as
+upright sRGB. Some limits are Pillow's: colour of 16 bits a channel is cut to its upper 8 bits (grey keeps all 16),
+profiles are applied in 8 bits, and the one transparent colour that a PNG of 2, 4 or 3 x 16 bits may name is not seen.
+The PNG chunks gAMA and cHRM are not applied. Pillow's warnings are not shown; what libtiff itself says of a damaged
+TIFF on the process's stderr is.
+"""
+
+import difflib
+import io
+import itertools
+import os
+import secrets
+import shutil
+import stat
+import textwrap
+import threading
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from torch.nn.functional import interpolate
+
+from vggfeat.errors import ImageError, InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture, upright and in sRGB.
+
+    `rgb`: (1, 3, H, W), float32 in [0, 1]. Where `alpha` is 0 it holds the colour that the file has there.
+    `alpha`: (1, 1, H, W), float32 in [0, 1], 1 is opaque; None where the file has no transparency.
+    `icc`: the profile the colours were converted from; None where they were taken as sRGB.
+    """
+
+    rgb: torch.Tensor
+    alpha: torch.Tensor | None = None
+    icc: bytes | None = field(default=None, repr=False)
+
+
+class _Kind(NamedTuple):
+    """How files of one ending are saved."""
+
+    format: str
+    options: Mapping[str, object]
+    alpha: bool = True
+
+
+_JPEG = _Kind("JPEG", {"quality": 95, "subsampling": 0}, alpha=False)
+_TIFF = _Kind("TIFF", {"compression": "tiff_adobe_deflate"})
+_KINDS = {
+    ".png": _Kind("PNG", {}),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": _Kind("WEBP", {"lossless": True, "exact": True}),  # lossy WebP halves the resolution of the colour
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+}
+
+_DRAWINGS = frozenset({"EPS", "WMF"})  # Pillow renders these by running Ghostscript or Windows
+_SILENT = frozenset({"JPEG", "MPO"})  # formats whose decoding cannot warn
+_COLOURLESS = frozenset({"1", "L", "LA", "La"})
+_WHITES = {"L": 255, "RGB": (255, 255, 255), "CMYK": (0, 0, 0, 0)}
+_WHITE_ENOUGH = 192
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_picture(path: str | os.PathLike[str], *, max_pixels: int = 200_000_000) -> Picture:
+    """Read the first frame of the file at `path`, in any raster format that Pillow and its plugins know.
+
+    A profile that is broken, or made for another kind of colour, counts as absent, and so does unreadable EXIF.
+    Grey of 16 bits is divided by 65535, of 32-bit integers likewise; floats are taken as they are.
+    Raises ImageError, and nothing else, if the file is missing, unreadable, damaged, truncated, not a picture, larger
+    than `max_pixels` (told from its header, before it is decoded), or holds integers outside [0, 65535] or floats
+    outside [0, 1].
+    """
+    path = Path(path)
+    with _refusing(f"cannot read {str(path)!r}", "the file is damaged"):
+        _check_readable(path)
+        with path.open("rb") as file:
+            try:
+                with _quiet(max_pixels):
+                    image = Image.open(file)
+                if image.format in _DRAWINGS:
+                    raise ImageError("it is a drawing, not a picture")
+                if (pixels := image.width * image.height) > max_pixels:
+                    raise ImageError(
+                        f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}"
+                    )
+                return _picture(image, max_pixels)
+            except Image.DecompressionBombError as error:
+                raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}") from error
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """Convert `image`, with the EXIF orientation and the ICC profile it carries, as `read_picture` does a file.
+
+    Raises ImageError if it has no pixels, if its file turns out damaged, or if its values are out of range.
+    """
+    with _refusing("cannot read the PIL image", "its file is damaged"):
+        return _picture(image)
+
+
+def to_pil(rgb: torch.Tensor, alpha: torch.Tensor | None = None) -> Image.Image:
+    """Round a picture to 8 bits, mode RGB or, with `alpha`, RGBA.
+
+    `rgb`: (1, 3, H, W) and `alpha`: (1, 1, H, W), floating, any device. Values are clamped to [0, 1], multiplied by
+    255 and rounded half to even. Raises InputError on another shape or type, ImageError on NaN and infinity.
+    """
+    _check_tensor("rgb", rgb, (1, 3, "H", "W"))
+    image = Image.fromarray(_eight_bits(rgb))
+    if alpha is not None:
+        _check_tensor("alpha", alpha, (1, 1, *rgb.shape[2:]))
+        image.putalpha(Image.fromarray(_eight_bits(alpha)[..., 0]))
+    return image
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the ImageError that `write_picture` would raise because of `path`; call it before long work."""
+    _target(Path(path))
+
+
+def write_picture(
+    path: str | os.PathLike[str], rgb: torch.Tensor, *, alpha: torch.Tensor | None = None, icc: bytes | None = None
+) -> None:
+    """Write a picture as its ending says: .png, .jpg, .jpeg (quality 95, 4:4:4), .webp (lossless), .tif, .tiff.
+
+    `rgb` and `alpha`: as in `to_pil`, the colours in sRGB. JPEG has no transparency: there `alpha` is dropped and
+    `rgb` is written as it stands.
+    `icc`: the profile to write in, such as `Picture.icc`: the colours are converted to it and it is embedded. A profile
+    that is broken or not of RGB (that of a CMYK or grey original) is left out. Without one the file is plain sRGB.
+    The file appears whole or not at all: it is written beside its place as `.vggfeat-*.tmp`, then renamed. It keeps
+    the mode of the file it replaces; a symbolic link stays, and what it points to is replaced.
+    Raises ImageError if the file cannot be written, and what `to_pil` raises.
+    """
+    target = _target(Path(path))
+    image = to_pil(rgb, alpha)
+    with _refusing(f"cannot write {str(path)!r}", "Pillow refuses it"):
+        _replace(target, _encode(image, _KINDS[Path(path).suffix.lower()], icc))
+
+
+def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Return the (height, width) of a picture shrunk to at most `long_side`: never enlarged, each at least 1.
+
+    Raises InputError unless all three are at least 1.
+    """
+    if min(height, width, long_side) < 1:
+        raise InputError(f"sizes are at least 1, not height {height}, width {width}, long_side {long_side}")
+    longest = max(height, width)
+    scale = min(1.0, long_side / longest)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize(rgb: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1]: bicubic, antialiased, clamped.
+
+    Raises InputError if `rgb` is not a floating tensor of that shape, or `height` or `width` is less than 1.
+    """
+    _check_tensor("rgb", rgb, ("N", "C", "H", "W"))
+    if min(height, width) < 1:
+        raise InputError(f"height and width are at least 1, not {height} and {width}")
+    return interpolate(rgb, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+@contextmanager
+def _refusing(what: str, otherwise: str) -> Generator[None]:
+    """Make of whatever goes wrong inside one ImageError of one line: `what`, then the reason."""
+    try:
+        yield
+    except Exception as error:
+        raise ImageError(f"{what}: {_reason(error, otherwise)}") from error
+
+
+def _reason(error: Exception, otherwise: str) -> str:
+    text = textwrap.shorten(str(error), 160, placeholder="...") or type(error).__name__
+    if isinstance(error, ImageError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture Pillow can read"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    if "truncated" in text.lower():
+        return "the file is truncated"
+    return f"{otherwise} ({text})"
+
+
+_PILLOW = threading.RLock()
+
+
+@contextmanager
+def _quiet(max_pixels: int | None = None) -> Generator[None]:
+    """Ignore Pillow's warnings and, for a while, let `max_pixels` be its limit; one thread at a time.
+
+    Both are settings of the whole process: two threads that saved and restored them in turn would leave them changed.
+    """
+    with _PILLOW, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = limit if max_pixels is None else max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(f"no such file{_near(path)}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("it is not a regular file")
+    if not status.st_size:
+        raise ImageError("it is empty")
+
+
+def _near(path: Path) -> str:
+    try:
+        names = {name.name.lower(): name.name for name in itertools.islice(path.parent.iterdir(), 2000)}
+    except OSError:
+        return ""
+    close = [names[match] for match in difflib.get_close_matches(path.name.lower(), names)]
+    return f"; near {'is' if len(close) == 1 else 'are'} {', '.join(map(repr, close))}" if close else ""
+
+
+def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:
+    with nullcontext() if image.format in _SILENT else _quiet(max_pixels):  # so that threads decode JPEGs side by side
+        image.load()
+    if not image.width * image.height:
+        raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
+    image = _upright(image)
+    icc: bytes | None = image.info.get("icc_profile")
+    alpha = None
+    if image.mode[0] in "IF":
+        grey = _deep_grey(image)
+        if isinstance(clear := image.info.get("transparency"), int):
+            alpha = _tensor(np.array(image)[..., None] != clear, 1)
+        # The profile is sampled at 256 greys and interpolated: applied to the pixels it would cut them to 8 bits.
+        ramp, icc = _to_srgb(Image.fromarray(np.arange(256, dtype=np.uint8)[None]), icc)
+        channels: list[npt.NDArray[np.float64]] = [
+            np.interp(grey * 255, np.arange(256), curve) for curve in np.array(ramp)[0].T / 255
+        ]
+        return Picture(_tensor(np.stack(channels, axis=-1), 1), alpha, icc)
+    plain = "L" if image.mode in _COLOURLESS else "CMYK" if image.mode == "CMYK" else "RGB"
+    if image.has_transparency_data and plain in {"L", "RGB"}:
+        image = image.convert("LA" if plain == "L" else "RGBA")
+        alpha = _tensor(np.array(image.getchannel("A"))[..., None], 255)
+    image, icc = _to_srgb(_in_mode(image, plain), icc)
+    return Picture(_tensor(np.array(image), 255), alpha, icc)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        with _quiet():
+            method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises what it likes, and the pixels are good all the same
+        return image
+    return image if method is None else image.transpose(method)
+
+
+def _deep_grey(image: Image.Image) -> npt.NDArray[np.float64]:
+    values = np.array(image, dtype=np.float64)
+    most = 1 if image.mode == "F" else 65535
+    if not (values.min() >= 0 and values.max() <= most):
+        raise ImageError(f"its values span [{values.min():g}, {values.max():g}], not [0, {most}]")
+    return values / most
+
+
+def _tensor(pixels: npt.NDArray[np.generic], white: int) -> torch.Tensor:
+    """(H, W, C) numbers -> (1, C, H, W) float32, divided by `white`."""
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # pyright: ignore[reportUnknownMemberType] - torch leaves it untyped
+    return tensor.to(torch.float32, memory_format=torch.contiguous_format).div_(white)
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # Pillow would copy it
+
+
+def _to_srgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, bytes | None]:
+    """Convert mode L, RGB or CMYK to RGB; give back `icc` where it was of use."""
+    if icc and (transform := _transform(icc, image.mode)):
+        return transform.apply(image), icc
+    rgb = _in_mode(image, "RGB")
+    if icc and image.mode == "L" and (transform := _transform(icc, "RGB")):  # what saving im.convert("L") leaves
+        return transform.apply(rgb), icc
+    return rgb, None
+
+
+def _transform(icc: bytes, mode: str, *, back: bool = False) -> ImageCms.ImageCmsTransform | None:
+    """Build the way from `mode` under the profile `icc` to sRGB, or `back`; None if it is broken or of another mode."""
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    try:
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - Pillow leaves it untyped
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        source, aim = (srgb, profile) if back else (profile, srgb)
+        transform = ImageCms.buildTransform(source, aim, mode, "RGB", intent, flags)
+        # Damage that lcms does not see shows in white, which a sound profile maps to white.
+        whitest = np.array(transform.apply(Image.new(mode, (1, 1), _WHITES[mode])))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
+    return transform if whitest.min() > _WHITE_ENOUGH else None
+
+
+def _check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int | str, ...]) -> None:
+    came = tuple(tensor.shape)
+    fits = len(came) == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(came, shape, strict=True))
+    if not (fits and tensor.numel() and tensor.is_floating_point()):
+        known = f"({', '.join(map(str, shape))})"
+        raise InputError(f"{name} is a {tensor.dtype} tensor of shape {came}, not a floating one of shape {known}")
+
+
+def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    values = tensor.detach().to("cpu", torch.float32)
+    if not (finite := values.isfinite()).all():
+        raise ImageError(f"{int((~finite).sum())} of the picture's {values.numel()} values are NaN or infinite")
+    return values[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _target(path: Path) -> Path:
+    """Return the file that writing to `path` replaces or creates, links followed."""
+    with _refusing(f"cannot write {str(path)!r}", "the name is bad"):
+        if path.suffix.lower() not in _KINDS:
+            raise ImageError(f"unknown ending {path.suffix!r}, known are {', '.join(_KINDS)}")
+        target = path.resolve()
+        if target.is_dir():
+            raise ImageError("it is a folder")
+        if not target.parent.is_dir():
+            raise ImageError(f"no such folder {str(target.parent)!r}")
+        if target.exists() and not target.is_file():
+            raise ImageError("it is not a regular file")
+        if not os.access(target.parent, os.W_OK | os.X_OK) or (target.exists() and not os.access(target, os.W_OK)):
+            raise ImageError("permission denied")
+        return target
+
+
+def _encode(image: Image.Image, kind: _Kind, icc: bytes | None) -> bytes:
+    alpha = image.getchannel("A") if image.mode == "RGBA" and kind.alpha else None
+    image = image.convert("RGB")
+    if transform := _transform(icc, "RGB", back=True) if icc else None:
+        image = transform.apply(image)
+    if alpha:
+        image.putalpha(alpha)
+    buffer = io.BytesIO()
+    image.save(buffer, kind.format, icc_profile=icc if transform else None, **kind.options)
+    return buffer.getvalue()
+
+
+def _replace(target: Path, data: bytes) -> None:
+    temporary = target.with_name(f".vggfeat-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
