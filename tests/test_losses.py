@@ -1,0 +1,105 @@
+import pytest
+import torch
+
+from vggfeat import ContentLoss, StyleLoss, TotalVariationLoss, WeightedSum, functional
+from vggfeat.errors import InputError
+
+
+@pytest.fixture
+def features():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "relu1_1": torch.rand(2, 4, 8, 8, generator=generator),
+        "relu2_1": torch.rand(2, 6, 4, 4, generator=generator),
+        "image": torch.rand(2, 3, 8, 8, generator=generator),
+    }
+
+
+@pytest.fixture
+def others(features):
+    return {name: x.flip(0) for name, x in features.items()}
+
+
+def test_content_is_the_weighted_mean_square(features, others):
+    loss = ContentLoss({"relu1_1": 2.0, "relu2_1": 0.5}, reduction="none")
+    theirs = sum(
+        weight * torch.nn.functional.mse_loss(features[name], others[name], reduction="none").mean((1, 2, 3))
+        for name, weight in (("relu1_1", 2.0), ("relu2_1", 0.5))
+    )
+    torch.testing.assert_close(loss(features, loss.target(others)), theirs)
+    mean = ContentLoss({"relu1_1": 2.0, "relu2_1": 0.5})
+    torch.testing.assert_close(mean(features, mean.target(others)), theirs.mean())
+
+
+@pytest.mark.parametrize("divide_by", ["hw", "chw", "none"])
+def test_style_is_the_mean_square_of_gram_matrices(divide_by, features, others):
+    loss = StyleLoss(["relu1_1"], divide_by=divide_by)
+    grams = [functional.gram(x["relu1_1"], divide_by=divide_by) for x in (features, others)]
+    torch.testing.assert_close(loss(features, loss.target(others)), torch.nn.functional.mse_loss(*grams))
+
+
+def test_conventions_differ_by_the_square_of_the_channels(features, others):
+    hw, chw = (StyleLoss(["relu2_1"], divide_by=name) for name in ("hw", "chw"))
+    torch.testing.assert_close(
+        chw(features, chw.target(others)), hw(features, hw.target(others)) / features["relu2_1"].shape[1] ** 2
+    )
+
+
+def test_one_target_serves_a_batch(features):
+    loss = StyleLoss(["relu1_1"], reduction="none")
+    target = loss.target({name: x[:1] for name, x in features.items()})
+    assert loss(features, target).shape == (2,)
+    assert loss(features, target)[0] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("loss", [ContentLoss(["relu1_1"]), StyleLoss(["relu1_1"])], ids=["content", "style"])
+def test_gradient_reaches_the_prediction_alone(loss, features, others):
+    prediction = {"relu1_1": features["relu1_1"].clone().requires_grad_()}
+    target = {"relu1_1": others["relu1_1"].clone().requires_grad_()}
+    loss(prediction, loss.target(target)).backward()
+    assert prediction["relu1_1"].grad.abs().sum() > 0
+    assert target["relu1_1"].grad is None
+
+
+@pytest.mark.parametrize("loss", [ContentLoss(["x"]), StyleLoss(["x"], divide_by="chw")], ids=["content", "style"])
+def test_gradients(loss):
+    x, y = torch.rand(2, 2, 3, 4, 4, dtype=torch.float64)
+    target = loss.target({"x": y})
+    assert torch.autograd.gradcheck(lambda x: loss({"x": x}, target), x.requires_grad_())
+
+
+def test_half_precision_features_are_compared_in_float32(features, others):
+    for loss in (ContentLoss(["relu1_1"]), StyleLoss(["relu1_1"])):
+        halves = [{"relu1_1": x["relu1_1"].bfloat16()} for x in (features, others)]
+        value = loss(halves[0], loss.target(halves[1]))
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, loss(features, loss.target(others)), rtol=0.02, atol=0)
+
+
+def test_weighted_sum_tells_its_terms(features, others):
+    objective = WeightedSum(
+        content=(3.0, ContentLoss(["relu2_1"])),
+        style=(0.5, StyleLoss(["relu1_1", "relu2_1"])),
+        tv=(1.0, TotalVariationLoss()),
+    )
+    assert objective.layers == ("relu2_1", "relu1_1", "image")
+    total, terms = objective(features, objective.target(others))
+    assert list(terms) == ["content", "style", "tv"]
+    torch.testing.assert_close(total, sum(terms.values()))
+    content = ContentLoss(["relu2_1"])
+    torch.testing.assert_close(terms["content"], 3 * content(features, content.target(others)))
+    torch.testing.assert_close(terms["tv"], functional.total_variation(features["image"]).mean())
+
+
+def test_a_missing_layer_is_named(features):
+    loss = ContentLoss(["relu3_1"])
+    with pytest.raises(InputError, match="the features hold no relu3_1, only relu1_1, relu2_1, image"):
+        loss.target(features)
+    with pytest.raises(InputError, match="at least one term"):
+        WeightedSum()
+
+
+def test_holds_no_tensor():
+    objective = WeightedSum(style=(1.0, StyleLoss(["relu1_1"])))
+    assert not list(objective.state_dict())
+    assert not list(objective.parameters())

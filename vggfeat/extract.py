@@ -1,0 +1,248 @@
+"""FeatureExtractor: images -> {layer: features}, in one pass that ends at the deepest layer asked for."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from os import PathLike
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vggfeat import arch
+from vggfeat import weights as weights_table
+from vggfeat.errors import InputError, near
+
+InputRange = Literal["unit", "signed", "byte"]
+Precision = Literal["float32", "bfloat16", "float16", "auto"]
+Check = Literal["raise", "off"]
+
+RANGES: Mapping[str, tuple[float, float]] = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "byte": (0.0, 255.0)}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Share of a range's width by which values may leave it: resampling overshoots by less, another range by far more.
+_TOLERANCE = 0.05
+
+# The tensors that each kind of layer reads, in the order of its state dict.
+_FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
+    "conv": ("weight", "bias"),
+    "bn": ("weight", "bias", "running_mean", "running_var"),
+}
+
+
+class FeatureExtractor(nn.Module):
+    """The named activations of a VGG network.
+
+    Args:
+        network: a name of `arch.NETWORKS`, such as `vgg16`.
+        layers: what to return: names (`relu3_3`), `features` indices (`15`, `features.15`) or globs (`relu*_1`).
+        weights: `default`, the name of a row of `weights.TABLE`, a file, a state dict, or None for random weights
+            drawn from `seed`. A row brings its own mean and std.
+        input_range: what the images hold: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
+        precision: of the network's arithmetic; `auto` takes bfloat16 where `device` is fast at it, else float32.
+        pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
+        check: `raise` refuses NaN and values outside the range; `off` reads no value, and so never waits for a GPU.
+            In a graph compiled by torch no value is read either way.
+        device: where the weights are put; `.to()` moves them later.
+
+    The extractor is frozen: it has no parameters, adds no key to a parent's `state_dict()` and stays in evaluation
+    mode. Inside autocast it keeps its own precision.
+
+    Raises `LayerError` for unknown names, `WeightsError` for weights that cannot be had or do not fit.
+    """
+
+    row: weights_table.Weights
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        network: str,
+        layers: str | Iterable[str],
+        *,
+        weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
+        seed: int = 0,
+        input_range: InputRange = "unit",
+        precision: Precision = "float32",
+        pooling: arch.Pooling = "max",
+        check: Check = "raise",
+        device: str | torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        _choose("input_range", input_range, RANGES)
+        _choose("pooling", pooling, ("max", "avg", "l2"))
+        _choose("check", check, ("raise", "off"))
+        taps = arch.find(network, layers, pooling=pooling)
+        state, self.row = weights_table.load(network, weights, seed=seed)
+        self.network = network
+        self.layers = tuple(tap.name for tap in taps)
+        self.input_range: InputRange = input_range
+        self.pooling: arch.Pooling = pooling
+        self.check: Check = check
+        self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
+        place = torch.get_default_device() if device is None else torch.device(device)
+        dtype = resolve_precision(precision, place)
+        for layer in self._stack:
+            for field in _FIELDS.get(layer.kind, ()):
+                tensor = state[f"features.{layer.index}.{field}"].to(place, dtype)
+                if layer.kind == "conv" and field == "weight":
+                    tensor = tensor.contiguous(memory_format=torch.channels_last)
+                self.register_buffer(f"{layer.name}_{field}", tensor, persistent=False)
+        self._set_normalisation(place)
+        super().train(mode=False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The features of `images`: (N, 3, H, W), RGB, floating point, in `input_range`.
+
+        Returns {name: (N, C, h, w)} in the order of the network, in the extractor's precision. What is returned is
+        the caller's: no later operation overwrites it. Gradients flow to `images`.
+
+        Raises `InputError` for a wrong shape or type, a side below the deepest layer's minimum, and, unless
+        `check` is `off`, for NaN and for values outside the range by more than a twentieth of its width.
+        """
+        self._check_shape(images)
+        if self.check == "raise" and not torch.compiler.is_compiling() and images.device.type != "meta":
+            check_range(images, self.input_range)
+        features: dict[str, Tensor] = {}
+        with _without_autocast(images.device.type):
+            x = self._normalise(images)
+            handed_out = False
+            for layer in self._stack:
+                x = self._apply_layer(layer, x, overwritable=not handed_out)
+                handed_out = layer.name in self.layers
+                if handed_out:
+                    features[layer.name] = x
+        return features
+
+    def _apply_layer(self, layer: arch.Layer, x: Tensor, *, overwritable: bool) -> Tensor:
+        """One operation. `overwritable` says that nobody else reads `x`, which a ReLU may then reuse."""
+        match layer.kind:
+            case "conv":
+                return F.conv2d(x, *self._tensors(layer), stride=layer.step, padding=layer.padding)
+            case "bn":
+                weight, bias, mean, variance = self._tensors(layer)
+                return F.batch_norm(x, mean, variance, weight, bias)
+            case "relu":
+                return F.relu(x, inplace=overwritable)
+            case "lrn":
+                # Krizhevsky et al. (2012), as the paper cites them; torch divides alpha by the size.
+                return F.local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
+            case "pool":
+                return _pool(x, layer, self.pooling)
+
+    def _tensors(self, layer: arch.Layer) -> list[Tensor]:
+        return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS[layer.kind]]
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Centre and scale in float32 at least, then take on the network's precision and memory layout."""
+        work = torch.promote_types(images.dtype, torch.float32)
+        x = (images.to(work) - self.offset.to(work)) / self.scale.to(work)
+        dtype = self._tensors(self._stack[0])[0].dtype
+        return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+    def _set_normalisation(self, place: torch.device) -> None:
+        low, high = RANGES[self.input_range]
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.row.mean, self.row.std))
+        for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
+            self.register_buffer(name, values.float().reshape(1, 3, 1, 1).to(place), persistent=False)
+
+    def _check_shape(self, images: Tensor) -> None:
+        shape = "x".join(map(str, images.shape))
+        if images.ndim == 3:
+            raise InputError(f"images are {shape}, not (N, 3, H, W): a single image is images[None]")
+        if images.ndim != 4:
+            raise InputError(f"images are {shape}, not (N, 3, H, W)")
+        if images.shape[1] != 3:
+            hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
+            raise InputError(f"images have {images.shape[1]} channels, not 3{hint.get(images.shape[1], '')}")
+        if not images.is_floating_point():
+            low, high = RANGES[self.input_range]
+            raise InputError(f"images are {images.dtype}: pass floating point in [{low:g}, {high:g}]")
+        deepest = self._stack[-1]
+        if min(images.shape[2:]) < deepest.minimum_size:
+            size = f"{images.shape[2]}x{images.shape[3]}"
+            raise InputError(
+                f"images of {size} pixels are too small for {deepest.name} of {self.network}: "
+                f"it needs at least {deepest.minimum_size} a side"
+            )
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
+        """Stay in evaluation mode: a parent's `train()` does not reach the frozen network."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A parent's .half() means the network's arithmetic: a mean of three digits would shift every colour.
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        self._set_normalisation(self.offset.device)
+        return self
+
+    def extra_repr(self) -> str:
+        """What `print` shows: the weights, the layers and how far the deepest one sees."""
+        return (
+            f"{self.row}, layers={','.join(self.layers)}, input_range={self.input_range}, pooling={self.pooling}, "
+            f"receptive_field={self._stack[-1].receptive_field}"
+        )
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype that `precision` means on `device`.
+
+    `auto` is bfloat16 where the hardware multiplies it: CUDA from Ampere on, CPUs with AMX, AVX512-BF16 or Arm's
+    BF16, which torch is asked for; float32 elsewhere.
+    """
+    _choose("precision", precision, (*_DTYPES, "auto"))
+    if precision != "auto":
+        return _DTYPES[precision]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        fast = any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32
+
+
+def check_range(images: Tensor, input_range: InputRange) -> None:
+    """Refuse NaN and values that `input_range` does not hold, with a tolerance of a twentieth of its width."""
+    if not images.numel():
+        return
+    lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
+    if lowest != lowest:  # noqa: PLR0124 (NaN differs from itself)
+        raise InputError("images hold NaN")
+    low, high = RANGES[input_range]
+    slack = _TOLERANCE * (high - low)
+    if not (low - slack <= lowest and highest <= high + slack):
+        wider = [name for name, (a, b) in RANGES.items() if a <= lowest and highest <= b]
+        hint = f": is it input_range='{wider[0]}'?" if wider else ""
+        raise InputError(
+            f"images reach from {lowest:.4g} to {highest:.4g}, outside [{low:g}, {high:g}] "
+            f"of input_range='{input_range}'{hint}"
+        )
+
+
+def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
+    match pooling:
+        case "max":
+            return F.max_pool2d(x, layer.kernel, layer.step, layer.padding)
+        case "avg":
+            return F.avg_pool2d(x, layer.kernel, layer.step, layer.padding)
+        case "l2":
+            # Ding et al. (2020): a normalised Hann window over the squares. Half precision would lose the 1e-12.
+            hann = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+            window = torch.outer(hann, hann).expand(layer.channels, 1, -1, -1)
+            squares = F.conv2d(
+                x.to(hann.dtype).square(), window, stride=layer.step, padding=layer.padding, groups=layer.channels
+            )
+            return (squares + 1e-12).sqrt().to(x.dtype)
+
+
+def _choose(option: str, value: str, known: Iterable[str]) -> None:
+    known = tuple(known)
+    if value not in known:
+        raise InputError(f"unknown {option} '{value}': {near(str(value), known)}")
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
