@@ -1,0 +1,74 @@
+"""The command `vggfeat`: each module of this package without a leading underscore is one subcommand.
+
+A module `dump_stats` defines `command` and becomes `vggfeat dump-stats`. Modules are imported for their help texts,
+so that what is slow to import waits inside the functions.
+"""
+
+import importlib
+import pkgutil
+import sys
+from typing import Any
+
+import click
+
+from vggfeat.errors import VggfeatError, near
+
+
+def _debug(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        context.find_root().meta["vggfeat.debug"] = True
+
+
+class _Commands(click.Group):
+    """Finds the subcommands, and turns every error into one line on standard error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        names = (module.name for module in pkgutil.iter_modules(__path__))
+        return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        known = self.list_commands(ctx)
+        if cmd_name not in known:
+            raise click.UsageError(f"unknown command '{cmd_name}': {near(cmd_name, known)}")
+        module = importlib.import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        if not any(option.name == "debug" for option in command.params):
+            command.params.append(
+                click.Option(
+                    ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show where an error arose."
+                )
+            )
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
+        try:
+            return super().invoke(ctx)
+        except VggfeatError as error:
+            if ctx.meta.get("vggfeat.debug"):
+                raise
+            raise click.UsageError(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("vggfeat.debug"):
+                raise
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise click.ClickException(f"internal error, {reason} (--debug shows where)") from error
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401 (click's signature)
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **extra)
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except click.Abort:
+            sys.exit(130)
+        except click.ClickException as error:
+            click.echo(f"vggfeat: {' '.join(error.format_message().split())}", err=True)
+            sys.exit(error.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vggfeat")
+def main() -> None:
+    """Named VGG features, and what people use them for."""

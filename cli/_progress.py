@@ -1,0 +1,61 @@
+"""How a run shows itself: a bar on a terminal, one line a stage elsewhere. On standard error."""
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vggfeat.transfer.run import Progress, Stylization
+
+# Reading a loss waits for the device, and a terminal shows no more than this: seconds between two looks.
+_INTERVAL = 0.2
+
+
+def report(run: "Stylization", *, quiet: bool) -> "Iterator[Progress]":
+    """Pass on a run's progress, showing it unless `quiet`."""
+    if quiet:
+        return iter(run)
+    return _bar(run) if sys.stderr.isatty() else _lines(run)
+
+
+def _bar(run: "Stylization") -> "Iterator[Progress]":
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("looking at the pictures", total=1.0)
+        shown = 0.0
+        for progress in run:
+            if time.monotonic() - shown > _INTERVAL or progress.done == 1:
+                size = f"{progress.image.shape[3]}x{progress.image.shape[2]}"
+                text = f"stage {progress.stage}/{progress.stages}  {size}  loss {progress.losses['total']:.3g}"
+                bar.update(task, description=text, completed=progress.done)
+                shown = time.monotonic()
+            yield progress
+
+
+def _lines(run: "Stylization") -> "Iterator[Progress]":
+    last = None
+    for progress in run:
+        if last is not None and progress.stage != last.stage:
+            click.echo(_line(last), err=True)
+        last = progress
+        yield progress
+    if last is not None:
+        click.echo(_line(last), err=True)
+
+
+def _line(progress: "Progress") -> str:
+    height, width = progress.image.shape[2:]
+    losses = progress.losses
+    terms = ", ".join(f"{name} {value:.3g}" for name, value in losses.items() if name != "total")
+    return (
+        f"stage {progress.stage}/{progress.stages}: {width}x{height}, {progress.step} steps, "
+        f"{progress.seconds:.1f} s, loss {losses['total']:.4g} ({terms})"
+    )

@@ -1,0 +1,157 @@
+"""`vggfeat stylize`: paint one picture in the manner of another."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from vggfeat.transfer.recipe import CHOICES, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
+
+from ._progress import report
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vggfeat.images import Picture
+    from vggfeat.transfer.run import Progress
+
+
+def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for each field of a recipe, that shows the default recipe's value; None stands for the recipe's."""
+    for field in reversed([field for field in fields(Recipe) if field.name != "name"]):
+        default: Any = getattr(RECIPES["default"], field.name)
+        kind = cast("Any", type(default))
+        if field.name in CHOICES:
+            kind = click.Choice(CHOICES[field.name])
+        elif field.name in LAYER_FIELDS:
+            kind, default = str, format_layers(default)
+        text: str = field.metadata["help"]
+        command = click.option(
+            f"--{field.name.replace('_', '-')}",
+            *(["--tv"] if field.name == "tv_weight" else []),
+            field.name,
+            type=kind,
+            help=f"{text[0].upper()}{text[1:]}.  [default: {default}]",
+        )(command)
+    return command
+
+
+@click.command()
+@click.argument("content", type=click.Path())
+@click.argument("style", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: CONTENT-STYLE.png]")
+@click.option("--recipe", "recipe_name", default="default", show_default=True, help=f"One of {', '.join(RECIPES)}.")
+@click.option(
+    "--size", type=click.IntRange(1), default=512, show_default=True, help="Long side of the result; never enlarges."
+)
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Time for the optimisation, instead of steps.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the network; auto takes bfloat16 where it is fast.",
+)
+@click.option("--save-every", type=click.IntRange(1), metavar="STEPS", help="Also save OUTPUT-0001.png and so on.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
+@_recipe_options
+def command(
+    content: str,
+    style: str,
+    *,
+    output: str | None,
+    recipe_name: str,
+    size: int,
+    seconds: float | None,
+    device: str,
+    precision: Any,  # noqa: ANN401 (click has checked it)
+    save_every: int | None,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 (the recipe's fields)
+) -> None:
+    """Paint CONTENT in the manner of STYLE.
+
+    Ctrl-C saves the picture as it stands.
+    """
+    from vggfeat import images
+    from vggfeat.transfer.run import stylize
+
+    chosen = _recipe(recipe_name, options)
+    target = Path(output) if output else _unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
+    if target.exists() and any(Path(name).exists() and target.samefile(name) for name in (content, style)):
+        raise click.UsageError(f"the output '{target}' is one of the inputs")
+    images.check_writable(target)
+    picture = images.read_picture(content)
+    run = stylize(
+        picture.rgb,
+        images.read_picture(style).rgb,
+        chosen,
+        size=size,
+        seconds=seconds,
+        device=device,
+        precision=precision,
+    )
+
+    progress = None
+    try:
+        for number, progress in enumerate(report(run, quiet=quiet), 1):
+            if save_every and number % save_every == 0:
+                _save(target.with_stem(f"{target.stem}-{number:04}"), progress.image, picture)
+    except KeyboardInterrupt:
+        if progress is None:
+            raise click.Abort from None
+        _save(target, progress.image, picture)
+        height, width = progress.image.shape[2:]
+        click.echo(
+            f"interrupted: '{target}' holds the picture after {progress.seconds:.0f} s, {width}x{height}", err=True
+        )
+        raise click.exceptions.Exit(130) from None
+    _save(target, run.image, picture)
+    if as_json:
+        assert progress is not None  # noqa: S101 (every run has a step)
+        click.echo(json.dumps(_summary(target, chosen, progress)))
+    elif not quiet:
+        click.echo(str(target))
+
+
+def _recipe(name: str, options: dict[str, Any]) -> Recipe:
+    """The named recipe with the options that were given; layers are read for its network."""
+    changes = {key: value for key, value in options.items() if value is not None}
+    network = changes.get("network", recipe(name).network)
+    for key in LAYER_FIELDS:
+        if key in changes:
+            changes[key] = parse_layers(network, changes[key])
+    return recipe(name, **changes)
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or with a number at its end where it exists: a name nobody chose overwrites nothing."""
+    candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in candidates if not other.exists())
+
+
+def _save(target: Path, image: "Tensor", content: "Picture") -> None:
+    """Write `image` with the content's alpha, at its size, and the content's profile."""
+    from vggfeat import images
+
+    height, width = image.shape[2:]
+    alpha = None if content.alpha is None else images.resize(content.alpha, height, width)
+    images.write_picture(target, image, alpha=alpha, icc=content.icc)
+
+
+def _summary(target: Path, chosen: Recipe, progress: "Progress") -> dict[str, Any]:
+    return {
+        "output": str(target),
+        "width": progress.image.shape[3],
+        "height": progress.image.shape[2],
+        "seconds": round(progress.seconds, 3),
+        "losses": progress.losses,
+        "recipe": asdict(chosen),
+    }

@@ -1,0 +1,33 @@
+"""`vggfeat weights`: the table of weights, and whether the files are what they should be."""
+
+import click
+
+from vggfeat import weights
+
+from ._tables import print_table
+
+
+@click.command()
+@click.argument("action", type=click.Choice(["list", "verify"]), default="list")
+def command(action: str) -> None:
+    """List the table of weights, or verify every file of it that is on this machine.
+
+    Verifying checks each file's hash and each layer's fingerprint.
+    """
+    if action == "verify":
+        for row in weights.TABLE:
+            if row.status != "to be downloaded":
+                weights.verify(row)
+                click.echo(f"{row}: {row.status}, intact")
+        return
+    print_table(
+        ["network", "weights", "status", "MB", "licence", "mean", "std", "source"],
+        [
+            [
+                *(row.network, row.name, row.status, f"{row.size / 1e6:.0f}", row.licence),
+                *(" ".join(f"{value:.5f}" for value in triple) for triple in (row.mean, row.std)),
+                row.source,
+            ]
+            for row in weights.TABLE
+        ],
+    )

@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS
+
+
+def quadratic(target, scale):
+    """The loss 1/2 sum scale (x - target)², whose bounded minimum is the target clamped."""
+
+    def evaluate(image):
+        difference = image - target
+        return (scale * difference.square()).sum() / 2, scale * difference
+
+    return evaluate
+
+
+def optimisers():
+    return [
+        pytest.param(BoundedLBFGS, id="lbfgs"),
+        pytest.param(lambda *args: BoundedAdam(*args, learning_rate=0.02), id="adam"),
+    ]
+
+
+@pytest.mark.parametrize("make", optimisers())
+def test_finds_the_bounded_minimum_and_never_leaves_the_bounds(make):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(1, 3, 8, 8, generator=generator) * 2 - 0.5
+    scale = torch.logspace(-1, 1, target.numel()).reshape(target.shape)
+    optimiser = make(torch.full_like(target, 0.5), quadratic(target, scale))
+    for _ in range(200):
+        optimiser.step()
+        assert optimiser.image.min() >= 0
+        assert optimiser.image.max() <= 1
+    torch.testing.assert_close(optimiser.image.detach(), target.clamp(0, 1), rtol=0, atol=5e-3)
+
+
+def test_lbfgs_is_fast_where_scales_differ():
+    target = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    scale = torch.logspace(0, 4, target.numel()).reshape(target.shape)
+    evaluate = quadratic(target, scale)
+    optimiser = BoundedLBFGS(torch.zeros_like(target), evaluate)
+    start = evaluate(optimiser.image)[0]
+    for _ in range(60):
+        optimiser.step()
+    assert evaluate(optimiser.image)[0] < 1e-3 * start
+
+
+def test_lbfgs_takes_back_a_step_that_rises():
+    """A cliff that the model of the loss cannot foresee."""
+
+    def cliff(image):
+        loss, gradient = quadratic(torch.full_like(image, 0.9), torch.ones_like(image))(image)
+        return loss + 1e6 * (image > 0.7).sum(), gradient
+
+    optimiser = BoundedLBFGS(torch.full((1, 1, 2, 2), 0.1), cliff)
+    losses = []
+    for _ in range(40):
+        optimiser.step()
+        losses.append(cliff(optimiser.image)[0].item())
+    assert max(losses) <= 4 * 0.8**2 / 2 * 1.05
+    assert 0.5 < optimiser.image.mean() <= 0.7
+
+
+def test_lbfgs_at_a_minimum_stays():
+    x = torch.full((1, 3, 4, 4), 0.5)
+    optimiser = BoundedLBFGS(x, quadratic(x.clone(), torch.ones_like(x)))
+    for _ in range(5):
+        optimiser.step()
+    assert torch.equal(optimiser.image, x)
+
+
+def test_no_device_is_assumed():
+    """On the meta device a value that is asked for, or a tensor left on the CPU, is an error."""
+    image = torch.empty(1, 3, 8, 8, device="meta")
+
+    def evaluate(image):
+        return image.sum(), torch.empty_like(image)
+
+    for optimiser in (BoundedLBFGS(image, evaluate), BoundedAdam(image, evaluate, learning_rate=0.1)):
+        for _ in range(3):
+            optimiser.step()
+        assert optimiser.image.device.type == "meta"

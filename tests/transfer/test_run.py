@@ -1,0 +1,162 @@
+import itertools
+
+import pytest
+import torch
+from torch.nn.functional import mse_loss
+
+from vggfeat import images, stylize
+from vggfeat.errors import ImageError, InputError
+from vggfeat.extract import FeatureExtractor
+from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.run import choose_device
+
+SMALL = {"first_size": 32, "steps": 4}
+
+
+@pytest.fixture
+def content():
+    """A dark square on a light ground, (1, 3, 48, 64)."""
+    picture = torch.full((1, 3, 48, 64), 0.8)
+    picture[..., 12:36, 20:44] = torch.tensor([0.1, 0.2, 0.5]).view(1, 3, 1, 1)
+    return picture
+
+
+@pytest.fixture
+def style():
+    """Slanted red and yellow stripes, (1, 3, 40, 40)."""
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="ij")
+    stripes = ((x + 2 * y) % 12 < 6).float()
+    return torch.stack([0.9 - 0.1 * stripes, 0.2 + 0.6 * stripes, 0.1 * torch.ones_like(stripes)])[None]
+
+
+def gatys_loss(image, content, style):
+    """The Gatys notebook's objective as REFERENCE defines it, without the project's losses."""
+    layers = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
+    extract = FeatureExtractor("vgg19", [*layers, "relu4_2"], weights="oxford")
+    height, width = image.shape[2:]
+    scale = (height * width / (style.shape[2] * style.shape[3])) ** 0.5
+    style = images.resize(style, round(style.shape[2] * scale), round(style.shape[3] * scale))
+    ours, theirs, manner = extract(image), extract(images.resize(content, height, width)), extract(style)
+    total = mse_loss(ours["relu4_2"], theirs["relu4_2"])
+    for name in layers:
+        channels = ours[name].shape[1]
+        grams = [x.flatten(2) @ x.flatten(2).mT / (x.shape[2] * x.shape[3]) for x in (ours[name], manner[name])]
+        total = total + 1e3 / channels**2 * mse_loss(*grams)
+    return total.item()
+
+
+def test_progress_tells_stages_steps_and_losses(content, style):
+    run = stylize(content, style, recipe("gatys", **SMALL), size=64, precision="float32")
+    seen = list(run)
+    assert [(p.stage, p.step) for p in seen] == [(1, n) for n in range(1, 5)] + [(2, n) for n in range(1, 5)]
+    assert [tuple(p.image.shape) for p in seen] == [(1, 3, 24, 32)] * 4 + [(1, 3, 48, 64)] * 4
+    assert {(p.stages, p.steps) for p in seen} == {(2, 4)}
+    assert seen[-1].done == 1
+    assert all(earlier.seconds <= later.seconds for earlier, later in itertools.pairwise(seen))
+    assert set(seen[-1].losses) == {"content", "style", "total"}
+    assert torch.equal(run.image, seen[-1].image)
+
+
+def test_the_reported_loss_is_the_gatys_notebooks(content, style):
+    run = stylize(content, style, recipe("gatys", first_size=64, steps=1), size=64, precision="float32")
+    progress = next(iter(run))
+    assert progress.losses["total"] == pytest.approx(gatys_loss(progress.image, content, style), rel=1e-3)
+
+
+def test_the_loss_falls_and_the_image_stays_in_range(content, style):
+    run = stylize(content, style, recipe("gatys", first_size=32, steps=25), size=64, precision="float32")
+    image = run.result()
+    assert gatys_loss(image, content, style) < 0.05 * gatys_loss(content, content, style)
+    assert 0 <= image.min() < image.max() <= 1
+
+
+def test_what_is_saved_is_what_was_optimised(content, style, tmp_path):
+    run = stylize(content, style, recipe("gatys", first_size=32, steps=25), size=64, precision="float32")
+    image = run.result()
+    images.write_picture(tmp_path / "out.png", image)
+    saved = images.read_picture(tmp_path / "out.png").rgb
+    assert gatys_loss(saved, content, style) < 1.1 * gatys_loss(image, content, style)
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+def test_the_same_seed_gives_the_same_picture(optimiser, content, style):
+    def paint(seed):
+        small = recipe("default", **SMALL, start="noise", optimiser=optimiser, seed=seed)
+        return stylize(content, style, small, size=64).result()
+
+    assert torch.equal(paint(1), paint(1))
+    assert not torch.equal(paint(1), paint(2))
+
+
+def test_starts_from_a_picture(content, style, tmp_path):
+    images.write_picture(tmp_path / "start.png", torch.zeros(1, 3, 20, 20))
+    run = stylize(content, style, recipe("default", **SMALL, start=str(tmp_path / "start.png")), size=64)
+    assert run.image.abs().max() == 0
+
+
+def test_seconds_end_a_run_and_are_shared_out(content, style):
+    run = stylize(content, style, recipe("default", **SMALL), size=64, seconds=2.0)
+    seen = list(run)
+    assert 1.5 < seen[-1].seconds < 4
+    assert {p.stage for p in seen} == {1, 2}
+    first = max(p.seconds for p in seen if p.stage == 1)
+    assert first < 0.5 * seen[-1].seconds
+
+
+def test_never_enlarges(content, style):
+    assert stylize(content, style, size=512).stages[-1].width == 64
+
+
+def test_accepts_files_and_unbatched_tensors(content, style, tmp_path):
+    images.write_picture(tmp_path / "style.png", style)
+    run = stylize(content[0], tmp_path / "style.png", recipe("default", **SMALL), size=32)
+    assert run.result().shape == (1, 3, 24, 32)
+
+
+def test_leaves_the_global_generator_alone(content, style):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    stylize(content, style, recipe("default", **SMALL, start="noise"), size=32).result()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.rand(2, 3, 32, 32), r"content is torch.float32 \(2, 3, 32, 32\): pass one float RGB image"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "content is torch.uint8"),
+        (torch.rand(1, 3, 32, 32) * 255, "is it input_range='byte'"),
+    ],
+)
+def test_bad_tensors(bad, message, style):
+    with pytest.raises(InputError, match=message):
+        stylize(bad, style)
+
+
+def test_missing_file(style):
+    with pytest.raises(ImageError, match="no such file"):
+        stylize("absent.jpg", style)
+
+
+def test_devices_are_named_or_refused():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        choose_device("gpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="there is no device 'cuda:1' here"):
+            choose_device("cuda:1")
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+def test_no_device_is_assumed(optimiser):
+    """On the meta device a loss that is read, or a tensor left on the CPU, is an error."""
+    content, style = (torch.empty(1, 3, 40, side, device="meta") for side in (48, 32))
+    small = recipe("default", **SMALL, optimiser=optimiser, tv_weight=1.0, pooling="l2")
+    assert stylize(content, style, small, device="meta").result().device.type == "meta"
+
+
+@pytest.mark.cuda
+def test_cuda(content, style):
+    image = stylize(content, style, recipe("gatys", first_size=32, steps=25), size=64, device="cuda").result()
+    assert gatys_loss(image.cpu(), content, style) < 0.1 * gatys_loss(content, content, style)

@@ -1,0 +1,1 @@
+"""Style transfer: recipe -> stages -> optimisation loop. Public as `vggfeat.stylize`."""

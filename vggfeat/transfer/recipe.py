@@ -1,0 +1,143 @@
+"""Recipes: what a style transfer optimises and how, as data. No torch here."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast, get_args
+
+from vggfeat import arch
+from vggfeat.errors import RecipeError, near
+
+Optimiser = Literal["lbfgs", "adam"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "network": tuple(name for name in arch.NETWORKS if name.startswith("vgg")),
+    "pooling": get_args(arch.Pooling),
+    "optimiser": get_args(Optimiser),
+}
+"""The fields of a recipe that are one of a few words."""
+
+LAYER_FIELDS = ("content_layers", "style_layers")
+"""The fields of a recipe that weigh layers."""
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def _ones(*layers: str) -> Callable[[], Mapping[str, float]]:
+    return lambda: dict.fromkeys(layers, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a picture is painted in a style. Sizes are those of the long side, in pixels.
+
+    The objective is `content_weight` x the mean square difference of the content layers' features, plus
+    `style_weight` x that of the style layers' Gram matrices (divided by C·H·W), each times its layer's weight, plus
+    `tv_weight` x the total variation of the image in [0, 1].
+    """
+
+    name: str = field(default="custom", metadata=_help("what the recipe is called"))
+    network: str = field(default="vgg19", metadata=_help("network that looks at the pictures"))
+    weights: str = field(default="oxford", metadata=_help("its weights"))
+    pooling: arch.Pooling = field(default="max", metadata=_help("its pooling: max, avg or l2"))
+    content_layers: Mapping[str, float] = field(
+        default_factory=_ones("relu4_2"), metadata=_help("layers that keep the content, NAME:WEIGHT,...")
+    )
+    style_layers: Mapping[str, float] = field(
+        default_factory=_ones("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        metadata=_help("layers that carry the style, NAME:WEIGHT,..."),
+    )
+    content_weight: float = field(default=1.0, metadata=_help("weight of the content term"))
+    style_weight: float = field(default=1.0, metadata=_help("weight of the style term"))
+    tv_weight: float = field(default=0.0, metadata=_help("weight of the total variation, which smooths"))
+    style_scale: float = field(default=1.0, metadata=_help("size of the style's strokes against the picture"))
+    start: str = field(default="content", metadata=_help("what to start from: content, noise, or a picture file"))
+    first_size: int = field(default=256, metadata=_help("size of the first, coarsest stage"))
+    growth: float = field(default=2.0, metadata=_help("factor from one stage's size to the next"))
+    steps: int = field(default=100, metadata=_help("optimisation steps of the first stage"))
+    step_decay: float = field(default=1.0, metadata=_help("factor from one stage's steps to the next's"))
+    optimiser: Optimiser = field(default="lbfgs", metadata=_help("lbfgs or adam"))
+    learning_rate: float = field(default=0.02, metadata=_help("Adam's step, in units of the picture's range"))
+    seed: int = field(default=0, metadata=_help("seed of the noise"))
+
+    def __post_init__(self) -> None:
+        """Refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        for option, known in CHOICES.items():
+            word: str = getattr(self, option)
+            if word not in known:
+                raise RecipeError(f"unknown {option} '{word}': {near(word, known)}")
+        for option in LAYER_FIELDS:
+            for layer, weight in cast("Mapping[str, float]", getattr(self, option)).items():
+                arch.find(self.network, layer)
+                if not 0 <= weight < math.inf:
+                    raise RecipeError(f"{layer} has the weight {weight:g}: it must be at least 0")
+        if not any(self.layer_weights().values()):
+            raise RecipeError("a recipe needs a content or a style layer of some weight")
+        for option, least in _LEAST.items():
+            value: float = getattr(self, option)
+            if not least <= value < math.inf:
+                raise RecipeError(f"{option.replace('_', ' ')} is {value:g}: it must be at least {least:g}")
+
+    def layer_weights(self) -> dict[str, float]:
+        """The weight of each layer that is read, content and style together."""
+        weights = {name: self.content_weight * weight for name, weight in self.content_layers.items()}
+        for name, weight in self.style_layers.items():
+            weights[name] = weights.get(name, 0.0) + self.style_weight * weight
+        return weights
+
+
+_LEAST = {
+    "content_weight": 0,
+    "style_weight": 0,
+    "tv_weight": 0,
+    "style_scale": 0.05,
+    "first_size": 16,
+    "growth": 1.1,
+    "steps": 1,
+    "step_decay": 0.01,
+    "learning_rate": 1e-6,
+}
+
+
+def parse_layers(network: str, text: str) -> dict[str, float]:
+    """Read `relu1_1:0.5,relu3_*`: layers or globs with their weights, 1 where none is given.
+
+    Raises `LayerError` for an unknown layer, `RecipeError` for a weight that is not a number.
+    """
+    weights: dict[str, float] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, colon, weight = item.partition(":")
+        try:
+            value = float(weight) if colon else 1.0
+        except ValueError:
+            raise RecipeError(f"'{item}' gives {name} the weight '{weight}', which is not a number") from None
+        weights |= {layer.name: value for layer in arch.find(network, name)}
+    return weights
+
+
+def format_layers(weights: Mapping[str, float]) -> str:
+    """What `parse_layers` reads."""
+    return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
+
+
+# The Gatys notebook weighs Gram matrices divided by H·W by 1e3 / C² a layer: divided by C·H·W, that is 1e3 for each.
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="default", style_weight=1e3, content_weight=5.0, steps=80),
+        Recipe(name="gatys", style_weight=1e3, steps=100),
+    )
+}
+
+
+def recipe(name: str, **changes: Any) -> Recipe:  # noqa: ANN401 (the fields' own types)
+    """The recipe called `name`, with the fields in `changes` replaced. Raises `RecipeError`."""
+    if name not in RECIPES:
+        raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}")
+    known = {field.name for field in fields(Recipe)}
+    for option in changes:
+        if option not in known:
+            raise RecipeError(f"unknown option '{option}' of a recipe: {near(option, known)}")
+    return replace(RECIPES[name], **changes)
