@@ -68,7 +68,7 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="vggfeat")
+@click.group("vggfeat", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vggfeat", prog_name="vggfeat")
 def main() -> None:
     """Named VGG features, and what people use them for."""

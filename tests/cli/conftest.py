@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner, Result
+from vggfeat_cli import main
+
+
+@pytest.fixture
+def vggfeat(tmp_path, monkeypatch):
+    """Run the command in an empty folder, inside this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output
+        if code == 2:
+            assert result.stderr.count("\n") == 1
+            assert result.stderr.startswith("vggfeat: ")
+            assert not result.stdout or "intact" in result.stdout
+        return result
+
+    return run
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """Start the command as a process of its own, in an empty folder."""
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from vggfeat_cli import main; main()", *map(str, arguments)]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start

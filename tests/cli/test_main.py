@@ -1,0 +1,52 @@
+import time
+
+import click
+import pytest
+from vggfeat_cli import main
+
+
+def test_every_command_has_help_that_fits(vggfeat):
+    for name in main.list_commands(click.Context(main)):
+        assert "Usage" in vggfeat(name, "--help").output
+        assert name in vggfeat("--help").output
+
+
+@pytest.mark.parametrize(("arguments", "limit"), [(["--help"], 0.3), (["layers", "vgg19"], 0.5)])
+def test_answers_at_once_and_without_torch(arguments, limit, spawn):
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        process = spawn(*arguments)
+        process.communicate()
+        seconds.append(time.perf_counter() - began)
+        assert process.returncode == 0
+    assert min(seconds) < limit  # the least disturbed of five
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stylise"], "unknown command 'stylise': near are stylize"),
+        (["layers", "--sixe", "3"], "No such option"),
+        (["layers", "--size", "x"], "'x' is not a valid integer"),
+        (["stylize", "a.jpg"], "Missing argument 'STYLE'"),
+    ],
+)
+def test_misuse_is_one_line(arguments, message, vggfeat):
+    assert message in vggfeat(*arguments, code=2).stderr
+
+
+def test_version(vggfeat):
+    assert vggfeat("--version").output.startswith("vggfeat, version ")
+
+
+def test_debug_shows_where(vggfeat, spawn):
+    assert "Traceback" not in vggfeat("layers", "vgg12", code=2).stderr
+    _, stderr = spawn("layers", "vgg12", "--debug").communicate()
+    assert "Traceback" in stderr
+
+
+def test_an_internal_error_is_one_line(vggfeat, monkeypatch):
+    monkeypatch.setattr("vggfeat.arch.sized_layers", lambda *_: 1 / 0)
+    stderr = vggfeat("layers", code=1).stderr
+    assert stderr == "vggfeat: internal error, ZeroDivisionError: division by zero (--debug shows where)\n"

@@ -1,0 +1,131 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vggfeat import read_picture, write_picture
+from vggfeat.transfer.recipe import RECIPES
+
+QUICK = ("--size", 64, "--first-size", 32, "--steps", 3)
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path):
+    """A content of 80x60 and a style, in the folder that commands run in."""
+    generator = torch.Generator().manual_seed(0)
+    for name, size in (("content.png", (60, 80)), ("style.jpg", (50, 50))):
+        coarse = torch.rand(1, 3, 6, 6, generator=generator)
+        write_picture(tmp_path / name, torch.nn.functional.interpolate(coarse, size, mode="bilinear"))
+
+
+def test_paints_a_picture_and_says_where(vggfeat):
+    result = vggfeat("stylize", "content.png", "style.jpg", *QUICK)
+    assert result.stdout == "content-style.png\n"
+    stages = result.stderr.splitlines()
+    assert [line.split(",")[0] for line in stages] == ["stage 1/2: 32x24", "stage 2/2: 64x48"]
+    with Image.open("content-style.png") as picture:
+        assert picture.size == (64, 48)
+
+
+def test_a_name_nobody_chose_overwrites_nothing(vggfeat):
+    for name in ("content-style.png", "content-style-2.png", "content-style-3.png"):
+        assert vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--quiet").stdout == ""
+        assert Path(name).exists()
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tiff"])
+def test_output_formats(ending, vggfeat):
+    vggfeat("stylize", "content.png", "style.jpg", *QUICK, "-o", f"out.{ending}")
+    assert read_picture(f"out.{ending}").rgb.shape == (1, 3, 48, 64)
+
+
+def test_json_summary(vggfeat):
+    result = vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--json", "--recipe", "gatys", "--tv", 2)
+    summary = json.loads(result.stdout)
+    assert (summary["output"], summary["width"], summary["height"]) == ("content-style.png", 64, 48)
+    assert set(summary["losses"]) == {"content", "style", "tv", "total"}
+    assert summary["recipe"]["tv_weight"] == 2.0
+    assert summary["recipe"]["steps"] == 3
+
+
+def test_every_field_of_a_recipe_is_an_option_with_its_default(vggfeat):
+    text = " ".join(vggfeat("stylize", "--help").output.split())
+    for option in ("--content-layers", "--style-weight", "--optimiser", "--start", "--seed"):
+        assert option in text
+    assert f"[default: {RECIPES['default'].steps}]" in text
+    assert "[default: relu4_2]" in text
+
+
+def test_same_seed_same_file(vggfeat):
+    for name in ("a.png", "b.png"):
+        vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--start", "noise", "--seed", 7, "-o", name)
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_save_every(vggfeat):
+    vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--save-every", 2, "-o", "out.png")
+    assert sorted(path.name for path in Path().glob("out*")) == [
+        "out-0002.png",
+        "out-0004.png",
+        "out-0006.png",
+        "out.png",
+    ]
+
+
+def test_seconds(vggfeat):
+    result = vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--seconds", 1, "--json")
+    assert 0.7 < json.loads(result.stdout)["seconds"] < 3
+
+
+def test_alpha_and_profile_are_given_back(vggfeat):
+    picture = Image.new("RGBA", (64, 64), (200, 30, 30, 255))
+    picture.paste((0, 0, 0, 0), (0, 0, 32, 64))
+    picture.save("cut.png")
+    vggfeat("stylize", "cut.png", "style.jpg", *QUICK, "-o", "out.png")
+    alpha = read_picture("out.png").alpha
+    assert alpha[..., :30].max() == 0
+    assert alpha[..., 34:].min() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.png", "style.jpg"], "cannot read 'absent.png': no such file"),
+        (["content.png", "text.jpg"], "cannot read 'text.jpg': it is not a picture"),
+        (["content.png", "style.jpg", "-o", "out.gif"], "unknown ending '.gif', known are .png"),
+        (["content.png", "style.jpg", "-o", "no/out.png"], "no such folder"),
+        (["content.png", "style.jpg", "-o", "content.png"], "the output 'content.png' is one of the inputs"),
+        (["content.png", "style.jpg", "--recipe", "gaty"], "unknown recipe 'gaty': near are gatys"),
+        (["content.png", "style.jpg", "--style-layers", "relu1_3"], "block 1 has relu1_1, relu1_2"),
+        (["content.png", "style.jpg", "--steps", "0"], "steps is 0: it must be at least 1"),
+        (["content.png", "style.jpg", "--size", "10"], "pixels are too few for the recipe's layers"),
+        (["content.png", "style.jpg", "--device", "gpu"], "unknown device 'gpu'"),
+        (["content.png", "style.jpg", "--weights", "absent.pth"], "no weights file 'absent.pth'"),
+        (["content.png", "style.jpg", "--seconds", "0"], "0.0 is not in the range x>0"),
+        (["content.png", "style.jpg", "--pooling", "median"], "'median' is not one of"),
+        (["content.png", "style.jpg", "--start", "absent.png"], "cannot read 'absent.png'"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(arguments, message, vggfeat):
+    Path("text.jpg").write_text("no picture")
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert message in vggfeat("stylize", *arguments, code=2).stderr
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_ctrl_c_saves_the_picture_as_it_stands(spawn, tmp_path):
+    process = spawn(
+        *("stylize", "content.png", "style.jpg", "-o", "out.png", "--size", 64, "--first-size", 64),
+        *("--steps", 100000, "--save-every", 3),
+    )
+    while not (tmp_path / "out-0003.png").exists():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: 'out.png' holds the picture after" in stderr
+    assert "Traceback" not in stderr
+    assert read_picture(tmp_path / "out.png").rgb.shape == (1, 3, 48, 64)
