@@ -168,14 +168,15 @@ def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
 
 
 def resize(rgb: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1]: bicubic, antialiased, clamped.
+    """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1]: bilinear, antialiased.
 
+    As Pillow's BILINEAR and torchvision's transforms do it, so that style targets and metrics compare with theirs.
     Raises InputError if `rgb` is not a floating tensor of that shape, or `height` or `width` is less than 1.
     """
     _check_tensor("rgb", rgb, ("N", "C", "H", "W"))
     if min(height, width) < 1:
         raise InputError(f"height and width are at least 1, not {height} and {width}")
-    return interpolate(rgb, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return interpolate(rgb, (height, width), mode="bilinear", antialias=True)
 
 
 @contextmanager
