@@ -73,3 +73,8 @@ def test_total_variation(power):
 
 def test_total_variation_of_a_single_pixel_is_zero():
     assert functional.total_variation(torch.rand(1, 3, 1, 1)).tolist() == [0.0]
+
+
+def test_mirror_pad_is_torchs_reflection():
+    x = torch.rand(2, 3, 9, 7)
+    assert torch.equal(functional.mirror_pad(x, 4), torch.nn.functional.pad(x, (4,) * 4, mode="reflect"))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
 
 GramDivisor = Literal["hw", "chw", "none"]
 
@@ -70,3 +71,164 @@ def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
             difference = x.diff(dim=axis)
             total = total + (difference.abs() if power == 1 else difference.square()).mean(dim=(1, 2, 3))
     return total
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` as it is in float32 and float64, and as float32 in half precision: what statistics are formed of."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def unit_normalize(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
+    """Features of unit length: (N, C, H, W) to the same shape, each vector of channels over its norm plus epsilon.
+
+    Zhang et al. (2018), LPIPS. Where a vector is zero the result is zero, and so is its gradient, which is NaN in the
+    `lpips` package. Computed in float32 at least: half precision would lose the epsilon.
+    """
+    x = at_least_float32(x)
+    # The least normal number: it changes no norm that is not zero, and keeps the root's slope finite where it is.
+    squares = x.square().sum(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return x / (squares.sqrt() + epsilon)
+
+
+def mean_std(x: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """The mean and standard deviation of each channel over space: (N, C, H, W) to (N, 2, C).
+
+    The deviation is that of the population, sqrt(variance + epsilon), whose slope stays finite. Huang & Belongie
+    (2017) compare styles by these two.
+    """
+    x = at_least_float32(x).flatten(2)
+    variance, mean = torch.var_mean(x, dim=2, correction=0)
+    return torch.stack([mean, (variance + epsilon).sqrt()], dim=1)
+
+
+def mean_covariance(x: Tensor) -> Tensor:
+    """The mean of the features over space and their covariance: (N, C, H, W) to (N, C + 1, C), the mean first.
+
+    The covariance is that of the population, divided by H·W.
+    """
+    mean = at_least_float32(x).mean((2, 3))
+    covariance = gram(x) - mean[:, :, None] * mean[:, None, :]
+    return torch.cat([mean[:, None], covariance], dim=1)
+
+
+def gaussian_w2(x: Tensor, y: Tensor) -> Tensor:
+    """The squared 2-Wasserstein distance of the Gaussians with the moments `x` and `y`.
+
+    `x`, `y`: (N, C + 1, C) as `mean_covariance` returns them; `y` may have a batch of one. Returns (N,):
+    |mean difference|² + trace(A + B - 2 (A^1/2 B A^1/2)^1/2), at least 0 up to rounding (Olkin & Pukelsheim, 1982).
+    """
+    y = y.expand_as(x)
+    means = (x[:, 0] - y[:, 0]).square().sum(1)
+    a, b = x[:, 1:], y[:, 1:]
+    traces = (a + b).diagonal(dim1=1, dim2=2).sum(1)
+    cross: Tensor = _TraceOfRoot.apply(a, b)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return means + traces - 2 * cross
+
+
+class _TraceOfRoot(torch.autograd.Function):
+    """trace((A^1/2 B A^1/2)^1/2) of symmetric positive semi-definite (N, C, C), with a gradient that stays finite.
+
+    Autograd's way through the eigenvectors divides by differences of eigenvalues, which repeat and vanish in rank-
+    deficient covariances. The gradient for B is A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 / 2, and likewise for A.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+        ctx.save_for_backward(a, b)
+        root = _power(a, 0.5)
+        return _eigh(root @ b @ root)[0].clamp_min(0).sqrt().sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401 (torch's own)
+        gradient = grad_outputs[0][:, None, None] / 2
+        found: list[Tensor | None] = []
+        for wanted, (of, other) in zip(ctx.needs_input_grad, (ctx.saved_tensors, ctx.saved_tensors[::-1]), strict=True):
+            root = _power(other, 0.5) if wanted else of
+            found.append(gradient * (root @ _power(root @ of @ root, -0.5) @ root) if wanted else None)
+        return found[0], found[1]
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """A power of symmetric positive semi-definite matrices; directions of no extent stay so."""
+    values, vectors = _eigh(matrix)
+    least = values[..., -1:].clamp_min(0) * torch.finfo(matrix.dtype).eps * matrix.shape[-1]
+    powers = torch.where(values > least, values.clamp_min(torch.finfo(matrix.dtype).tiny) ** exponent, 0.0)
+    return (vectors * powers[..., None, :]) @ vectors.mT
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.linalg.eigh(matrix)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped)
+
+
+def sorted_projections(x: Tensor, directions: Tensor) -> Tensor:
+    """Features projected on directions and sorted over space: (N, C, H, W) and (C, K) to (N, K, H·W)."""
+    return (at_least_float32(x).flatten(2).mT @ directions).mT.sort(dim=2).values
+
+
+def quantile_distance(x: Tensor, y: Tensor) -> Tensor:
+    """The mean square difference of sorted samples, (N, K, P) and (N, K, Q) to (N,): the squared W2 in one dimension.
+
+    Where P and Q differ, `y` is read at the quantiles of `x`, linearly between its samples.
+    """
+    if x.shape[2] != y.shape[2]:
+        y = torch.nn.functional.interpolate(y, size=x.shape[2], mode="linear", align_corners=True)
+    return (x - y).square().mean((1, 2))
+
+
+def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk: int = 1024) -> Tensor:
+    """How well the features of `y` are found among those of `x`, wherever they are.
+
+    `x`, `y`: (N, C, H, W), of any two sizes; `y` may have a batch of one. Returns (N,) in (0, 1].
+
+    Mechrez et al. (2018): cosine distances of vectors centred on the mean of `y`, each relative to the least in its
+    row plus 1e-5, become weights exp((1 - d) / bandwidth) that add up to 1 over `y`; the similarity is the mean over
+    `y` of the greatest weight over `x`. `chunk` positions of `x` are looked at at a time, and again in the backward
+    pass, so that memory grows with `chunk` times the positions of `y` and not with their product.
+    """
+    x, y = at_least_float32(x).flatten(2), at_least_float32(y).flatten(2)
+    centre = y.mean(2, keepdim=True)
+    x, y = (unit_normalize((z - centre)[..., None])[..., 0] for z in (x, y))
+    y = y.expand(len(x), -1, -1)
+
+    def greatest(part: Tensor) -> Tensor:
+        distance = 1 - part.mT @ y
+        relative = distance / (distance.amin(2, keepdim=True) + 1e-5)
+        return ((1 - relative) / bandwidth).softmax(2).amax(1)
+
+    parts = [x[:, :, start : start + chunk] for start in range(0, x.shape[2], chunk)]
+    found = [checkpoint(greatest, part, use_reentrant=False) if x.requires_grad else greatest(part) for part in parts]
+    return torch.stack(found).amax(0).mean(1)
+
+
+def mirror_pad(images: Tensor, margin: int) -> Tensor:
+    """Surround (N, C, H, W) by `margin` pixels of its mirror image, the edge not repeated; less than H and W.
+
+    As torch's reflection padding, but with the same gradient each time on a GPU too.
+    """
+    for axis in (2, 3):
+        side = images.shape[axis]
+        before = images.narrow(axis, 1, margin).flip(axis)
+        after = images.narrow(axis, side - margin - 1, margin).flip(axis)
+        images = torch.cat([before, images, after], dim=axis)
+    return images
+
+
+def crop(x: Tensor, cut: int) -> Tensor:
+    """Cut `cut` positions off each side of (N, C, H, W); a view, whose gradient keeps the memory layout of `x`."""
+    return _Crop.apply(x, cut) if cut else x  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+class _Crop(torch.autograd.Function):
+    """Autograd's own slice would fill a contiguous gradient, which a channels_last network must then convert."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cut: int) -> Tensor:  # noqa: ANN401 (torch's own)
+        ctx.shape, ctx.strides, ctx.cut = x.shape, x.stride(), cut
+        return x[:, :, cut : x.shape[2] - cut, cut : x.shape[3] - cut]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (torch's own)
+        (gradient,) = grad_outputs
+        whole = torch.empty_strided(ctx.shape, ctx.strides, dtype=gradient.dtype, device=gradient.device).zero_()
+        whole[:, :, ctx.cut : ctx.shape[2] - ctx.cut, ctx.cut : ctx.shape[3] - ctx.cut] = gradient
+        return whole, None

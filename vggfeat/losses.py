@@ -1,7 +1,7 @@
 """Losses that read a mapping {layer: features}, never fetching it, and their weighted sum.
 
-A loss is configured once and holds no tensor. `loss.target(features)` keeps, without a graph, what the features
-of the target come down to: features, Gram matrices, ... It can be computed once and used again.
+A loss is configured once and holds no tensor of its own. `loss.target(features)` keeps, without a graph, what the
+features of the target come down to: features, Gram matrices, moments. It can be computed once and used again.
 `loss(features, target)` compares, and its gradient reaches `features` alone.
 
     extract = FeatureExtractor("vgg19", objective.layers)
@@ -9,32 +9,38 @@ of the target come down to: features, Gram matrices, ... It can be computed once
     total, terms = objective(extract(prediction), targets)
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfeat import functional
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, near
 
 Features = Mapping[str, Tensor]
 Layers = Mapping[str, float] | Sequence[str]
 Reduction = Literal["mean", "none"]
+Distance = Literal["l2", "l1", "charbonnier", "huber", "cosine"]
+_Word = TypeVar("_Word", bound=str)
 
 
 class FeatureLoss(nn.Module):
     """What losses share: a weighted sum over layers of a distance between summaries of their features.
 
     Args:
-        layers: {layer: weight}, or layers of weight 1.
+        layers: {layer: weight}, or layers of weight 1. The layer `image` is the image itself, where the mapping
+            holds it.
         reduction: `mean` over the batch, a scalar, or `none`, (N,).
     """
 
     def __init__(self, layers: Layers, *, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.weights: dict[str, float] = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
-        self.reduction: Reduction = reduction
+        if not self.weights:
+            raise InputError(f"{type(self).__name__} needs at least one layer")
+        self.reduction: Reduction = _one_of("reduction", reduction, get_args(Reduction))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -42,48 +48,167 @@ class FeatureLoss(nn.Module):
         return tuple(self.weights)
 
     def summary(self, x: Tensor) -> Tensor:
-        """What the features `x` (N, C, H, W) of one layer are compared by."""
+        """What the features `x` (N, C, H, W) of one layer are compared by, in float32 at least."""
         raise NotImplementedError
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """How far two summaries are apart: (N,). The mean square, unless a loss says otherwise."""
         return (x - target).square().flatten(1).mean(1)
 
-    @torch.no_grad()
-    def target(self, features: Features) -> dict[str, Tensor]:
-        """What `features` are to be compared with, without a graph. A batch of one serves a batch of any size."""
-        return {name: self.summary(_read(features, name)).detach() for name in self.layers}
+    def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:
+        """What `features` are to be compared with; a batch of one serves a batch of any size.
+
+        With `graph` the gradient reaches these features too.
+        """
+        if graph:
+            return {name: self.summary(_read(features, name)) for name in self.layers}
+        return {name: self.summary(_read(features, name).detach()) for name in self.layers}
 
     def forward(self, features: Features, target: Features) -> Tensor:
-        """The loss of `features` against what `target()` returned for the target's features, in float32."""
-        total = sum(
+        """The loss of `features` against what `target()` returned for the target's features, in float32 at least."""
+        values = [
             weight * self.distance(self.summary(_read(features, name)), target[name])
             for name, weight in self.weights.items()
-        )
-        assert isinstance(total, Tensor)  # noqa: S101 (there is at least one layer)
-        return total.mean() if self.reduction == "mean" else total
+        ]
+        return self.reduce(torch.stack(values).sum(0))
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """(N,) to what `reduction` asks for."""
+        return values.mean() if self.reduction == "mean" else values
 
 
 class ContentLoss(FeatureLoss):
-    """The mean square difference of features: Gatys et al. (2016) without their factor 1/2, Johnson et al. (2016)."""
+    """The difference of features, averaged over channels and space.
+
+    `distance`: `l2` the mean square (Gatys et al. 2016 without their factor 1/2; Johnson et al. 2016), `l1` the mean
+    absolute difference, `charbonnier` sqrt(d² + 1e-6) (Lai et al. 2017), `huber` d²/2 below 1 and |d| - 1/2 above,
+    `cosine` 1 minus the cosine of the vectors of channels.
+    """
+
+    def __init__(self, layers: Layers, *, distance: Distance = "l2", reduction: Reduction = "mean") -> None:
+        super().__init__(layers, reduction=reduction)
+        self.kind: Distance = _one_of("distance", distance, get_args(Distance))
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features themselves, in float32 at least."""
-        return x.to(torch.promote_types(x.dtype, torch.float32))
+        """The features, of unit length for `cosine`."""
+        return functional.unit_normalize(x) if self.kind == "cosine" else functional.at_least_float32(x)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """The mean over channels and space: (N,)."""
+        if self.kind == "cosine":
+            return 1 - (x * target).sum(1).mean((1, 2))
+        return _ELEMENTWISE[self.kind](x, target.expand_as(x)).flatten(1).mean(1)
+
+
+def _charbonnier(x: Tensor, y: Tensor) -> Tensor:
+    return ((x - y).square() + 1e-6).sqrt()
+
+
+_ELEMENTWISE: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": lambda x, y: (x - y).square(),
+    "l1": lambda x, y: (x - y).abs(),
+    "charbonnier": _charbonnier,
+    "huber": lambda x, y: F.huber_loss(x, y, reduction="none"),
+}
 
 
 class StyleLoss(FeatureLoss):
-    """The mean square difference of Gram matrices; `divide_by` as in `functional.gram`."""
+    """The mean square difference of Gram matrices; `divide_by` as in `functional.gram`.
+
+    With `distance="l1"` the mean absolute difference (BasicSR's default).
+    """
 
     def __init__(
-        self, layers: Layers, *, divide_by: functional.GramDivisor = "hw", reduction: Reduction = "mean"
+        self,
+        layers: Layers,
+        *,
+        divide_by: functional.GramDivisor = "hw",
+        distance: Literal["l2", "l1"] = "l2",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__(layers, reduction=reduction)
-        self.divide_by: functional.GramDivisor = divide_by
+        self.divide_by: functional.GramDivisor = _one_of("divide_by", divide_by, get_args(functional.GramDivisor))
+        self.kind: Literal["l2", "l1"] = _one_of("distance", distance, ("l2", "l1"))
 
     def summary(self, x: Tensor) -> Tensor:
         """The Gram matrix, (N, C, C)."""
         return functional.gram(x, divide_by=self.divide_by)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """The mean over the matrix: (N,)."""
+        return _ELEMENTWISE[self.kind](x, target).flatten(1).mean(1)
+
+
+class MeanStdLoss(FeatureLoss):
+    """The mean square difference of channel means plus that of standard deviations (Huang & Belongie 2017)."""
+
+    def summary(self, x: Tensor) -> Tensor:
+        """Means and deviations, (N, 2, C)."""
+        return functional.mean_std(x)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """The two mean squares, added: (N,)."""
+        return (x - target).square().mean(2).sum(1)
+
+
+class CovarianceLoss(FeatureLoss):
+    """The squared 2-Wasserstein distance of the Gaussians with the features' means and covariances, over C."""
+
+    def summary(self, x: Tensor) -> Tensor:
+        """Mean and covariance, (N, C + 1, C)."""
+        return functional.mean_covariance(x)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """`functional.gaussian_w2` divided by the number of channels: (N,)."""
+        return functional.gaussian_w2(x, target) / x.shape[2]
+
+
+class SlicedWassersteinLoss(FeatureLoss):
+    """The mean squared 2-Wasserstein distance of features projected on random directions (Heitz et al. 2021).
+
+    `projections` unit directions are drawn from `seed`, the same in every call; None takes as many as channels.
+    """
+
+    def __init__(
+        self, layers: Layers, *, projections: int | None = None, seed: int = 0, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(layers, reduction=reduction)
+        self.projections = projections
+        self.seed = seed
+
+    def summary(self, x: Tensor) -> Tensor:
+        """Sorted projections, (N, K, H·W)."""
+        channels = x.shape[1]
+        generator = torch.Generator().manual_seed(self.seed)
+        directions = torch.randn(channels, self.projections or channels, generator=generator, dtype=torch.float64)
+        directions = F.normalize(directions, dim=0)
+        return functional.sorted_projections(x, directions.to(x.device, torch.promote_types(x.dtype, torch.float32)))
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """`functional.quantile_distance`: (N,)."""
+        return functional.quantile_distance(x, target)
+
+
+class ContextualLoss(FeatureLoss):
+    """Minus the logarithm of `functional.contextual_similarity` (Mechrez et al. 2018), for unaligned pictures.
+
+    Memory grows with `chunk` times the number of positions of the target.
+    """
+
+    def __init__(
+        self, layers: Layers, *, bandwidth: float = 0.5, chunk: int = 1024, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(layers, reduction=reduction)
+        self.bandwidth = bandwidth
+        self.chunk = chunk
+
+    def summary(self, x: Tensor) -> Tensor:
+        """The features themselves."""
+        return functional.at_least_float32(x)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """-log of the similarity: (N,)."""
+        return -functional.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self.chunk).log()
 
 
 class TotalVariationLoss(FeatureLoss):
@@ -93,14 +218,13 @@ class TotalVariationLoss(FeatureLoss):
         super().__init__(["image"], reduction=reduction)
         self.power: Literal[1, 2] = power
 
-    def target(self, features: Features) -> dict[str, Tensor]:  # noqa: ARG002 (the base class's signature)
+    def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:  # noqa: ARG002 (the base's)
         """Nothing: smoothness needs no example."""
         return {}
 
-    def forward(self, features: Features, target: Features) -> Tensor:  # noqa: ARG002 (the base class's signature)
+    def forward(self, features: Features, target: Features) -> Tensor:  # noqa: ARG002 (the base's)
         """`functional.total_variation` of `features["image"]`."""
-        total = functional.total_variation(_read(features, "image"), power=self.power)
-        return total.mean() if self.reduction == "mean" else total
+        return self.reduce(functional.total_variation(_read(features, "image"), power=self.power))
 
 
 class WeightedSum(nn.Module):
@@ -123,15 +247,14 @@ class WeightedSum(nn.Module):
         """The layers that any term reads, each once."""
         return tuple(dict.fromkeys(name for loss in self.losses.values() for name in loss.layers))
 
-    def target(self, features: Features) -> dict[str, dict[str, Tensor]]:
+    def target(self, features: Features, *, graph: bool = False) -> dict[str, dict[str, Tensor]]:
         """What every term compares with, by term, all from the same features."""
-        return {name: loss.target(features) for name, loss in self.losses.items()}
+        return {name: loss.target(features, graph=graph) for name, loss in self.losses.items()}
 
     def forward(self, features: Features, targets: Mapping[str, Features]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, and the weighted value of each term. Terms of different targets take them by name."""
         values = {name: self.weights[name] * loss(features, targets[name]) for name, loss in self.losses.items()}
-        total = torch.stack(list(values.values())).sum(0)
-        return total, values
+        return torch.stack(list(values.values())).sum(0), values
 
 
 def _read(features: Features, name: str) -> Tensor:
@@ -139,3 +262,9 @@ def _read(features: Features, name: str) -> Tensor:
         return features[name]
     except KeyError:
         raise InputError(f"the features hold no {name}, only {', '.join(features)}") from None
+
+
+def _one_of(option: str, value: _Word, known: tuple[str, ...]) -> _Word:
+    if value not in known:
+        raise InputError(f"unknown {option} '{value}': {near(value, known)}")
+    return value

@@ -38,6 +38,7 @@ def test_every_field_says_what_it_is():
         ({"style_weight": float("nan")}, "style weight is nan"),
         ({"style_weight": -1.0}, "style weight is -1"),
         ({"content_weight": 0.0, "style_weight": 0.0}, "needs a content or a style layer of some weight"),
+        ({"margin": 8}, "margin is 8: it must be a multiple of 16"),
         ({"style_layers": {"relu1_1": -2.0}}, "relu1_1 has the weight -2"),
     ],
 )

@@ -88,6 +88,18 @@ def test_the_same_seed_gives_the_same_picture(optimiser, content, style):
     assert not torch.equal(paint(1), paint(2))
 
 
+def test_a_margin_hides_the_border(style):
+    """A picture of one colour looks the same everywhere to a network that does not feel the zeros around it."""
+    plain = torch.full((1, 3, 64, 64), 0.3)
+    for margin, even in ((0, False), (16, True)):
+        run = stylize(plain, style, recipe("default", margin=margin), size=64, precision="float32")
+        features = run._features(plain)  # noqa: SLF001 (no public function shows what the loss reads)
+        assert features["relu1_1"].shape[2:] == (64, 64)
+        assert features["relu4_1"].shape[2:] == (8, 8)
+        spread = features["relu2_1"].flatten(2).std(2).max()
+        assert (spread < 1e-3) == even
+
+
 def test_starts_from_a_picture(content, style, tmp_path):
     images.write_picture(tmp_path / "start.png", torch.zeros(1, 3, 20, 20))
     run = stylize(content, style, recipe("default", **SMALL, start=str(tmp_path / "start.png")), size=64)

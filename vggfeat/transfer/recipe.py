@@ -53,6 +53,10 @@ class Recipe:
     style_weight: float = field(default=1.0, metadata=_help("weight of the style term"))
     tv_weight: float = field(default=0.0, metadata=_help("weight of the total variation, which smooths"))
     style_scale: float = field(default=1.0, metadata=_help("size of the style's strokes against the picture"))
+    margin: int = field(
+        default=0,
+        metadata=_help("pixels mirrored around the pictures, so that no border is painted; a multiple of 16"),
+    )
     start: str = field(default="content", metadata=_help("what to start from: content, noise, or a picture file"))
     first_size: int = field(default=256, metadata=_help("size of the first, coarsest stage"))
     growth: float = field(default=2.0, metadata=_help("factor from one stage's size to the next"))
@@ -75,6 +79,8 @@ class Recipe:
                     raise RecipeError(f"{layer} has the weight {weight:g}: it must be at least 0")
         if not any(self.layer_weights().values()):
             raise RecipeError("a recipe needs a content or a style layer of some weight")
+        if self.margin % 16:
+            raise RecipeError(f"margin is {self.margin}: it must be a multiple of 16, the stride of the deepest layers")
         for option, least in _LEAST.items():
             value: float = getattr(self, option)
             if not least <= value < math.inf:
@@ -93,6 +99,7 @@ _LEAST = {
     "style_weight": 0,
     "tv_weight": 0,
     "style_scale": 0.05,
+    "margin": 0,
     "first_size": 16,
     "growth": 1.1,
     "steps": 1,
@@ -126,7 +133,7 @@ def format_layers(weights: Mapping[str, float]) -> str:
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="default", style_weight=1e3, content_weight=5.0, steps=80),
+        Recipe(name="default", style_weight=1e3, content_weight=5.0, steps=60, margin=16),
         Recipe(name="gatys", style_weight=1e3, steps=100),
     )
 }

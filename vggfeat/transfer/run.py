@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
 
 import torch
 from torch import Tensor
 
-from vggfeat import images
+from vggfeat import arch, functional, images
 from vggfeat.errors import InputError
 from vggfeat.extract import FeatureExtractor, Precision, check_range
 from vggfeat.losses import ContentLoss, FeatureLoss, Features, StyleLoss, TotalVariationLoss, WeightedSum
@@ -79,6 +80,7 @@ class Stylization:
             check="off",
             device=device,
         )
+        self._stride = {layer.name: layer.stride for layer in arch.find(recipe.network, self._extract.layers)}
         self._progress = self._run()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -130,9 +132,10 @@ class Stylization:
 
         def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
             image = image.detach().requires_grad_()
-            total, values = self.objective(self._features(image), targets)
+            with _repeatable(image.device):
+                total, values = self.objective(self._features(image), targets)
+                (gradient,) = torch.autograd.grad(total, image)
             terms.update({name: value.detach() for name, value in values.items()})
-            (gradient,) = torch.autograd.grad(total, image)
             return total.detach(), gradient
 
         image = images.resize(self.image, height, width)
@@ -141,7 +144,15 @@ class Stylization:
         return BoundedLBFGS(image, evaluate), terms
 
     def _features(self, image: Tensor) -> Features:
-        return {**self._extract(image), "image": image}
+        """The features of `image`, and the image itself.
+
+        With a margin they are those of the picture within its mirror image: what the zeros around a network's input
+        do to the features falls into the margin, and is cut off.
+        """
+        margin = self.recipe.margin if min(image.shape[2:]) > self.recipe.margin else 0
+        features = self._extract(functional.mirror_pad(image, margin) if margin else image)
+        inner = {name: functional.crop(x, margin // self._stride[name]) for name, x in features.items()}
+        return {**inner, "image": image}
 
 
 def stylize(
@@ -195,6 +206,13 @@ def choose_device(name: str) -> torch.device:
     if (device.index or 0) >= count:
         raise InputError(f"there is no device '{name}' here: torch sees {count} of its kind")
     return device
+
+
+def _repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """Have cuDNN choose algorithms that give the same result each time."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
 
 
 def _read(source: Source, role: str) -> Tensor:
