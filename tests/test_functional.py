@@ -25,7 +25,7 @@ def test_gram_against_the_definition(dtype, layout):
 
 def test_gram_is_piqs_undivided():
     x = torch.rand(2, 6, 8, 8)
-    theirs = piq.StyleLoss.gram_matrix(x)
+    theirs = piq.GramLoss.gram_matrix(x)
     torch.testing.assert_close(functional.gram(x, divide_by="none"), theirs.reshape(2, 6, 6))
 
 

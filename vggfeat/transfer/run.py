@@ -12,7 +12,7 @@ from torch import Tensor
 from vggfeat import arch, functional, images
 from vggfeat.errors import InputError
 from vggfeat.extract import FeatureExtractor, Precision, check_range
-from vggfeat.losses import ContentLoss, FeatureLoss, Features, StyleLoss, TotalVariationLoss, WeightedSum
+from vggfeat.losses import ContentLoss, FeatureLoss, Features, GramLoss, TotalVariationLoss, WeightedSum
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Optimiser
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.recipe import recipe as named
@@ -246,7 +246,7 @@ def _like_in_area(image: Tensor, area: float) -> Tensor:
 def _objective(recipe: Recipe) -> WeightedSum:
     terms: dict[str, tuple[float, FeatureLoss]] = {
         "content": (recipe.content_weight, ContentLoss(recipe.content_layers)),
-        "style": (recipe.style_weight, StyleLoss(recipe.style_layers, divide_by="chw")),
+        "style": (recipe.style_weight, GramLoss(recipe.style_layers, divide_by="chw")),
         "tv": (recipe.tv_weight, TotalVariationLoss()),
     }
     return WeightedSum(**{name: (weight, loss) for name, (weight, loss) in terms.items() if weight and loss.layers})

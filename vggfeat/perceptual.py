@@ -1,0 +1,198 @@
+"""Perceptual and style loss of two batches of images, and the recipes that papers made known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from vggfeat import weights as weights_table
+from vggfeat.criterion import Criterion, Target
+from vggfeat.errors import InputError, WeightsError, near
+from vggfeat.extract import Check, FeatureExtractor, InputRange, Precision
+from vggfeat.functional import GramDivisor
+from vggfeat.losses import ContentLoss, Distance, FeatureLoss, GramLoss, Layers, TotalVariationLoss, WeightedSum
+from vggfeat.similarity import LPIPSLoss
+
+# The layers that piq and BasicSR take for style, and Johnson et al. (2016) for VGG-16.
+_STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossRecipe:
+    """The terms of a published loss. A term of weight 0, or without layers, is not computed.
+
+    `content` and `style` weigh layers, `distance` compares content, Gram matrices are divided as `divide_by` says and
+    compared by their mean square, `pixel` weighs the mean absolute difference of the images in [0, 1], `tv` their
+    total variation (mean of squares), `lpips` weighs LPIPS-vgg. `adversarial` is the weight that the paper gives to the
+    discriminator's term, which is the caller's to add.
+    """
+
+    network: str = "vgg16"
+    weights: str = "imagenet1k_v1"
+    content: Mapping[str, float] = field(default_factory=dict[str, float])
+    distance: Distance = "l2"
+    style: Mapping[str, float] = field(default_factory=dict[str, float])
+    divide_by: GramDivisor = "chw"
+    pixel: float = 0.0
+    tv: float = 0.0
+    lpips: float = 0.0
+    adversarial: float = 0.0
+
+
+LOSS_RECIPES: Mapping[str, LossRecipe] = {
+    # Johnson et al. (2016).
+    "johnson": LossRecipe(content={"relu3_3": 1.0}, style=dict.fromkeys(_STYLE_LAYERS, 5.0), tv=1e-6),
+    # Ledig et al. (2017): features times 1/12.75 before the mean square.
+    "srgan": LossRecipe(network="vgg19", content={"conv5_4": 12.75**-2}, adversarial=1e-3),
+    # Wang et al. (2018).
+    "esrgan": LossRecipe(network="vgg19", content={"conv5_4": 1.0}, distance="l1", pixel=1e-2, adversarial=5e-3),
+    # Wang et al. (2021).
+    "realesrgan": LossRecipe(
+        network="vgg19",
+        content={"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0},
+        distance="l1",
+        pixel=1.0,
+        adversarial=0.1,
+    ),
+    # Wang et al. (2018), "pix2pixHD": 10 times the sum of these.
+    "pix2pixhd": LossRecipe(
+        network="vgg19",
+        content={"relu1_1": 10 / 32, "relu2_1": 10 / 16, "relu3_1": 10 / 8, "relu4_1": 10 / 4, "relu5_1": 10.0},
+        distance="l1",
+        adversarial=1.0,
+    ),
+    # Esser et al. (2021): the weight of the adversarial term adapts.
+    "vqgan": LossRecipe(lpips=1.0, pixel=1.0),
+}
+
+
+class PerceptualLoss(Criterion[WeightedSum]):
+    """Perceptual loss of images: `PerceptualLoss()(prediction, target)`, a scalar; all its terms share one pass.
+
+    Args:
+        content: {layer: weight}, or layers of weight 1, whose features are compared by `distance` (as `ContentLoss`).
+        style: layers whose Gram matrices are compared, divided as `divide_by` says (as `GramLoss`).
+        network, weights, input_range, precision, check, device: as for `FeatureExtractor`.
+        pixel: weight of the mean absolute difference of the images in [0, 1].
+        tv: weight of the prediction's total variation.
+        lpips: weight of LPIPS, whose network must be vgg16.
+        both: let the gradient reach the target too.
+
+    `terms()` gives the value of each.
+    """
+
+    def __init__(
+        self,
+        content: Layers = ("relu3_3",),
+        style: Layers = (),
+        *,
+        network: str = "vgg16",
+        weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
+        distance: Distance = "l2",
+        divide_by: GramDivisor = "chw",
+        pixel: float = 0.0,
+        tv: float = 0.0,
+        lpips: float = 0.0,
+        both: bool = False,
+        input_range: InputRange = "unit",
+        precision: Precision = "float32",
+        check: Check = "warn",
+        device: str | torch.device | None = None,
+    ) -> None:
+        terms: dict[str, tuple[float, FeatureLoss]] = {}
+        if content:
+            terms["content"] = 1.0, ContentLoss(content, distance=distance)
+        if style:
+            terms["style"] = 1.0, GramLoss(style, divide_by=divide_by)
+        if lpips:
+            if network != "vgg16":
+                raise InputError(f"LPIPS is defined on vgg16, not on {network}")
+            terms["lpips"] = lpips, LPIPSLoss("vgg")
+        if pixel:
+            terms["pixel"] = pixel, ContentLoss(["image"], distance="l1")
+        if tv:
+            terms["tv"] = tv, TotalVariationLoss()
+        loss = WeightedSum(**terms)
+        extract = FeatureExtractor(
+            network,
+            [name for name in loss.layers if name != "image"],
+            weights=weights,
+            input_range=input_range,
+            precision=precision,
+            check=check,
+            device=device,
+        )
+        super().__init__(extract, loss.to(device), both=both)
+
+    @classmethod
+    def from_recipe(cls, name: str, *, weights: str | PathLike[str] | None = None, **options: Any) -> Self:  # noqa: ANN401 (those of the class)
+        """The loss of a paper: johnson, srgan, esrgan, realesrgan, pix2pixhd or vqgan, as `LOSS_RECIPES` states it.
+
+        `weights` stands in for the published ones where it is given. Raises `InputError` for an unknown name, and
+        `WeightsError` where the published weights cannot be had: nothing else is taken instead.
+        """
+        if name not in LOSS_RECIPES:
+            raise InputError(f"unknown recipe '{name}': {near(name, LOSS_RECIPES)}")
+        recipe = LOSS_RECIPES[name]
+        try:
+            return cls(
+                recipe.content,
+                recipe.style,
+                network=recipe.network,
+                weights=weights or recipe.weights,
+                distance=recipe.distance,
+                divide_by=recipe.divide_by,
+                pixel=recipe.pixel,
+                tv=recipe.tv,
+                lpips=recipe.lpips,
+                **options,
+            )
+        except WeightsError as error:
+            bundled = weights_table.find(recipe.network)
+            if weights is not None or not bundled.bundled:
+                raise
+            raise WeightsError(
+                f"the recipe '{name}' was published with {recipe.network} {recipe.weights}: {error}; "
+                f"weights='{bundled.name}' of {recipe.network} are bundled, and give other values"
+            ) from error
+
+    def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
+        """The weighted sum of the terms, a scalar; `target` is a batch of images or what `target()` returned."""
+        return self.terms(prediction, target)[0]
+
+    def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and the weighted value of each of its terms."""
+        return self.loss(*self.compared(prediction, target))
+
+
+class StyleLoss(Criterion[GramLoss]):
+    """The Gram style loss of images, of any two sizes: `StyleLoss()(prediction, style_image)`.
+
+    The arguments are those of `PerceptualLoss` and `GramLoss`.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, float] | Sequence[str] = _STYLE_LAYERS,
+        *,
+        network: str = "vgg16",
+        weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
+        divide_by: GramDivisor = "hw",
+        input_range: InputRange = "unit",
+        precision: Precision = "float32",
+        check: Check = "warn",
+        device: str | torch.device | None = None,
+    ) -> None:
+        extract = FeatureExtractor(
+            network,
+            list(layers),
+            weights=weights,
+            input_range=input_range,
+            precision=precision,
+            check=check,
+            device=device,
+        )
+        super().__init__(extract, GramLoss(layers, divide_by=divide_by))
