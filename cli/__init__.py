@@ -7,6 +7,7 @@ so that what is slow to import waits inside the functions.
 import importlib
 import pkgutil
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -47,11 +48,13 @@ class _Commands(click.Group):
             if ctx.meta.get("vggfeat.debug"):
                 raise
             raise click.UsageError(str(error)) from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort, OSError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if ctx.meta.get("vggfeat.debug"):
                 raise
+            if isinstance(error, OSError):
+                raise click.UsageError(str(error)) from error
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise click.ClickException(f"internal error, {reason} (--debug shows where)") from error
 
@@ -63,7 +66,8 @@ class _Commands(click.Group):
         except click.Abort:
             sys.exit(130)
         except click.ClickException as error:
-            click.echo(f"vggfeat: {' '.join(error.format_message().split())}", err=True)
+            with suppress(OSError):
+                click.echo(f"vggfeat: {' '.join(error.format_message().split())}", err=True)
             sys.exit(error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 

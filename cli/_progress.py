@@ -1,7 +1,11 @@
 """How a run shows itself: a bar on a terminal, one line a stage elsewhere. On standard error."""
 
+import signal
 import sys
+import threading
 import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +19,32 @@ if TYPE_CHECKING:
 _INTERVAL = 0.2
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error. That nobody can read it ends no run."""
+    with suppress(OSError):
+        click.echo(line, err=True)
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Let no Ctrl-C end what is done inside: it takes a moment, and keeps what took long."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def report(run: "Stylization", *, quiet: bool) -> "Iterator[Progress]":
     """Pass on a run's progress, showing it unless `quiet`."""
     if quiet:
         return iter(run)
-    return _bar(run) if sys.stderr.isatty() else _lines(run)
+    # A process may be started without a standard error.
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    return _bar(run) if on_terminal else _lines(run)
 
 
 def _bar(run: "Stylization") -> "Iterator[Progress]":
@@ -44,11 +69,11 @@ def _lines(run: "Stylization") -> "Iterator[Progress]":
     last = None
     for progress in run:
         if last is not None and progress.stage != last.stage:
-            click.echo(_line(last), err=True)
+            tell(_line(last))
         last = progress
         yield progress
     if last is not None:
-        click.echo(_line(last), err=True)
+        tell(_line(last))
 
 
 def _line(progress: "Progress") -> str:

@@ -12,7 +12,13 @@ from ._tables import print_table
 
 @click.command()
 @click.argument("network", default="vgg16")
-@click.option("--size", default=224, show_default=True, help="Side of the square image, in pixels.")
+@click.option(
+    "--size",
+    type=click.IntRange(1, 100_000),
+    default=224,
+    show_default=True,
+    help="Side of the square image, in pixels.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def command(network: str, size: int, as_json: bool) -> None:
     """Print the layers of NETWORK: names, indices, shapes, receptive fields, and cumulative costs."""

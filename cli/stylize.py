@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +11,7 @@ import click
 
 from vggfeat.transfer.recipe import CHOICES, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
 
-from ._progress import report
+from ._progress import report, tell, uninterrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--size", type=click.IntRange(1), default=512, show_default=True, help="Long side of the result; never enlarges."
 )
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Time for the optimisation, instead of steps.")
+@click.option("--seconds", type=float, help="Time for the optimisation, instead of steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option(
     "--precision",
@@ -84,39 +84,52 @@ def command(
     from vggfeat.transfer.run import stylize
 
     chosen = _recipe(recipe_name, options)
-    target = Path(output) if output else _unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
-    if target.exists() and any(Path(name).exists() and target.samefile(name) for name in (content, style)):
-        raise click.UsageError(f"the output '{target}' is one of the inputs")
+    target = Path(output) if output is not None else _unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
     images.check_writable(target)
+    inputs = [Path(name) for name in (content, style, chosen.start) if Path(name).exists()]
     picture = images.read_picture(content)
     run = stylize(
-        picture.rgb,
-        images.read_picture(style).rgb,
-        chosen,
-        size=size,
-        seconds=seconds,
-        device=device,
-        precision=precision,
+        images.flatten(picture), style, chosen, size=size, seconds=seconds, device=device, precision=precision
     )
 
-    progress = None
+    def save(path: Path, image: "Tensor") -> None:
+        _check_spares(path, inputs)
+        _save(path, image, picture)
+
+    _check_spares(target, inputs)
+    progress: Progress | None = None
     try:
         for number, progress in enumerate(report(run, quiet=quiet), 1):
             if save_every and number % save_every == 0:
-                _save(target.with_stem(f"{target.stem}-{number:04}"), progress.image, picture)
-    except KeyboardInterrupt:
-        if progress is None:
-            raise click.Abort from None
-        _save(target, progress.image, picture)
-        height, width = progress.image.shape[2:]
-        click.echo(
-            f"interrupted: '{target}' holds the picture after {progress.seconds:.0f} s, {width}x{height}", err=True
-        )
-        raise click.exceptions.Exit(130) from None
-    _save(target, run.image, picture)
+                save(target.with_stem(f"{target.stem}-{number:04}"), progress.image)
+    except BaseException as error:
+        # Whatever ended the run, what was painted is not lost.
+        if progress is not None:
+            with uninterrupted():
+                save(target, progress.image)
+                height, width = progress.image.shape[2:]
+                tell(f"interrupted: '{target}' holds the picture after {progress.seconds:.0f} s, {width}x{height}")
+                _tell_result(target, chosen, progress, quiet=True, as_json=as_json)
+        elif isinstance(error, KeyboardInterrupt):
+            tell("interrupted before the first step: nothing was saved")
+        if isinstance(error, KeyboardInterrupt):
+            raise click.exceptions.Exit(130) from None
+        raise
+    assert progress is not None  # noqa: S101 (every stage takes a step)
+    with uninterrupted():
+        save(target, progress.image)
+        _tell_result(target, chosen, progress, quiet=quiet, as_json=as_json)
+
+
+def _check_spares(path: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write over a picture that was read."""
+    if any(path.exists() and path.samefile(name) for name in inputs):
+        raise click.UsageError(f"the output '{path}' is one of the inputs")
+
+
+def _tell_result(target: Path, chosen: Recipe, progress: "Progress", *, quiet: bool, as_json: bool) -> None:
     if as_json:
-        assert progress is not None  # noqa: S101 (every run has a step)
-        click.echo(json.dumps(_summary(target, chosen, progress)))
+        click.echo(json.dumps(_summary(target, chosen, progress), allow_nan=False))
     elif not quiet:
         click.echo(str(target))
 
@@ -153,5 +166,5 @@ def _summary(target: Path, chosen: Recipe, progress: "Progress") -> dict[str, An
         "height": progress.image.shape[2],
         "seconds": round(progress.seconds, 3),
         "losses": progress.losses,
-        "recipe": asdict(chosen),
+        "recipe": chosen.as_dict(),
     }

@@ -3,6 +3,7 @@
 import click
 
 from vggfeat import weights
+from vggfeat.errors import WeightsError
 
 from ._tables import print_table
 
@@ -15,10 +16,18 @@ def command(action: str) -> None:
     Verifying checks each file's hash and each layer's fingerprint.
     """
     if action == "verify":
+        damaged: list[str] = []
         for row in weights.TABLE:
-            if row.status != "to be downloaded":
+            if row.status == "to be downloaded":
+                continue
+            try:
                 weights.verify(row)
+            except WeightsError as error:
+                damaged.append(str(error))
+            else:
                 click.echo(f"{row}: {row.status}, intact")
+        if damaged:
+            raise WeightsError("; ".join(damaged))
         return
     print_table(
         ["network", "weights", "status", "MB", "licence", "mean", "std", "source"],

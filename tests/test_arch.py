@@ -106,6 +106,8 @@ def test_paper_rows():
     [
         ("relu3_3", ["relu3_3"]),
         ("15", ["relu3_3"]),
+        (15, ["relu3_3"]),
+        ([0, "relu1_1"], ["conv1_1", "relu1_1"]),
         ("features.15", ["relu3_3"]),
         ("relu?_1", ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]),
         (["relu3_*", "conv1_1", "relu3_1"], ["conv1_1", "relu3_1", "relu3_2", "relu3_3"]),

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from vggfeat import FeatureExtractor, arch, weights
+from vggfeat import FeatureExtractor, RangeWarning, arch, weights
 from vggfeat.errors import InputError
 from vggfeat.extract import resolve_precision
 
@@ -159,6 +159,14 @@ def test_bad_images_each_have_their_own_error(bad, message):
         FeatureExtractor("vgg16", "relu3_3", weights=None)(bad)
 
 
+def test_bright_signed_images_are_suspicious_but_not_refused():
+    extract = FeatureExtractor("vgg11", "relu1_1", weights=None, input_range="signed")
+    bright = torch.rand(1, 3, 8, 8) * 0.5 + 0.5
+    with pytest.warns(RangeWarning, match="which looks like input_range='unit', not 'signed'"):
+        extract(bright)
+    extract(bright)  # said once; warnings are errors here
+
+
 def test_range_check_has_a_tolerance_and_a_switch():
     extract = FeatureExtractor("vgg11", "relu1_1", weights=None)
     extract(torch.full((1, 3, 8, 8), 1.0001))
@@ -173,6 +181,7 @@ def test_range_check_has_a_tolerance_and_a_switch():
         ({"precision": "float31"}, "unknown precision 'float31': near are float"),
         ({"pooling": "maximum"}, "unknown pooling 'maximum'"),
         ({"check": "never"}, "unknown check 'never'"),
+        ({"device": "gpu"}, "unknown device 'gpu': pass auto, cpu, cuda, cuda:1 or mps"),
     ],
 )
 def test_unknown_options(option, message):
@@ -192,6 +201,37 @@ def test_compiles_and_exports_without_a_break(images):
     for name in plain:
         torch.testing.assert_close(compiled[name], plain[name])
         torch.testing.assert_close(exported[name], plain[name][:1])
+
+
+def test_one_graph_serves_every_size(images):
+    extract = FeatureExtractor("vgg16", ["conv1_2", "relu2_1"], weights=None)
+    for dynamic in (None, True):
+        torch.compiler.reset()
+        compiled = torch.compile(extract, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+        for batch in (images, images[..., :40], images[:1], torch.rand(5, 3, 20, 24)):
+            torch.testing.assert_close(compiled(batch)["relu2_1"], extract(batch)["relu2_1"])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_can_be_built_and_used_in_every_mode(mode, images):
+    with mode():
+        extract = FeatureExtractor("vgg16", "relu1_2")
+        inside = extract(images)["relu1_2"]
+    x = images.clone().requires_grad_()
+    outside = extract(x)["relu1_2"]
+    outside.sum().backward()
+    assert torch.equal(inside, outside)
+    assert x.grad.abs().sum() > 0
+
+
+def test_can_be_saved_and_vmapped(images, tmp_path):
+    extract = FeatureExtractor("vgg16", "relu1_2")
+    torch.save(extract, tmp_path / "whole.pt")
+    again = torch.load(tmp_path / "whole.pt", weights_only=False)
+    assert torch.equal(again(images)["relu1_2"], extract(images)["relu1_2"])
+    plain = FeatureExtractor("vgg16", "relu1_2", channels_last=False)
+    mapped = torch.func.vmap(lambda image: plain(image[None])["relu1_2"][0])(images)
+    torch.testing.assert_close(mapped, plain(images)["relu1_2"])
 
 
 def test_autocast_does_not_change_the_precision(images):

@@ -1,7 +1,17 @@
 import pytest
 import torch
 
-from vggfeat import ContentLoss, GramLoss, TotalVariationLoss, WeightedSum, functional
+from vggfeat import (
+    ContentLoss,
+    ContextualLoss,
+    CovarianceLoss,
+    GramLoss,
+    MeanStdLoss,
+    SlicedWassersteinLoss,
+    TotalVariationLoss,
+    WeightedSum,
+    functional,
+)
 from vggfeat.errors import InputError
 
 
@@ -29,6 +39,86 @@ def test_content_is_the_weighted_mean_square(features, others):
     torch.testing.assert_close(loss(features, loss.target(others)), theirs)
     mean = ContentLoss({"relu1_1": 2.0, "relu2_1": 0.5})
     torch.testing.assert_close(mean(features, mean.target(others)), theirs.mean())
+
+
+DISTANCES = {
+    "l1": torch.nn.functional.l1_loss,
+    "huber": torch.nn.functional.huber_loss,
+    "charbonnier": lambda x, y: ((x - y) ** 2 + 1e-6).sqrt().mean(),
+    "cosine": lambda x, y: (1 - torch.cosine_similarity(x, y, dim=1)).mean(),
+}
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_content_distances(distance, features, others):
+    loss = ContentLoss(["relu1_1"], distance=distance)
+    theirs = DISTANCES[distance](features["relu1_1"], others["relu1_1"])
+    torch.testing.assert_close(loss(features, loss.target(others)), theirs, rtol=1e-5, atol=1e-6)
+
+
+def every_loss(layers):
+    return [
+        *(ContentLoss(layers, distance=name) for name in ("l2", "l1", "charbonnier", "huber", "cosine")),
+        *(GramLoss(layers, divide_by=name) for name in ("hw", "chw", "none")),
+        GramLoss(layers, distance="l1"),
+        MeanStdLoss(layers),
+        CovarianceLoss(layers),
+        SlicedWassersteinLoss(layers, projections=5),
+        ContextualLoss(layers, chunk=7),
+    ]
+
+
+def named(loss):
+    return type(loss).__name__
+
+
+@pytest.mark.parametrize("loss", every_loss({"x": 0.7, "y": 1.3}), ids=named)
+def test_gradients_of_every_loss(loss):
+    generator = torch.Generator().manual_seed(2)
+    x, y = (torch.rand(2, 2, 3, 4, 4, dtype=torch.float64, generator=generator) for _ in range(2))
+    target = loss.target({"x": y[0], "y": y[1]})
+    inputs = (x[0].clone().requires_grad_(), x[1].clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda a, b: loss({"x": a, "y": b}, target), inputs)
+
+
+@pytest.mark.parametrize("loss", every_loss(["relu1_1"]), ids=named)
+def test_every_loss_is_least_for_equal_features_and_reduces(loss, features, others):
+    loss.reduction = "none"
+    same = loss(features, loss.target(features))
+    apart = loss(features, loss.target(others))
+    assert same.shape == apart.shape == (2,)
+    assert (same < apart).all()
+    loss.reduction = "mean"
+    torch.testing.assert_close(loss(features, loss.target(others)), apart.mean())
+
+
+@pytest.mark.parametrize("loss", every_loss(["relu1_1"]), ids=named)
+def test_gradient_reaches_both_when_asked(loss, features, others):
+    target = {"relu1_1": others["relu1_1"].clone().requires_grad_()}
+    loss(features, loss.target(target, graph=True)).backward()
+    assert target["relu1_1"].grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss", every_loss(["relu1_1"]), ids=named)
+def test_gradient_is_finite_where_features_are_zero(loss, others):
+    zero = {"relu1_1": torch.zeros_like(others["relu1_1"]).requires_grad_()}
+    loss(zero, loss.target(others)).backward()
+    assert zero["relu1_1"].grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", every_loss(["relu1_1"]), ids=named)
+def test_features_of_another_size(loss, features):
+    other = {"relu1_1": torch.rand(1, 4, 5, 7)}
+    if not loss.aligned:
+        assert loss(features, loss.target(other)).isfinite()
+
+
+def test_sliced_wasserstein_is_seeded(features, others):
+    values = [
+        loss(features, loss.target(others))
+        for loss in (SlicedWassersteinLoss(["relu1_1"], seed=seed) for seed in (1, 1, 2))
+    ]
+    assert values[0] == values[1] != values[2]
 
 
 @pytest.mark.parametrize("divide_by", ["hw", "chw", "none"])
@@ -97,6 +187,17 @@ def test_a_missing_layer_is_named(features):
         loss.target(features)
     with pytest.raises(InputError, match="at least one term"):
         WeightedSum()
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(InputError, match="unknown distance 'l3': known are l2, l1, charbonnier, huber, cosine"):
+        ContentLoss(["relu1_1"], distance="l3")
+    with pytest.raises(InputError, match="unknown reduction 'sum': known are mean, none"):
+        ContentLoss(["relu1_1"], reduction="sum")
+    with pytest.raises(InputError, match="unknown divide_by 'n'"):
+        GramLoss(["relu1_1"], divide_by="n")
+    with pytest.raises(InputError, match="ContentLoss needs at least one layer"):
+        ContentLoss([])
 
 
 def test_holds_no_tensor():

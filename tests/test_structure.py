@@ -18,11 +18,13 @@ MAY_IMPORT = {
     "functional": set(),
     "images": set(),
     "weights": {"arch"},
-    "extract": {"arch", "weights"},
+    "extract": {"arch", "functional", "weights"},
     "losses": {"functional"},
-    "criterion": {"extract", "losses", "images"},
+    "criterion": {"extract", "functional", "losses", "images"},
     "similarity": {"criterion", "extract", "functional", "losses", "weights"},
     "perceptual": {"criterion", "extract", "functional", "losses", "similarity", "weights"},
+    "metrics": {"similarity"},
+    "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "transfer", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},
 }
 

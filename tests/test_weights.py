@@ -91,7 +91,7 @@ def test_damaged_bundle_is_refused(damage, tmp_path, monkeypatch):
         weights.load("alexnet")
 
 
-@pytest.mark.parametrize("form", ["whole", "features", "safetensors", "wrapped", "ddp", "mapping"])
+@pytest.mark.parametrize("form", ["whole", "features", "safetensors", "wrapped", "model", "ddp", "mapping"])
 def test_loads_state_dicts_of_every_form(form, vgg11, tmp_path):
     path = tmp_path / "own.pth"
     features = {key: value for key, value in vgg11.items() if key.startswith("features.")}
@@ -105,6 +105,8 @@ def test_loads_state_dicts_of_every_form(form, vgg11, tmp_path):
             save_file(features, path)
         case "wrapped":
             torch.save({"state_dict": features, "epoch": 3}, path)
+        case "model":
+            torch.save({"model": vgg11}, path)
         case "ddp":
             torch.save({f"module.{key}": value for key, value in vgg11.items()}, path)
     state, row = weights.load("vgg11", vgg11 if form == "mapping" else path)
@@ -163,7 +165,7 @@ class _Bomb:
 def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("bomb.pth").write_bytes(pickle.dumps({"features.0.weight": _Bomb()}))
-    with pytest.raises(WeightsError, match="not a state dict, or is truncated"):
+    with pytest.raises(WeightsError, match="is not a state dict: it holds text, or more than tensors"):
         weights.load("vgg11", "bomb.pth")
     assert not Path("exploded").exists()
 
@@ -177,6 +179,40 @@ def test_rubbish_is_refused_in_one_line(content, ending, tmp_path):
         weights.load("vgg16", path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_altered_checkpoint_is_refused(vgg11, tmp_path):
+    path = tmp_path / "own.pth"
+    torch.save({key: value for key, value in vgg11.items() if key.startswith("features.")}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="does not match its checksum"):
+        weights.load("vgg11", path)
+
+
+def test_a_folder_and_an_empty_file_are_named(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(WeightsError, match="it is a folder"):
+        weights.load("vgg11", tmp_path / "folder.pth")
+    with pytest.raises(WeightsError, match="is empty"):
+        weights.load("vgg11", tmp_path / "empty.pth")
+
+
+@pytest.mark.parametrize("change", [lambda x: x.to("meta"), lambda x: x.to_sparse(), lambda x: x.to(torch.complex64)])
+def test_odd_tensors_are_refused(change, vgg11):
+    state = {key: change(value) for key, value in vgg11.items() if key.startswith("features.")}
+    with pytest.raises(WeightsError, match="is not an ordinary tensor of floats"):
+        weights.load("vgg11", state)
+
+
+@pytest.mark.parametrize("network", ["vgg16", "vgg19"])
+def test_a_bundled_file_by_its_path_keeps_its_preprocessing(network):
+    row = weights.find(network)
+    state, found = weights.load(network, row.path)
+    assert found == row
+    assert torch.equal(state["features.0.weight"], weights.load(network)[0]["features.0.weight"])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])

@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.losses import SlicedWassersteinLoss as SlicedWassersteinLoss
     from vggfeat.losses import TotalVariationLoss as TotalVariationLoss
     from vggfeat.losses import WeightedSum as WeightedSum
+    from vggfeat.pairs import Comparison as Comparison
+    from vggfeat.pairs import compare as compare
     from vggfeat.perceptual import PerceptualLoss as PerceptualLoss
     from vggfeat.perceptual import StyleLoss as StyleLoss
     from vggfeat.similarity import DISTS as DISTS
@@ -51,12 +53,15 @@ _NAMES = {
         *("ContentLoss", "ContextualLoss", "CovarianceLoss", "GramLoss", "MeanStdLoss", "SlicedWassersteinLoss"),
         *("TotalVariationLoss", "WeightedSum"),
     ),
+    "pairs": ("Comparison", "compare"),
     "perceptual": ("PerceptualLoss", "StyleLoss"),
     "similarity": ("DISTS", "DISTSLoss", "LPIPS", "LPIPSLoss"),
     "transfer.recipe": ("Recipe", "recipe"),
     "transfer.run": ("Progress", "Stylization", "stylize"),
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names}
+
+__all__ = list(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll] (derived from the names above)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (any public name)

@@ -129,10 +129,9 @@ class SizedLayer:
 
 def network(name: str) -> Network:
     """The row called `name`. Raises `LayerError` for an unknown name."""
-    try:
-        return NETWORKS[name]
-    except KeyError:
-        raise LayerError(f"unknown network '{name}': {near(name, NETWORKS)}") from None
+    if name not in NETWORKS:
+        raise LayerError(f"unknown network '{name}': {near(str(name), NETWORKS)}")
+    return NETWORKS[name]
 
 
 # The pool that stands for "M": L2 pooling is that of DISTS, a 3x3 window of stride 2 padded by 1.
@@ -234,15 +233,15 @@ def state_shapes(name: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def find(name: str, patterns: str | Iterable[str], *, pooling: Pooling = "max") -> tuple[Layer, ...]:
+def find(name: str, patterns: str | int | Iterable[str | int], *, pooling: Pooling = "max") -> tuple[Layer, ...]:
     """The layers that `patterns` name, each once, in the order of the network.
 
     A pattern is a name (`relu3_3`), an index (`features.15`, `15`) or a glob (`relu3_*`, `relu?_1`); a string may
     hold several, separated by commas. Raises `LayerError` for a pattern that matches nothing.
     """
-    if isinstance(patterns, str):
+    if isinstance(patterns, str | int):
         patterns = [patterns]
-    wanted = [word.strip() for pattern in patterns for word in pattern.split(",") if word.strip()]
+    wanted = [word.strip() for pattern in patterns for word in str(pattern).split(",") if word.strip()]
     if not wanted:
         raise LayerError(f"no layer of {name} was asked for: name one, such as relu3_1")
     table = layers(name, pooling=pooling)

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vggfeat import images
+from vggfeat import functional, images
 from vggfeat.errors import InputError
 from vggfeat.extract import RANGES, Trunk
 from vggfeat.losses import FeatureLoss, Features, WeightedSum
@@ -51,7 +51,8 @@ class Criterion(nn.Module, Generic[Loss]):
 
         Raises `InputError` for batches that do not fit each other, and what the trunk raises.
         """
-        return self.loss(*self.compared(prediction, target))
+        with functional.without_autocast(prediction.device.type):
+            return self.loss(*self.compared(prediction, target))
 
     def compared(self, prediction: Tensor, target: Tensor | Target) -> tuple[Features, Target]:
         """The features of `prediction` and what they are compared with: the arguments of `loss`."""

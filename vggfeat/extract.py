@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Literal, Self
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggfeat import arch
+from vggfeat import arch, functional
 from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near
 from vggfeat.weights import Triple
@@ -56,6 +55,7 @@ class Trunk(nn.Module):
         self.input_range: InputRange = input_range
         self.check: Check = check
         self._looks_left = _LOOKS
+        self._warned = False
         self.minimum_size = minimum
         self.dtype = torch.float32
         self._mean_std = mean, std
@@ -76,22 +76,24 @@ class Trunk(nn.Module):
         and for values in another range.
         """
         self._check_shape(images)
-        if self.check != "off" and not torch.compiler.is_compiling() and images.device.type != "meta":
+        if self.check != "off" and not torch.compiler.is_compiling():
             self._check_values(images)
-        with _without_autocast(images.device.type):
+        with functional.without_autocast(images.device.type):
             return self.run(self._normalise(images))
 
     def _check_values(self, images: Tensor) -> None:
         try:
-            check_range(images, self.input_range)
+            suspicion = check_range(images, self.input_range)
         except InputError as error:
             if self.check == "raise":
                 raise
-            self.check = "off"  # once is enough
-            warnings.warn(f"{error} (said once)", RangeWarning, stacklevel=5)
+            suspicion = str(error)
+        if suspicion and not self._warned:
+            self._warned = True
+            warnings.warn(f"{suspicion} (said once)", RangeWarning, stacklevel=5)
         if self.check == "warn":
             self._looks_left -= 1
-            if not self._looks_left:
+            if self._warned or not self._looks_left:
                 self.check = "off"
 
     def _normalise(self, images: Tensor) -> Tensor:
@@ -101,16 +103,15 @@ class Trunk(nn.Module):
 
     def _set_normalisation(self, place: torch.device) -> None:
         low, high = RANGES[self.input_range]
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in self._mean_std)
-        for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
-            self.register_buffer(name, values.float().reshape(1, 3, 1, 1).to(place), persistent=False)
+        with torch.inference_mode(mode=False):
+            mean, std = (torch.tensor(values, dtype=torch.float64) for values in self._mean_std)
+            for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
+                self.register_buffer(name, values.float().reshape(1, 3, 1, 1).to(place), persistent=False)
 
     def _check_shape(self, images: Tensor) -> None:
-        shape = "x".join(map(str, images.shape))
-        if images.ndim == 3:
-            raise InputError(f"images are {shape}, not (N, 3, H, W): a single image is images[None]")
         if images.ndim != 4:
-            raise InputError(f"images are {shape}, not (N, 3, H, W)")
+            hint = ": a single image is images[None]" if images.ndim == 3 else ""
+            raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, 3, H, W){hint}")
         if images.shape[1] != 3:
             hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
             raise InputError(f"images have {images.shape[1]} channels, not 3{hint.get(images.shape[1], '')}")
@@ -152,9 +153,10 @@ class FeatureExtractor(Trunk):
         input_range: what the images hold: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
         precision: of the network's arithmetic; `auto` takes bfloat16 where `device` is fast at it, else float32.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
-        check: `raise` refuses NaN and images that leave the range by more than a twentieth of its width, or that look
-            like another one; `warn` says so once, and looks at the first few batches alone; `off` reads no value, and
-            so never waits for a GPU. In a graph compiled by torch no value is read.
+        check: `raise` refuses NaN and images that leave the range by more than a twentieth of its width; `warn` says
+            so once, and looks at the first few batches alone; `off` reads no value, and so never waits for a GPU.
+            Images that stay within a wider range but look like [0, 1] are warned of once either way. In a graph
+            compiled by torch no value is read.
         channels_last: compute in torch's channels_last layout, which is the faster one.
         device: where the weights are put; `.to()` moves them later.
 
@@ -181,8 +183,11 @@ class FeatureExtractor(Trunk):
         device: str | torch.device | None = None,
     ) -> None:
         _choose("pooling", pooling, ("max", "avg", "l2"))
+        place = choose_device(device)
+        dtype = resolve_precision(precision, place)
         taps = arch.find(network, layers, pooling=pooling)
-        state, row = weights_table.load(network, weights, seed=seed)
+        with torch.inference_mode(mode=False):  # what is made inside inference mode could never take part in a graph
+            state, row = weights_table.load(network, weights, seed=seed)
         super().__init__(
             [tap.name for tap in taps],
             mean=mean or row.mean,
@@ -195,14 +200,14 @@ class FeatureExtractor(Trunk):
         self.network = network
         self.pooling: arch.Pooling = pooling
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
-        self._layout = torch.channels_last if channels_last else torch.contiguous_format
-        place = torch.get_default_device() if device is None else torch.device(device)
-        self.dtype = resolve_precision(precision, place)
+        self.channels_last = channels_last
+        self.dtype = dtype
         for layer in self._stack:
             for field in _FIELDS.get(layer.kind, ()):
-                tensor = state[f"features.{layer.index}.{field}"].to(place, self.dtype)
-                if tensor.ndim == 4:
-                    tensor = tensor.contiguous(memory_format=self._layout)
+                with torch.inference_mode(mode=False):
+                    tensor = state[f"features.{layer.index}.{field}"].to(place, dtype)
+                    if tensor.ndim == 4 and channels_last:
+                        tensor = tensor.contiguous(memory_format=torch.channels_last)
                 self.register_buffer(f"{layer.name}_{field}", tensor, persistent=False)
         self._set_normalisation(place)
 
@@ -214,7 +219,7 @@ class FeatureExtractor(Trunk):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of images that are checked, normalised and of the extractor's precision."""
         features: dict[str, Tensor] = {}
-        x = x.contiguous(memory_format=self._layout)
+        x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         handed_out = False
         for layer in self._stack:
             x = self._apply_layer(layer, x, overwritable=not handed_out)
@@ -272,15 +277,18 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.bfloat16 if fast else torch.float32
 
 
-def check_range(images: Tensor, input_range: InputRange) -> None:
-    """Refuse NaN and images that do not look like `input_range`. Raises `InputError`.
+def check_range(images: Tensor, input_range: InputRange) -> str | None:
+    """Refuse NaN and images outside `input_range`; return what is suspicious about images inside it, if anything.
 
-    Values may leave the range by a twentieth of its width. Bytes that are all at most 1, though not all 0, look like
-    [0, 1]; so do signed images without a single value below 0.
+    Values may leave the range by a twentieth of its width. Bytes that are all at most 1 look like [0, 1], and so do
+    signed images without a single value below 0: both can be right, of a dark or a bright picture. Raises `InputError`.
     """
     if not images.numel():
-        return
-    lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
+        return None
+    try:
+        lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
+    except RuntimeError:  # meta tensors, fake ones, and those under torch.func have no values to look at
+        return None
     if lowest != lowest:  # noqa: PLR0124 (NaN differs from itself)
         raise InputError("images hold NaN")
     low, high = RANGES[input_range]
@@ -291,7 +299,8 @@ def check_range(images: Tensor, input_range: InputRange) -> None:
         hint = f": is it input_range='{wider[0]}'?" if wider else ""
         raise InputError(f"{span}, outside [{low:g}, {high:g}] of input_range='{input_range}'{hint}")
     if input_range != "unit" and 0 <= lowest < highest <= 1:
-        raise InputError(f"{span}, which looks like input_range='unit', not '{input_range}'")
+        return f"{span}, which looks like input_range='unit', not '{input_range}'"
+    return None
 
 
 def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
@@ -310,13 +319,32 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
             return (squares + 1e-12).sqrt().to(x.dtype)
 
 
+def choose_device(name: str | torch.device | None) -> torch.device:
+    """The torch device called `name`: None is torch's default, `auto` CUDA, else MPS, else the CPU.
+
+    Raises `InputError` for a device that does not exist here.
+    """
+    if name is None:
+        return torch.get_default_device()
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device '{name}': pass auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type in ("cpu", "meta"):
+        return device
+    count = torch.accelerator.device_count()
+    present = torch.accelerator.current_accelerator() if count else None
+    if present is None or present.type != device.type or (device.index or 0) >= count:
+        here = f"{count} of type {present.type}" if present else "none but the CPU"
+        raise InputError(f"there is no device '{name}' here: torch sees {here}")
+    return device
+
+
 def _choose(option: str, value: str, known: Iterable[str]) -> None:
     known = tuple(known)
     if value not in known:
         raise InputError(f"unknown {option} '{value}': {near(str(value), known)}")
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()

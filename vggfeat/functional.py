@@ -3,16 +3,26 @@
 Statistics of half-precision features are accumulated in float32 and returned in float32.
 """
 
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
 
+from vggfeat.errors import InputError
+
 GramDivisor = Literal["hw", "chw", "none"]
 
 # bfloat16 products are rounded once a part, and summed in float32: the more parts, the smaller the rounding.
 _GRAM_PARTS = 8
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A context in which an autocast around it has no say: what is computed keeps the precision that it states."""
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def gram(x: Tensor, *, divide_by: GramDivisor = "hw") -> Tensor:
@@ -22,11 +32,16 @@ def gram(x: Tensor, *, divide_by: GramDivisor = "hw") -> Tensor:
     (the notebook of Gatys et al., pastiche, pystiche), `chw` by C·H·W (neural-style, BasicSR, the PyTorch
     examples), `none` leaves the products undivided (Gatys et al. 2016, piq).
     """
+    if x.ndim != 4:
+        raise InputError(f"features are (N, C, H, W), not of shape {tuple(x.shape)}")
+    if divide_by not in get_args(GramDivisor):
+        raise InputError(f"unknown divide_by '{divide_by}': known are {', '.join(get_args(GramDivisor))}")
     channels, height, width = x.shape[1:]
     divisor = {"hw": height * width, "chw": channels * height * width, "none": 1}[divide_by]
     # For channels_last features this is a view.
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-    return _Gram.apply(rows) / divisor  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    with without_autocast(x.device.type):
+        return _Gram.apply(rows) / divisor  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 class _Gram(torch.autograd.Function):

@@ -117,6 +117,15 @@ def from_pil(image: Image.Image) -> Picture:
         return _picture(image)
 
 
+def flatten(picture: Picture) -> torch.Tensor:
+    """The colours of a picture, (1, 3, H, W), with the mean of what is visible where it is transparent."""
+    if picture.alpha is None:
+        return picture.rgb
+    visible = (picture.rgb * picture.alpha).sum((2, 3), keepdim=True)
+    mean = visible / picture.alpha.sum().clamp_min(1e-6)
+    return picture.rgb * picture.alpha + mean * (1 - picture.alpha)
+
+
 def to_pil(rgb: torch.Tensor, alpha: torch.Tensor | None = None) -> Image.Image:
     """Round a picture to 8 bits, mode RGB or, with `alpha`, RGBA.
 

@@ -63,17 +63,19 @@ class FeatureLoss(nn.Module):
 
         With `graph` the gradient reaches these features too.
         """
-        if graph:
-            return {name: self.summary(read(features, name)) for name in self.layers}
-        return {name: self.summary(read(features, name).detach()) for name in self.layers}
+        found = {name: read(features, name) for name in self.layers}
+        with functional.without_autocast(next(iter(found.values())).device.type):
+            return {name: self.summary(x if graph else x.detach()) for name, x in found.items()}
 
     def forward(self, features: Features, target: Features) -> Tensor:
         """The loss of `features` against what `target()` returned for the target's features, in float32 at least."""
-        values = [
-            weight * self.distance(self.summary(read(features, name)), target[name])
-            for name, weight in self.weights.items()
-        ]
-        return self.reduce(torch.stack(values).sum(0))
+        some = read(features, next(iter(self.weights)))
+        with functional.without_autocast(some.device.type):
+            values = [
+                weight * self.distance(self.summary(read(features, name)), target[name])
+                for name, weight in self.weights.items()
+            ]
+            return self.reduce(torch.stack(values).sum(0))
 
     def reduce(self, values: Tensor) -> Tensor:
         """(N,) to what `reduction` asks for."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from vggfeat import functional
 from vggfeat import weights as weights_table
 from vggfeat.criterion import Criterion, Target
 from vggfeat.errors import InputError, WeightsError, near
@@ -165,7 +166,8 @@ class PerceptualLoss(Criterion[WeightedSum]):
 
     def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the weighted value of each of its terms."""
-        return self.loss(*self.compared(prediction, target))
+        with functional.without_autocast(prediction.device.type):
+            return self.loss(*self.compared(prediction, target))
 
 
 class StyleLoss(Criterion[GramLoss]):

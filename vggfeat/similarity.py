@@ -20,7 +20,7 @@ from vggfeat import functional
 from vggfeat import weights as weights_table
 from vggfeat.criterion import Criterion
 from vggfeat.errors import WeightsError
-from vggfeat.extract import Check, FeatureExtractor, InputRange, Precision, Trunk, resolve_precision
+from vggfeat.extract import Check, FeatureExtractor, InputRange, Precision, Trunk, choose_device, resolve_precision
 from vggfeat.losses import FeatureLoss, Features, Reduction, one_of, read
 
 Net = Literal["vgg", "alex", "squeeze"]
@@ -313,7 +313,7 @@ class _SqueezeNet(Trunk):
         check: Check,
     ) -> None:
         super().__init__(layers, mean=mean, std=std, input_range=input_range, check=check, minimum=_SQUEEZE_MINIMUM)
-        place = torch.get_default_device() if device is None else torch.device(device)
+        place = choose_device(device)
         self.dtype = resolve_precision(precision, place)
         features = squeezenet1_1(weights=None).features.requires_grad_(requires_grad=False)
         features.load_state_dict(_squeezenet_state(weights))

@@ -8,7 +8,10 @@ and kept, features only, in the cache folder. Every file is checked against its 
 import hashlib
 import json
 import os
+import pickle
 import sys
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -183,13 +186,23 @@ def load(
         return _fit(weights, network, "the state dict"), Weights(network, "state dict", "", "given as a mapping")
     if isinstance(weights, os.PathLike) or _looks_like_a_file(weights):
         path = Path(weights)
-        return _fit(read_state(path), network, f"'{path}'"), Weights(network, path.name, path.name, "a file")
+        state = _fit(decode(read_state(path)), network, f"'{path}'")
+        return state, _row_of(path, network)
     row = find(network, weights)
     return _load_row(row), row
 
 
+def _row_of(path: Path, network: str) -> Weights:
+    """What a file of weights is: the row of the table that it holds, by its name or by what `pack` wrote in it."""
+    name = _metadata(path).get("weights") if path.suffix.lower() == ".safetensors" else None
+    for row in TABLE:
+        if _same_stack(row.network, network) and (row.file == path.name or row.name == name):
+            return row
+    return Weights(network, path.name, path.name, "a file")
+
+
 def _looks_like_a_file(text: str) -> bool:
-    return Path(text).suffix in (".pth", ".pt", ".safetensors") or os.sep in text
+    return Path(text).suffix.lower() in (".pth", ".pt", ".safetensors", ".ckpt", ".bin") or os.sep in text
 
 
 def verify(row: Weights) -> None:
@@ -240,30 +253,57 @@ def _sha256(path: Path) -> str:
 
 
 def read_state(path: Path) -> dict[str, "Tensor"]:
-    """The tensors of a state-dict file. Nothing in the file is ever executed."""
+    """The tensors of a state-dict file, also one wrapped as `state_dict` or `model`. Nothing in it is ever executed.
+
+    Raises `WeightsError` for what is missing, damaged, or no state dict.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
 
-    if not path.is_file():
-        raise WeightsError(f"no weights file '{path}'")
     try:
-        if path.suffix == ".safetensors":
+        _check_file(path)
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols, which say nothing to a user
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except OSError as error:
         raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}") from error
     except SafetensorError as error:
         raise WeightsError(f"'{path}' is not a safetensors file, or is truncated ({error})") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"'{path}' is not a state dict: it holds text, or more than tensors") from error
     except Exception as error:  # torch.load lets through whatever unpickling and unzipping raise
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"'{path}' is not a state dict, or is truncated ({reason[:120]})") from error
-    if isinstance(content, Mapping):
-        content = cast("Mapping[str, Any]", content)
-        content = content.get("state_dict", content)
+        raise WeightsError(f"'{path}' is not a state dict, or is truncated ({type(error).__name__})") from error
+    for wrapper in ("state_dict", "model"):
+        content = _unwrapped(content, wrapper)
     if not isinstance(content, Mapping):
         raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict")
     return dict(cast("Mapping[str, Tensor]", content))
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, is empty, or is an archive whose checksums do not hold."""
+    if path.is_dir():
+        raise WeightsError(f"cannot read weights '{path}': it is a folder")
+    if not path.exists():
+        raise WeightsError(f"no weights file '{path}'")
+    if not path.stat().st_size:
+        raise WeightsError(f"'{path}' is empty")
+    if path.suffix.lower() != ".safetensors" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise WeightsError(f"'{path}' is damaged: {damaged} does not match its checksum")
+
+
+def _unwrapped(content: Any, wrapper: str) -> Any:  # noqa: ANN401 (whatever a file holds)
+    if isinstance(content, Mapping):
+        inner = cast("Mapping[str, Any]", content).get(wrapper)
+        if isinstance(inner, Mapping):
+            return cast("Mapping[str, Any]", inner)
+    return cast("Any", content)
 
 
 def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -277,6 +317,8 @@ def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
 
 def _fit(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tensor"]:
     """The features among `state`, as float32 in key order. Raises `WeightsError` where they are not `network`'s."""
+    import torch
+
     features = _features_of(state)
     expected = arch.state_shapes(network)
     came = {key: tuple(tensor.shape) for key, tensor in features.items()}
@@ -284,6 +326,10 @@ def _fit(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tens
         fitting = [name for name in arch.NETWORKS if arch.state_shapes(name) == came]
         hint = f"; it fits {', '.join(fitting)}" if fitting else ""
         raise WeightsError(f"{origin} does not fit {network}: {_difference(came, expected)}{hint}")
+    if odd := [
+        key for key, x in features.items() if not x.is_floating_point() or x.layout != torch.strided or x.is_meta
+    ]:
+        raise WeightsError(f"{origin} does not fit {network}: {odd[0]} is not an ordinary tensor of floats")
     result = {key: features[key].detach().float().contiguous() for key in expected}
     if broken := [key for key, tensor in result.items() if not tensor.isfinite().all()]:
         raise WeightsError(f"{origin} is damaged: {broken[0]} holds values that are not finite")
@@ -296,7 +342,7 @@ def _features_of(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
 
     features: dict[str, Tensor] = {}
     for key, value in state.items():
-        stem = key.removeprefix("module.").removeprefix("features.")
+        stem = str(key).removeprefix("module.").removeprefix("features.")
         if stem[:1].isdecimal() and isinstance(value, torch.Tensor) and not stem.endswith("num_batches_tracked"):
             features[f"features.{stem}"] = value
     return features
@@ -362,7 +408,11 @@ def _metadata(path: Path) -> dict[str, Any]:
 
     with safe_open(path, framework="np") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
         about = cast("dict[str, str] | None", file.metadata())  # pyright: ignore[reportUnknownMemberType]
-    return json.loads((about or {}).get("vggfeat", '{"layers": {}}'))
+    try:
+        found: Any = json.loads((about or {})["vggfeat"])
+        return {**found, "layers": dict(found["layers"])}
+    except (KeyError, TypeError, ValueError):
+        return {"layers": {}}
 
 
 def _fetch(row: Weights) -> None:

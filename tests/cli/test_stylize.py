@@ -1,5 +1,7 @@
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,20 +102,64 @@ def test_alpha_and_profile_are_given_back(vggfeat):
         (["content.png", "style.jpg", "-o", "content.png"], "the output 'content.png' is one of the inputs"),
         (["content.png", "style.jpg", "--recipe", "gaty"], "unknown recipe 'gaty': near are gatys"),
         (["content.png", "style.jpg", "--style-layers", "relu1_3"], "block 1 has relu1_1, relu1_2"),
-        (["content.png", "style.jpg", "--steps", "0"], "steps is 0: it must be at least 1"),
+        (["content.png", "style.jpg", "--steps", "0"], "steps is 0: it must be a whole number"),
         (["content.png", "style.jpg", "--size", "10"], "pixels are too few for the recipe's layers"),
         (["content.png", "style.jpg", "--device", "gpu"], "unknown device 'gpu'"),
         (["content.png", "style.jpg", "--weights", "absent.pth"], "no weights file 'absent.pth'"),
-        (["content.png", "style.jpg", "--seconds", "0"], "0.0 is not in the range x>0"),
+        (["content.png", "style.jpg", "--seconds", "0"], "seconds is 0: it must be above 0"),
+        (["content.png", "style.jpg", "--seconds", "nan"], "seconds is nan"),
+        (["content.png", "style.jpg", "--style-scale", "1e9"], "style scale is 1000000000.0: it must be a number"),
+        (["content.png", "style.jpg", "--start", "start.png", "-o", "start.png"], "is one of the inputs"),
+        (["content.png", "style.jpg", "-o", "o" * 300 + ".png"], "file name too long"),
+        (["content.png", "style.jpg", "-o", "."], "cannot write '.'"),
+        (["content.png", "style.jpg", "--device", "xpu"], "there is no device 'xpu' here"),
         (["content.png", "style.jpg", "--pooling", "median"], "'median' is not one of"),
         (["content.png", "style.jpg", "--start", "absent.png"], "cannot read 'absent.png'"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, message, vggfeat):
     Path("text.jpg").write_text("no picture")
+    Path("start.png").write_bytes(Path("content.png").read_bytes())
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert message in vggfeat("stylize", *arguments, code=2).stderr
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_intermediate_pictures_spare_the_inputs(vggfeat):
+    Path("out-0001.png").write_bytes(Path("content.png").read_bytes())
+    before = Path("out-0001.png").read_bytes()
+    arguments = ("stylize", "out-0001.png", "style.jpg", *QUICK, "-o", "out.png", "--save-every", 1)
+    result = vggfeat(*arguments, code=None)
+    assert result.exit_code == 2
+    assert "the output 'out-0001.png' is one of the inputs" in result.stderr
+    assert Path("out-0001.png").read_bytes() == before
+
+
+def test_a_reader_that_goes_away_ends_no_run(tmp_path):
+    command = f"{sys.executable} -c 'from vggfeat_cli import main; main()' stylize content.png style.jpg"
+    options = " ".join(map(str, QUICK))
+    for number, plumbing in enumerate(("2>&1 | true", "2>&-", "> /dev/full 2> /dev/full")):
+        subprocess.run(f"{command} {options} -o out{number}.png {plumbing}", shell=True, cwd=tmp_path, check=False)  # noqa: S602 (plumbing is the test)
+        assert (tmp_path / f"out{number}.png").exists(), plumbing
+
+
+def test_an_error_on_the_way_saves_what_was_painted(vggfeat, monkeypatch):
+    from vggfeat.transfer.optimise import BoundedLBFGS
+
+    steps = []
+    step = BoundedLBFGS.step
+
+    def fail_later(self):
+        steps.append(1)
+        if len(steps) == 5:
+            raise MemoryError
+        step(self)
+
+    monkeypatch.setattr(BoundedLBFGS, "step", fail_later)
+    result = vggfeat("stylize", "content.png", "style.jpg", *QUICK, "-o", "out.png", code=None)
+    assert result.exit_code == 2
+    assert "out of memory at 64x48 pixels: choose a smaller size" in result.stderr
+    assert read_picture("out.png").rgb.shape == (1, 3, 48, 64)
 
 
 def test_ctrl_c_saves_the_picture_as_it_stands(spawn, tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS
+from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation
 
 
 def quadratic(target, scale):
@@ -9,7 +9,8 @@ def quadratic(target, scale):
 
     def evaluate(image):
         difference = image - target
-        return (scale * difference.square()).sum() / 2, scale * difference
+        loss = (scale * difference.square()).sum() / 2
+        return Evaluation(loss, scale * difference, {"all": loss})
 
     return evaluate
 
@@ -39,26 +40,44 @@ def test_lbfgs_is_fast_where_scales_differ():
     scale = torch.logspace(0, 4, target.numel()).reshape(target.shape)
     evaluate = quadratic(target, scale)
     optimiser = BoundedLBFGS(torch.zeros_like(target), evaluate)
-    start = evaluate(optimiser.image)[0]
+    start = evaluate(optimiser.image).loss
     for _ in range(60):
         optimiser.step()
-    assert evaluate(optimiser.image)[0] < 1e-3 * start
+    assert evaluate(optimiser.image).loss < 1e-3 * start
 
 
 def test_lbfgs_takes_back_a_step_that_rises():
     """A cliff that the model of the loss cannot foresee."""
 
     def cliff(image):
-        loss, gradient = quadratic(torch.full_like(image, 0.9), torch.ones_like(image))(image)
-        return loss + 1e6 * (image > 0.7).sum(), gradient
+        smooth = quadratic(torch.full_like(image, 0.9), torch.ones_like(image))(image)
+        loss = smooth.loss + 1e6 * (image > 0.7).sum()
+        return Evaluation(loss, smooth.gradient, {"all": loss})
 
     optimiser = BoundedLBFGS(torch.full((1, 1, 2, 2), 0.1), cliff)
     losses = []
     for _ in range(40):
         optimiser.step()
-        losses.append(cliff(optimiser.image)[0].item())
+        losses.append(cliff(optimiser.image).loss.item())
     assert max(losses) <= 4 * 0.8**2 / 2 * 1.05
     assert 0.5 < optimiser.image.mean() <= 0.7
+
+
+@pytest.mark.parametrize("make", optimisers())
+def test_what_is_held_belongs_together_and_stays(make):
+    """Also where a step is taken back."""
+
+    def evaluate(image):
+        loss = (10 * image).sin().sum()
+        return Evaluation(loss, 10 * (10 * image).cos(), {"all": loss})
+
+    optimiser = make(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), evaluate)
+    held = []
+    for _ in range(12):
+        optimiser.step()
+        assert optimiser.here.terms["all"] == optimiser.here.loss == evaluate(optimiser.image).loss
+        held.append((optimiser.image, optimiser.image.clone()))
+    assert all(torch.equal(image, copy) for image, copy in held)
 
 
 def test_lbfgs_at_a_minimum_stays():
@@ -74,7 +93,7 @@ def test_no_device_is_assumed():
     image = torch.empty(1, 3, 8, 8, device="meta")
 
     def evaluate(image):
-        return image.sum(), torch.empty_like(image)
+        return Evaluation(image.sum(), torch.empty_like(image), {"all": image.sum()})
 
     for optimiser in (BoundedLBFGS(image, evaluate), BoundedAdam(image, evaluate, learning_rate=0.1)):
         for _ in range(3):

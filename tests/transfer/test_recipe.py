@@ -1,3 +1,4 @@
+import json
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -23,6 +24,18 @@ def test_recipes_are_frozen_and_changed_by_copy():
         changed.steps = 4
 
 
+def test_layers_are_named_once_and_for_all():
+    changed = recipe("default", content_layers={"relu4_*": 2, "0": 1})
+    assert dict(changed.content_layers) == {"conv1_1": 1, "relu4_1": 2, "relu4_2": 2, "relu4_3": 2, "relu4_4": 2}
+    with pytest.raises(TypeError):
+        changed.content_layers["relu1_1"] = 3.0
+    assert json.loads(json.dumps(changed.as_dict()))["content_layers"]["relu4_1"] == 2
+
+
+def test_every_network_has_weights_by_default():
+    assert recipe("default", network="vgg16", content_layers={"relu4_2": 1}).weights == "default"
+
+
 def test_every_field_says_what_it_is():
     assert all(field.metadata["help"] for field in fields(Recipe))
 
@@ -33,12 +46,19 @@ def test_every_field_says_what_it_is():
         ({"style_weigth": 3}, "unknown option 'style_weigth' of a recipe: near are style_weight"),
         ({"optimiser": "sgd"}, "unknown optimiser 'sgd': known are lbfgs, adam"),
         ({"network": "vgg17"}, "unknown network 'vgg17': near are vgg1"),
-        ({"steps": 0}, "steps is 0: it must be at least 1"),
-        ({"growth": 1.0}, "growth is 1: it must be at least 1.1"),
+        ({"steps": 0}, "steps is 0: it must be a whole number between 1 and 1e"),
+        ({"growth": 1.0}, "growth is 1.0: it must be a number between 1.1 and 16"),
         ({"style_weight": float("nan")}, "style weight is nan"),
         ({"style_weight": -1.0}, "style weight is -1"),
         ({"content_weight": 0.0, "style_weight": 0.0}, "needs a content or a style layer of some weight"),
-        ({"margin": 8}, "margin is 8: it must be a multiple of 16"),
+        ({"margin": 8}, "margin is 8: it must be a multiple of 16, the deepest layer's stride"),
+        ({"margin": 16, "style_layers": {"pool5": 1}}, "margin is 16: it must be a multiple of 32"),
+        ({"steps": 2.5}, "steps is 2.5: it must be a whole number"),
+        ({"steps": "3"}, "steps is 3: it must be a whole number"),
+        ({"step_decay": 1e300}, "step decay is 1e[+]300: it must be a number between 0.01 and 10"),
+        ({"style_weight": float("inf")}, "style weight is inf"),
+        ({"seed": 10**30}, "seed is 1"),
+        ({"style_layers": ["relu1_1"]}, "layers come as .name: weight., not as list"),
         ({"style_layers": {"relu1_1": -2.0}}, "relu1_1 has the weight -2"),
     ],
 )

@@ -4,14 +4,22 @@ What is optimised is then what is saved: an image that is clamped only at the en
 Nothing here waits for a GPU: whether a step is taken is decided on the device.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""An image to its loss, a scalar, and its gradient. Both detached."""
+
+class Evaluation(NamedTuple):
+    """An objective at one image: the loss, a scalar; its gradient, of the image's shape; the terms it is the sum of."""
+
+    loss: Tensor
+    gradient: Tensor
+    terms: Mapping[str, Tensor]
+
+
+Evaluate = Callable[[Tensor], Evaluation]
 
 _HISTORY = 12
 # A step may raise the loss by this share before it is taken back: half-precision losses are not smooth.
@@ -21,12 +29,13 @@ _FIRST_CHANGE = 0.01
 
 
 class Optimiser(Protocol):
-    """Holds `image`, and improves it one step at a time."""
+    """Holds an `image` and the objective at it, `here`, and improves both one step at a time."""
 
     image: Tensor
+    here: Evaluation
 
     def step(self) -> None:
-        """Evaluate the objective once, and move."""
+        """Move, and evaluate the objective once. What was held before is left as it is."""
         ...
 
 
@@ -40,27 +49,30 @@ class BoundedLBFGS:
 
     def __init__(self, image: Tensor, evaluate: Evaluate) -> None:
         self.image = image.clamp(0, 1)
+        self.here = evaluate(self.image)
         self._evaluate = evaluate
-        self._loss, self._gradient = evaluate(self.image)
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._shrink = torch.ones_like(self._loss)
+        self._shrink = torch.ones_like(self.here.loss)
         # The inverse Hessian's scale, at first such that the first step moves a value by _FIRST_CHANGE on average.
-        self._scale = _FIRST_CHANGE / self._gradient.abs().mean().clamp_min(1e-20)
+        self._scale = _FIRST_CHANGE / self.here.gradient.abs().mean().clamp_min(1e-20)
 
     def step(self) -> None:
         """Try a step; keep the image as it is, and remember to step shorter, where the loss would rise."""
-        x, gradient = self.image, self._gradient
+        x, gradient = self.image, self.here.gradient
         free = ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
         downhill = -gradient * free
         direction = self._inverse_hessian(downhill) * free
         direction = torch.where((direction * gradient).sum() < 0, direction, self._scale * downhill)
         candidate = (x + self._shrink * direction).clamp_(0, 1)
-        loss, candidate_gradient = self._evaluate(candidate)
-        self._remember(candidate - x, candidate_gradient - gradient)
-        taken = loss <= self._loss + _TOLERATED_RISE * self._loss.abs()
+        there = self._evaluate(candidate)
+        self._remember(candidate - x, there.gradient - gradient)
+        taken = there.loss <= self.here.loss + _TOLERATED_RISE * self.here.loss.abs()
         self.image = torch.where(taken, candidate, x)
-        self._gradient = torch.where(taken, candidate_gradient, gradient)
-        self._loss = torch.where(taken, loss, self._loss)
+        self.here = Evaluation(
+            torch.where(taken, there.loss, self.here.loss),
+            torch.where(taken, there.gradient, gradient),
+            {name: torch.where(taken, value, self.here.terms[name]) for name, value in there.terms.items()},
+        )
         self._shrink = torch.where(taken, 1.0, self._shrink * 0.25)
 
     def _remember(self, s: Tensor, y: Tensor) -> None:
@@ -87,13 +99,16 @@ class BoundedAdam:
     """Adam (Kingma & Ba, 2015), projected on [0, 1] after each step."""
 
     def __init__(self, image: Tensor, evaluate: Evaluate, *, learning_rate: float) -> None:
-        self.image = image.clamp(0, 1).requires_grad_()
+        self.image = image.clamp(0, 1)
+        self.here = evaluate(self.image)
         self._evaluate = evaluate
-        self._adam = torch.optim.Adam([self.image], lr=learning_rate, betas=(0.9, 0.99))
+        self._variable = self.image.clone().requires_grad_()
+        self._adam = torch.optim.Adam([self._variable], lr=learning_rate, betas=(0.9, 0.99))
 
     def step(self) -> None:
-        """One step of Adam."""
-        _, self.image.grad = self._evaluate(self.image.detach())
+        """One step of Adam, and the objective where it leads."""
+        self._variable.grad = self.here.gradient
         self._adam.step()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
         with torch.no_grad():
-            self.image.clamp_(0, 1)
+            self.image = self._variable.clamp_(0, 1).clone()
+        self.here = self._evaluate(self.image)

@@ -1,9 +1,9 @@
 """Recipes: what a style transfer optimises and how, as data. No torch here."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast, get_args
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 from vggfeat import arch
 from vggfeat.errors import RecipeError, near
@@ -40,7 +40,7 @@ class Recipe:
 
     name: str = field(default="custom", metadata=_help("what the recipe is called"))
     network: str = field(default="vgg19", metadata=_help("network that looks at the pictures"))
-    weights: str = field(default="oxford", metadata=_help("its weights"))
+    weights: str = field(default="default", metadata=_help("its weights: a name, or a file"))
     pooling: arch.Pooling = field(default="max", metadata=_help("its pooling: max, avg or l2"))
     content_layers: Mapping[str, float] = field(
         default_factory=_ones("relu4_2"), metadata=_help("layers that keep the content, NAME:WEIGHT,...")
@@ -67,24 +67,35 @@ class Recipe:
     seed: int = field(default=0, metadata=_help("seed of the noise"))
 
     def __post_init__(self) -> None:
-        """Refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        """Name every layer, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
         for option, known in CHOICES.items():
-            word: str = getattr(self, option)
+            word: object = getattr(self, option)
             if word not in known:
-                raise RecipeError(f"unknown {option} '{word}': {near(word, known)}")
+                raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
         for option in LAYER_FIELDS:
-            for layer, weight in cast("Mapping[str, float]", getattr(self, option)).items():
-                arch.find(self.network, layer)
-                if not 0 <= weight < math.inf:
-                    raise RecipeError(f"{layer} has the weight {weight:g}: it must be at least 0")
+            object.__setattr__(self, option, _named(self.network, getattr(self, option)))
         if not any(self.layer_weights().values()):
             raise RecipeError("a recipe needs a content or a style layer of some weight")
-        if self.margin % 16:
-            raise RecipeError(f"margin is {self.margin}: it must be a multiple of 16, the stride of the deepest layers")
-        for option, least in _LEAST.items():
-            value: float = getattr(self, option)
-            if not least <= value < math.inf:
-                raise RecipeError(f"{option.replace('_', ' ')} is {value:g}: it must be at least {least:g}")
+        for option, (least, most) in _LIMITS.items():
+            value: object = getattr(self, option)
+            whole = isinstance(least, int)
+            if not isinstance(value, int if whole else int | float) or not least <= value <= most:
+                kind = "a whole number" if whole else "a number"
+                raise RecipeError(
+                    f"{option.replace('_', ' ')} is {value}: it must be {kind} between {least:g} and {most:g}"
+                )
+        stride = self.deepest_layer().stride
+        if self.margin % stride:
+            raise RecipeError(f"margin is {self.margin}: it must be a multiple of {stride}, the deepest layer's stride")
+
+    def deepest_layer(self) -> arch.Layer:
+        """The last layer that is read."""
+        return arch.find(self.network, self.layer_weights())[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values, for JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return values | {option: dict(values[option]) for option in LAYER_FIELDS}
 
     def layer_weights(self) -> dict[str, float]:
         """The weight of each layer that is read, content and style together."""
@@ -94,18 +105,33 @@ class Recipe:
         return weights
 
 
-_LEAST = {
-    "content_weight": 0,
-    "style_weight": 0,
-    "tv_weight": 0,
-    "style_scale": 0.05,
-    "margin": 0,
-    "first_size": 16,
-    "growth": 1.1,
-    "steps": 1,
-    "step_decay": 0.01,
-    "learning_rate": 1e-6,
+# Least and most of each number; whole numbers where the least is one.
+_LIMITS: Mapping[str, tuple[float, float]] = {
+    "content_weight": (0.0, 1e12),
+    "style_weight": (0.0, 1e12),
+    "tv_weight": (0.0, 1e12),
+    "style_scale": (0.05, 20.0),
+    "margin": (0, 1024),
+    "first_size": (16, 65536),
+    "growth": (1.1, 16.0),
+    "steps": (1, 1_000_000),
+    "step_decay": (0.01, 10.0),
+    "learning_rate": (1e-6, 1.0),
+    "seed": (0, 2**63 - 1),
 }
+
+
+def _named(network: str, layers: Mapping[str, float]) -> Mapping[str, float]:
+    """Weighed layers by their names, read-only: globs and indices are looked up."""
+    if not isinstance(layers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not be typed)
+        raise RecipeError(f"layers come as {{name: weight}}, not as {type(layers).__name__}")
+    named: dict[str, float] = {}
+    for pattern, weight in layers.items():
+        for layer in arch.find(network, pattern):
+            if not 0 <= weight <= 1e12:
+                raise RecipeError(f"{layer.name} has the weight {weight:g}: it must be between 0 and 1e12")
+            named[layer.name] = float(weight)
+    return MappingProxyType(named)
 
 
 def parse_layers(network: str, text: str) -> dict[str, float]:
@@ -134,7 +160,7 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="default", style_weight=1e3, content_weight=8.0, steps=60, margin=16),
-        Recipe(name="gatys", style_weight=1e3, steps=100),
+        Recipe(name="gatys", weights="oxford", style_weight=1e3, steps=100),
     )
 }
 

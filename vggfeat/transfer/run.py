@@ -1,8 +1,9 @@
 """Run a recipe: stage by stage, step by step, yielding progress."""
 
+import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
 
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vggfeat import arch, functional, images
-from vggfeat.errors import InputError
-from vggfeat.extract import FeatureExtractor, Precision, check_range
+from vggfeat.errors import InputError, RecipeError, VggfeatError
+from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device
 from vggfeat.losses import ContentLoss, FeatureLoss, Features, GramLoss, TotalVariationLoss, WeightedSum
-from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Optimiser
+from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.recipe import recipe as named
 from vggfeat.transfer.stages import Stage, plan
@@ -26,8 +27,8 @@ Source = str | PathLike[str] | Tensor
 class Progress:
     """Where a run stands after a step. Stages and steps count from 1; `seconds` since the run began.
 
-    `image` is the picture so far, (1, 3, height, width) in [0, 1] at the stage's size. Reading `losses` waits for
-    the device; nothing else does.
+    `image` is the picture so far, (1, 3, height, width) in [0, 1] at the stage's size, and stays as it is. Reading
+    `losses`, which are those of that picture, waits for the device; nothing else does.
     """
 
     stage: int
@@ -37,7 +38,7 @@ class Progress:
     seconds: float
     done: float
     image: Tensor
-    terms: dict[str, Tensor] = field(repr=False)
+    terms: Mapping[str, Tensor] = field(repr=False)
 
     @property
     def losses(self) -> dict[str, float]:
@@ -64,6 +65,8 @@ class Stylization:
         precision: Precision,
     ) -> None:
         self.recipe = recipe
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise RecipeError(f"seconds is {seconds:g}: it must be above 0 and finite")
         self._content = content.to(device)
         self._style = style.to(device)
         height, width = images.fit(content.shape[2], content.shape[3], size)
@@ -96,14 +99,17 @@ class Stylization:
         began = time.monotonic()
         share = 0.0
         for number, stage in enumerate(self.stages, 1):
-            deadline = None if self._seconds is None else began + self._seconds * (share + stage.share)
-            optimiser, terms = self._prepare(stage)
             # A time budget decides when to go on, so the number of steps is then only a measure of progress.
+            deadline = None if self._seconds is None else began + self._seconds * (share + stage.share)
+            with _settings(stage, self._content.device):
+                optimiser = self._prepare(stage)
+            self.image = optimiser.image
             step = 0
-            while step < stage.steps if deadline is None else time.monotonic() < deadline:
+            while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
+                with _settings(stage, self._content.device):
+                    optimiser.step()
                 step += 1
-                optimiser.step()
-                self.image = optimiser.image.detach()
+                self.image = optimiser.image
                 now = time.monotonic()
                 done = share + stage.share * min(1.0, step / stage.steps)
                 if self._seconds is not None:
@@ -112,36 +118,42 @@ class Stylization:
                     stage=number,
                     stages=len(self.stages),
                     step=step,
-                    steps=max(step, stage.steps) if deadline is None else step,
+                    steps=stage.steps if deadline is None else step,
                     seconds=now - began,
                     done=done,
                     image=self.image,
-                    terms=dict(terms),
+                    terms=optimiser.here.terms,
                 )
+            if self.image.device.type != "meta" and not optimiser.here.loss.isfinite():
+                raise RecipeError("the loss is not finite: the recipe's weights are too large")
             share += stage.share
 
-    def _prepare(self, stage: Stage) -> tuple[Optimiser, dict[str, Tensor]]:
+    def _prepare(self, stage: Stage) -> Optimiser:
         """Targets at the stage's size, and an optimiser that starts from the picture so far."""
         height, width = stage.height, stage.width
         content = self._features(images.resize(self._content, height, width))
-        style = self._features(_like_in_area(self._style, height * width * self.recipe.style_scale**2))
+        style = self._features(self._style_for(height * width))
         targets = {
             name: loss.target(style if name == "style" else content) for name, loss in self.objective.losses.items()
         }
-        terms: dict[str, Tensor] = {}
 
-        def evaluate(image: Tensor) -> tuple[Tensor, Tensor]:
+        def evaluate(image: Tensor) -> Evaluation:
             image = image.detach().requires_grad_()
-            with _repeatable(image.device):
-                total, values = self.objective(self._features(image), targets)
-                (gradient,) = torch.autograd.grad(total, image)
-            terms.update({name: value.detach() for name, value in values.items()})
-            return total.detach(), gradient
+            total, terms = self.objective(self._features(image), targets)
+            (gradient,) = torch.autograd.grad(total, image)
+            return Evaluation(total.detach(), gradient, {name: value.detach() for name, value in terms.items()})
 
         image = images.resize(self.image, height, width)
         if self.recipe.optimiser == "adam":
-            return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate), terms
-        return BoundedLBFGS(image, evaluate), terms
+            return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate)
+        return BoundedLBFGS(image, evaluate)
+
+    def _style_for(self, area: int) -> Tensor:
+        """The style at the scale of a picture of `area` pixels, no side less than the network needs."""
+        height, width = self._style.shape[2:]
+        scale = self.recipe.style_scale * (area / (height * width)) ** 0.5
+        least = self._extract.minimum_size
+        return images.resize(self._style, max(least, round(height * scale)), max(least, round(width * scale)))
 
     def _features(self, image: Tensor) -> Features:
         """The features of `image`, and the image itself.
@@ -168,8 +180,8 @@ def stylize(
     """Paint `content` in the manner of `style`.
 
     Args:
-        content: the picture to paint; its colours and its alpha are not kept.
-        style: the picture whose manner is taken.
+        content: the picture to paint. Where a file is transparent, its mean visible colour is seen.
+        style: the picture whose manner is taken, likewise.
         recipe: a `Recipe`, or the name of one.
         size: pixels of the result's long side; a smaller content is not enlarged.
         seconds: time for the optimisation, shared out over the stages; None runs the recipe's steps.
@@ -192,37 +204,43 @@ def stylize(
     )
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device called `name`, or for `auto` the fastest kind there is. Raises `InputError`."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+@contextmanager
+def _settings(stage: Stage, device: torch.device) -> Generator[None]:
+    """What a step needs whatever the caller has set: gradients, its own precision, repeatable results.
+
+    Running out of memory becomes a `VggfeatError` that says at which size.
+    """
+    # cuDNN is told to choose algorithms that give the same result each time.
+    repeatable = (
+        torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+        )
+        if device.type == "cuda"
+        else nullcontext()
+    )
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"unknown device '{name}': pass auto, cpu, cuda, cuda:1 or mps") from None
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 1)
-    if (device.index or 0) >= count:
-        raise InputError(f"there is no device '{name}' here: torch sees {count} of its kind")
-    return device
-
-
-def _repeatable(device: torch.device) -> AbstractContextManager[None]:
-    """Have cuDNN choose algorithms that give the same result each time."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True)
+        with (
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+            functional.without_autocast(device.type),
+            repeatable,
+        ):
+            yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise VggfeatError(
+                f"out of memory at {stage.width}x{stage.height} pixels: choose a smaller size"
+            ) from error
+        raise
 
 
 def _read(source: Source, role: str) -> Tensor:
     if not isinstance(source, Tensor):
-        return images.read_picture(source).rgb
+        return images.flatten(images.read_picture(source))
     rgb = source[None] if source.ndim == 3 else source
     if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not rgb.is_floating_point():
         raise InputError(f"{role} is {source.dtype} {tuple(source.shape)}: pass one float RGB image, (1, 3, H, W)")
-    if rgb.device.type != "meta":
-        check_range(rgb, "unit")
+    check_range(rgb, "unit")
     return rgb.detach().float().clamp(0, 1)
 
 
@@ -233,20 +251,15 @@ def _start(recipe: Recipe, content: Tensor) -> Tensor:
     if recipe.start == "noise":
         noise = torch.rand(content.shape, generator=torch.Generator().manual_seed(recipe.seed))
         return noise.to(content.device)
-    return images.read_picture(recipe.start).rgb.to(content.device)
-
-
-def _like_in_area(image: Tensor, area: float) -> Tensor:
-    """Resize to about `area` pixels, the sides' ratio kept."""
-    height, width = image.shape[2:]
-    scale = (area / (height * width)) ** 0.5
-    return images.resize(image, max(1, round(height * scale)), max(1, round(width * scale)))
+    return images.flatten(images.read_picture(recipe.start)).to(content.device)
 
 
 def _objective(recipe: Recipe) -> WeightedSum:
-    terms: dict[str, tuple[float, FeatureLoss]] = {
-        "content": (recipe.content_weight, ContentLoss(recipe.content_layers)),
-        "style": (recipe.style_weight, GramLoss(recipe.style_layers, divide_by="chw")),
-        "tv": (recipe.tv_weight, TotalVariationLoss()),
-    }
-    return WeightedSum(**{name: (weight, loss) for name, (weight, loss) in terms.items() if weight and loss.layers})
+    terms: dict[str, tuple[float, FeatureLoss]] = {}
+    if recipe.content_weight and recipe.content_layers:
+        terms["content"] = recipe.content_weight, ContentLoss(recipe.content_layers)
+    if recipe.style_weight and recipe.style_layers:
+        terms["style"] = recipe.style_weight, GramLoss(recipe.style_layers, divide_by="chw")
+    if recipe.tv_weight:
+        terms["tv"] = recipe.tv_weight, TotalVariationLoss()
+    return WeightedSum(**terms)

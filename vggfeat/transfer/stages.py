@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from vggfeat import arch
 from vggfeat.errors import RecipeError
 from vggfeat.transfer.recipe import Recipe
 
@@ -24,7 +23,7 @@ def plan(recipe: Recipe, height: int, width: int) -> tuple[Stage, ...]:
     A picture no larger than the first size has one stage. Raises `RecipeError` where the picture is too small for
     the recipe's deepest layer.
     """
-    minimum = arch.find(recipe.network, recipe.layer_weights())[-1].minimum_size
+    minimum = recipe.deepest_layer().minimum_size
     if min(height, width) < minimum:
         raise RecipeError(f"{height}x{width} pixels are too few for the recipe's layers: they need {minimum} a side")
     long_side = max(height, width)
