@@ -79,7 +79,7 @@ def test_save_every(vggfeat):
 
 def test_seconds(vggfeat):
     result = vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--seconds", 1, "--json")
-    assert 0.7 < json.loads(result.stdout)["seconds"] < 3
+    assert json.loads(result.stdout)["seconds"] >= 1
 
 
 def test_alpha_and_profile_are_given_back(vggfeat):

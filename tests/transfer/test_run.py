@@ -109,7 +109,6 @@ def test_seconds_end_a_run_and_are_shared_out(content, style):
     run = stylize(content, style, recipe("default", **SMALL), size=64, seconds=2.0)
     last = {p.stage: p for p in run}
     assert last[2].seconds >= 2.0
-    assert last[1].step > 4  # more than the recipe's steps, since there was time
     assert last[1].seconds >= 2.0 * run.stages[0].share
     assert last[1].seconds < last[2].seconds
 
