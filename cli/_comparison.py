@@ -1,0 +1,67 @@
+"""How a comparison is shown: tables and what the values depend on, and on standard error what is missing."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._tables import print_table
+
+if TYPE_CHECKING:
+    from vggfeat.pairs import Comparison
+
+_SHOWN_DIGITS = 12
+
+
+def print_comparison(result: "Comparison") -> None:
+    """Print a line a pair and the mean, the layers' part in it, and the metadata."""
+    metrics = [name for name in result.mean if "/" not in name]
+    rows = {row.pair.name: row.values for row in result.rows}
+    if len(rows) > 1:
+        rows[f"mean of {len(rows)}"] = result.mean
+    _print_values("pair", metrics, rows)
+    column = "mean" if len(result.rows) > 1 else "value"
+    _print_values("layer", [column], {name: {column: value} for name, value in result.mean.items() if "/" in name})
+    for line in _metadata_lines(result.metadata):
+        click.echo(line)
+
+
+def report_missing(result: "Comparison") -> None:
+    """List what had no counterpart and what could not be compared."""
+    for picture, reason in result.unmatched.items():
+        click.echo(f"unmatched: '{picture}': {reason}", err=True)
+    for failure in result.failures:
+        click.echo(f"failed: '{failure.pair.name}': {failure.reason}", err=True)
+    if result.unmatched:
+        click.echo(f"{len(result.unmatched)} unmatched", err=True)
+    if result.failures:
+        click.echo(f"{len(result.failures)} of {len(result.failures) + len(result.rows)} pairs failed", err=True)
+
+
+def _print_values(title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> None:
+    if not rows:
+        return
+    columns = [[title, *rows]]
+    for name in names:
+        cells = [name, *(f"{values[name]:z.4f}" for values in rows.values())]
+        width = max(map(len, cells))
+        columns.append([cell.rjust(width) for cell in cells])  # also where one is inf, or negative
+    header, *body = zip(*columns, strict=True)
+    print_table(header, body)
+    click.echo()
+
+
+def _metadata_lines(about: Mapping[str, Any]) -> Iterable[str]:
+    metrics: dict[str, dict[str, str]] = about["metrics"]
+    for name, facts in metrics.items():
+        details = [f"{key} {_short(key, value)}" for key, value in facts.items() if key != "metric"]
+        yield f"{name}: {', '.join([facts['metric'], *details])}"
+    if heat := about.get("heatmap"):
+        yield f"heat maps: {heat['metric']}, from {heat['black']} in black to {heat['white']} in white"
+    low, high = about["input_range"]
+    size = f"resized to {about['resize']}" if about["resize"] else "not resized"
+    yield f"pictures in [{low}, {high}], {size}, {about['precision']} on {about['device']}, vggfeat {about['vggfeat']}"
+
+
+def _short(key: str, value: str) -> str:
+    return value[:_SHOWN_DIGITS] if key.endswith("sha256") else value

@@ -1,0 +1,126 @@
+"""`vggfeat compare`: how far two pictures, or the pictures of two folders, are apart."""
+
+import re
+import sys
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vggfeat.pairs import DEFAULT_METRICS, METRICS, Comparing
+
+from ._comparison import print_comparison, report_missing
+from ._files import check_text_file, write_text_file
+
+_SOME_FAILED = 3
+
+
+def _parse_resize(_context: click.Context, _option: click.Parameter, text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    if not (found := re.fullmatch(r"(\d+)(?:x(\d+))?", text)):
+        raise click.BadParameter(f"'{text}' is neither a number of pixels nor WIDTHxHEIGHT")
+    width, height = found.groups()
+    return int(width) if height is None else (int(width), int(height))
+
+
+@click.command()
+@click.argument("a", type=click.Path())
+@click.argument("b", type=click.Path())
+@click.option(
+    "--metric",
+    default=",".join(DEFAULT_METRICS),
+    show_default=True,
+    metavar="NAME,...",
+    help=f"Of {', '.join(METRICS)}.",
+)
+@click.option("--layers", is_flag=True, help="Also what each layer contributes to LPIPS and DISTS.")
+@click.option(
+    "--resize",
+    callback=_parse_resize,
+    metavar="N|WxH",
+    help="Bring every picture to a shorter side of N pixels, or to WxH; changes the values.  [default: no]",
+)
+@click.option("--heatmap", type=click.Path(), metavar="DIR", help="Save where each pair differs, a PNG a pair.")
+@click.option("--json", "json_file", type=click.Path(), metavar="FILE", help="Write all there is to know; - prints it.")
+@click.option(
+    "--csv", "csv_file", type=click.Path(), metavar="FILE", help="Write a row a pair, then the mean; - prints."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="Pairs of one size at once; fewer where they exceed 512x512.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16", "auto"]),
+    default="float32",
+    show_default=True,
+    help="Of the networks; published numbers are float32's.",
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(
+    a: str,
+    b: str,
+    *,
+    metric: str,
+    heatmap: str | None,
+    json_file: str | None,
+    csv_file: str | None,
+    quiet: bool,
+    **options: Any,  # noqa: ANN401 (those of vggfeat.compare)
+) -> None:
+    """Compare two pictures A and B, or two folders whose pictures are matched by name.
+
+    psnr and ssim rise with likeness; the others fall, to 0 for equal pictures. Sub-folders are read, and endings may
+    differ. Exit codes: 0; 3 if some pairs could not be compared; 2 if nothing could begin.
+    """
+    run = Comparing(a, b, [name.strip() for name in metric.split(",")], heatmaps=heatmap, **options)
+    wanted = {form: name for form, name in (("json", json_file), ("csv", csv_file)) if name}
+    _check_outputs(wanted, run)
+    with _bar(len(run), quiet=quiet) as advance:
+        for _ in run:
+            advance()
+    result = run.result()
+    texts: Mapping[str, Callable[[], str]] = {"json": result.as_json, "csv": result.as_csv}
+    for form, name in wanted.items():
+        if name == "-":
+            click.echo(texts[form](), nl=False)
+        else:
+            write_text_file(Path(name), texts[form]())
+    if "-" not in wanted.values():
+        print_comparison(result)
+    report_missing(result)
+    if result.failures:
+        raise click.exceptions.Exit(_SOME_FAILED)
+
+
+def _check_outputs(wanted: Mapping[str, str], run: Comparing) -> None:
+    files = [Path(name) for name in wanted.values() if name != "-"]
+    sources = {path.resolve() for pair in run.pairs for path in (pair.a, pair.b)}
+    for path in files:
+        check_text_file(path)
+        if path.resolve() in sources:
+            raise click.UsageError(f"the output '{path}' is one of the inputs")
+    if len({Path(name).resolve() for name in wanted.values()}) < len(wanted):
+        raise click.UsageError(f"--json and --csv cannot both go to '{wanted['csv']}'")
+
+
+@contextmanager
+def _bar(total: int, *, quiet: bool) -> Generator[Callable[[], None]]:
+    """A bar on a terminal, on standard error; calling what it gives moves it on by one."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("comparing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,191 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from vggfeat_cli.compare import _bar as bar
+
+from vggfeat import __version__, compare, images, weights, write_picture
+from vggfeat.pairs import DEFAULT_METRICS, METRICS
+
+QUICK = ("--metric", "psnr,lpips-alex")
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path):
+    """Folders `a` and `b` of two pairs, of which `a` also has a picture alone."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("a/one.png", "b/one.jpg", "a/sub/two.png", "b/sub/two.png", "a/lone.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(tmp_path / name, images.resize(torch.rand(1, 3, 8, 8, generator=generator), 48, 64))
+
+
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def test_two_pictures(vggfeat):
+    lines = vggfeat("compare", "a/one.png", "b/one.jpg").stdout.splitlines()
+    values = compare("a/one.png", "b/one.jpg").mean
+    assert lines[0].split() == ["pair", *DEFAULT_METRICS]
+    assert lines[1].split() == ["one.png", *(f"{value:.4f}" for value in values.values())]
+    assert lines[2] == ""
+    assert lines[3].startswith("lpips-vgg: LPIPS (Zhang et al. 2018)")
+    digits = weights.find("vgg16").sha256[:12]
+    assert f"net vgg16, weights imagenet1k_v1, sha256 {digits}, version 0.1, heads lpips " in lines[3]
+    assert lines[-1] == f"pictures in [0, 1], not resized, float32 on {device()}, vggfeat {__version__}"
+
+
+def test_two_folders(vggfeat):
+    result = vggfeat("compare", "a", "b", *QUICK)
+    lines = result.stdout.splitlines()
+    found = compare("a", "b", ("psnr", "lpips-alex"))
+    assert [line.split()[0] for line in lines[1:3]] == ["one.png", "sub/two.png"]
+    assert lines[3].split() == ["mean", "of", "2", *(f"{value:.4f}" for value in found.mean.values())]
+    assert result.stderr == "unmatched: 'a/lone.png': no counterpart in 'b'\n1 unmatched\n"
+
+
+def test_columns_stay_aligned_where_a_value_is_infinite(vggfeat):
+    lines = vggfeat("compare", "a", "a", "--metric", "psnr,ssim").stdout.splitlines()
+    assert lines[0].endswith("psnr    ssim")
+    assert lines[1].endswith(" inf  1.0000")
+    assert len({len(line) for line in lines[:5]}) == 1
+
+
+def test_a_bad_pair_is_reported_and_the_exit_code_tells(vggfeat):
+    for folder in ("a", "b"):
+        Path(folder, "bad.png").write_text("no picture")
+    result = vggfeat("compare", "a", "b", *QUICK, "--json", "all.json", code=3)
+    assert "mean of 2" in result.stdout
+    assert "failed: 'bad.png': cannot read 'a/bad.png': it is not a picture" in result.stderr
+    assert result.stderr.endswith("1 of 3 pairs failed\n")
+    assert [row["pair"] for row in json.loads(Path("all.json").read_text())["failed"]] == ["bad.png"]
+
+
+def test_all_bad(vggfeat):
+    Path("c").mkdir()
+    Path("c/one.png").write_text("no picture")
+    result = vggfeat("compare", "a", "c", *QUICK, code=3)
+    assert result.stderr.endswith("1 of 1 pairs failed\n")
+    assert not result.stdout.startswith("pair")
+
+
+def test_files(vggfeat):
+    Path("all.json").write_text("old")
+    vggfeat("compare", "a", "b", *QUICK, "--json", "all.json", "--csv", "all.csv")
+    found = compare("a", "b", ("psnr", "lpips-alex"))
+    content = json.loads(Path("all.json").read_text())
+    assert content == json.loads(found.as_json())
+    with Path("all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["psnr"]) for row in rows] == [*(row.values["psnr"] for row in found.rows), found.mean["psnr"]]
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "all.csv", "all.json", "b"]
+
+
+def test_dash_prints(vggfeat):
+    assert json.loads(vggfeat("compare", "a", "b", *QUICK, "--json", "-").stdout)["mean"]["psnr"] > 0
+    assert vggfeat("compare", "a", "b", *QUICK, "--csv", "-").stdout.startswith("pair,a,b,width,height,psnr,")
+    assert not Path("-").exists()
+
+
+def test_layers(vggfeat):
+    lines = vggfeat("compare", "a", "b", *QUICK, "--layers", "--csv", "all.csv").stdout.splitlines()
+    mean = compare("a", "b", ("psnr", "lpips-alex"), layers=True).mean
+    start = lines.index("") + 1
+    assert lines[start].split() == ["layer", "mean"]
+    assert lines[start + 1].split() == ["lpips-alex/relu1_1", f"{mean['lpips-alex/relu1_1']:.4f}"]
+    assert lines[start + 6] == ""
+    assert "lpips-alex/relu3_3" in Path("all.csv").read_text().partition("\n")[0]
+
+
+def test_resize_is_named(vggfeat):
+    output = vggfeat("compare", "a", "b", *QUICK, "--resize", "40x36", "--json", "all.json").stdout
+    assert "resized to 40x36," in output
+    assert json.loads(Path("all.json").read_text())["pairs"][0]["width"] == 40
+    assert "resized to shorter side 32," in vggfeat("compare", "a", "b", *QUICK, "--resize", "32").stdout
+
+
+def test_heat_maps(vggfeat):
+    assert "heat maps: lpips-alex, spatial, from 0 in black to 0.8 in white" in (
+        vggfeat("compare", "a", "b", *QUICK, "--heatmap", "heat").stdout
+    )
+    assert {str(path) for path in Path("heat").rglob("*.png")} == {"heat/one.png", "heat/sub/two.png"}
+    with Image.open("heat/one.png") as heat:
+        assert heat.size == (64, 48)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_on_a_terminal_alone(vggfeat, monkeypatch):
+    assert vggfeat("compare", "b", "b", *QUICK).stderr == ""
+    monkeypatch.setenv("TERM", "xterm")
+    shown = []
+    for quiet in (True, False):
+        monkeypatch.setattr("sys.stderr", Terminal())
+        with bar(2, quiet=quiet) as advance:
+            advance()
+            advance()
+        shown.append(sys.stderr.getvalue())
+    assert shown[0] == ""
+    assert "2/2" in shown[1]
+
+
+def test_help_names_the_metrics_without_torch(vggfeat):
+    text = " ".join(vggfeat("compare", "--help").output.split())
+    assert all(name in text for name in METRICS)
+    assert f"[default: {','.join(DEFAULT_METRICS)}]" in text
+    code = "import sys; from vggfeat_cli import compare; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "absent"], "'a' is a folder and 'absent' is not there: compare two pictures or two folders"),
+        (["a", "b/one.jpg"], "'a' is a folder and 'b/one.jpg' is not a folder"),
+        (["a/one.png", "absent.png"], "cannot read 'absent.png': no such file"),
+        (["a", "b/sub"], "no picture of 'a' (lone.png, one.png, ...) has the name of one of 'b/sub' (two.png, ...)"),
+        (
+            ["a/one.png", "small.png"],
+            "'a/one.png' is 64x48 and 'small.png' 20x16 pixels, a pair must be of one size: pass --resize 20x16",
+        ),
+        (["a/one.png", "text.png"], "cannot read 'text.png': it is not a picture"),
+        (["a", "b", "--metric", "lpips"], "unknown metric 'lpips': near are lpips-vgg"),
+        (["a", "b", "--metric", ""], "unknown metric ''"),
+        (["a", "b", "--resize", "4x"], "'4x' is neither a number of pixels nor WIDTHxHEIGHT"),
+        (["a", "b", "--resize", "0"], "resize is 0: it is at least 1"),
+        (["a", "b", "--json", "no/all.json"], "cannot write 'no/all.json': no such folder"),
+        (["a", "b", "--csv", "a"], "cannot write 'a': it is a folder"),
+        (["a", "b", "--csv", "a/one.png"], "the output 'a/one.png' is one of the inputs"),
+        (["a", "b", "--csv", "x", "--json", "./x"], "--json and --csv cannot both go to 'x'"),
+        (["a", "b", "--json", "-", "--csv", "-"], "--json and --csv cannot both go to '-'"),
+        (["a", "b", "--heatmap", "b"], "the heat map 'b/sub/two.png' would replace a picture"),
+        (["a", "b", "--heatmap", "text.png"], "cannot make the folder 'text.png"),
+        (["a", "b", "--device", "gpu"], "unknown device 'gpu'"),
+        (["a", "b", "--batch-size", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(arguments, message, vggfeat):
+    Path("text.png").write_text("no picture")
+    write_picture("small.png", torch.rand(1, 3, 16, 20))
+    before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
+    assert message in vggfeat("compare", *arguments, code=2).stderr
+    assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before
+
+
+def test_what_cannot_be_written_after_all_is_one_line(vggfeat, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    result = vggfeat("compare", "b", "b", *QUICK, "--json", "all.json", code=1)
+    assert result.stderr == "vggfeat: cannot write 'all.json': no space left on device\n"
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
