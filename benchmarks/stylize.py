@@ -4,7 +4,7 @@
 
 Both paint with the objective of the Gatys notebook. pastiche runs its `--steps`, then vggfeat its recipe `gatys` until
 the picture that it would save is as good. Both are judged by the loss of the picture rounded to 8 bits, in float32,
-with the pictures resized beforehand, so that neither is judged by how it resizes. Needs the package pastiche (extra `bench`).
+with the pictures resized beforehand, so that neither is judged by how it resizes. Needs pastiche (extra `bench`).
 """
 
 import argparse

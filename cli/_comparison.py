@@ -8,7 +8,7 @@ import click
 from ._tables import print_table
 
 if TYPE_CHECKING:
-    from vggfeat.pairs import Comparison
+    from vggfeat.pairs.result import Comparison
 
 _SHOWN_DIGITS = 12
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from vggfeat.pairs import DEFAULT_METRICS, METRICS, Comparing
+from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS
+from vggfeat.pairs.run import Comparing
 
 from ._comparison import print_comparison, report_missing
 from ._files import check_text_file, write_text_file

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "similarity": {"criterion", "extract", "functional", "losses", "weights"},
     "perceptual": {"criterion", "extract", "functional", "losses", "similarity", "weights"},
     "metrics": {"similarity"},
-    "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "transfer", "weights"},
+    "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},
 }
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.losses import SlicedWassersteinLoss as SlicedWassersteinLoss
     from vggfeat.losses import TotalVariationLoss as TotalVariationLoss
     from vggfeat.losses import WeightedSum as WeightedSum
-    from vggfeat.pairs import Comparison as Comparison
-    from vggfeat.pairs import compare as compare
+    from vggfeat.pairs.result import Comparison as Comparison
+    from vggfeat.pairs.run import compare as compare
     from vggfeat.perceptual import PerceptualLoss as PerceptualLoss
     from vggfeat.perceptual import StyleLoss as StyleLoss
     from vggfeat.similarity import DISTS as DISTS
@@ -53,7 +53,8 @@ _NAMES = {
         *("ContentLoss", "ContextualLoss", "CovarianceLoss", "GramLoss", "MeanStdLoss", "SlicedWassersteinLoss"),
         *("TotalVariationLoss", "WeightedSum"),
     ),
-    "pairs": ("Comparison", "compare"),
+    "pairs.result": ("Comparison",),
+    "pairs.run": ("compare",),
     "perceptual": ("PerceptualLoss", "StyleLoss"),
     "similarity": ("DISTS", "DISTSLoss", "LPIPS", "LPIPSLoss"),
     "transfer.recipe": ("Recipe", "recipe"),

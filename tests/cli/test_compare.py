@@ -11,7 +11,7 @@ from PIL import Image
 from vggfeat_cli.compare import _bar as bar
 
 from vggfeat import __version__, compare, images, weights, write_picture
-from vggfeat.pairs import DEFAULT_METRICS, METRICS
+from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS
 
 QUICK = ("--metric", "psnr,lpips-alex")
 

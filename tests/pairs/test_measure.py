@@ -1,0 +1,94 @@
+import math
+from functools import cache
+
+import kornia
+import pytest
+from torchvision.models import squeezenet1_1
+
+import vggfeat
+from vggfeat import DISTS, LPIPS, PerceptualLoss, compare, weights
+
+ORACLES = {
+    "lpips-vgg": cache(LPIPS),
+    "lpips-alex": cache(lambda: LPIPS("alex")),
+    "dists": cache(DISTS),
+    "perceptual": cache(PerceptualLoss),
+    "psnr": lambda: lambda x, y: kornia.metrics.psnr(x, y, 1.0),
+    "ssim": lambda: lambda x, y: kornia.metrics.ssim(x, y, 11, padding="valid").mean(),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_every_pair_has_the_values_it_has_alone(batch_size, read):
+    found = compare("a", "b", tuple(ORACLES), batch_size=batch_size, device="cpu")
+    assert [row.pair.name for row in found.rows] == ["one.png", "sub/three.png", "two.png"]
+    for row in found.rows:
+        x, y = read(row.pair.a), read(row.pair.b)
+        assert (row.height, row.width) == x.shape[2:]
+        assert list(row.values) == list(ORACLES)
+        for name, oracle in ORACLES.items():
+            assert row.values[name] == pytest.approx(float(oracle()(x, y)), rel=1e-4), name
+    for name in ORACLES:
+        assert found.mean[name] == pytest.approx(sum(row.values[name] for row in found.rows) / 3)
+    assert not found.failures
+    assert not found.unmatched
+
+
+def test_perceptual_alone_stops_early_and_is_the_same(read):
+    [row] = compare("a/one.png", "b/one.png", "perceptual", device="cpu").rows
+    assert row.values["perceptual"] == pytest.approx(
+        float(ORACLES["perceptual"]()(read("a/one.png"), read("b/one.png"))), rel=1e-5
+    )
+
+
+def test_metrics_of_one_network_share_its_pass(monkeypatch):
+    passes = []
+    run = vggfeat.FeatureExtractor.run
+    monkeypatch.setattr(vggfeat.FeatureExtractor, "run", lambda self, x: passes.append(len(x)) or run(self, x))
+    compare("a/one.png", "b/one.png", ("lpips-vgg", "perceptual"), heatmaps="heat", layers=True)
+    assert passes == [1, 1]
+
+
+def test_layers_add_up():
+    found = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "psnr"), layers=True)
+    for metric, count in (("lpips-alex", 5), ("dists", 6)):
+        parts = [value for name, value in found.mean.items() if name.startswith(f"{metric}/")]
+        assert len(parts) == count
+        assert sum(parts) == pytest.approx(found.mean[metric], rel=1e-5)
+    assert list(found.mean)[:2] == ["lpips-alex", "lpips-alex/relu1_1"]
+    assert list(found.mean)[-1] == "psnr"
+
+
+def test_equal_pictures():
+    mean = compare("a", "a").mean
+    assert mean["lpips-vgg"] == 0
+    assert mean["dists"] == pytest.approx(0, abs=1e-6)
+    assert mean["psnr"] == math.inf
+    assert mean["ssim"] == pytest.approx(1, abs=1e-4)
+
+
+def test_squeeze_names_its_weights(monkeypatch):
+    state = squeezenet1_1(weights=None).features.state_dict()
+    monkeypatch.setattr("vggfeat.similarity._squeezenet_state", lambda _: state)
+    found = compare("a", "b", "lpips-squeeze")
+    assert found.metadata["metrics"]["lpips-squeeze"]["sha256"] == "b8a52dc0"
+    assert len(found.rows) == 3
+
+
+def test_metadata_says_what_the_values_depend_on():
+    about = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "psnr"), precision="auto").metadata
+    assert (
+        about["metrics"]["lpips-alex"].items()
+        >= {
+            "net": "alexnet",
+            "version": "0.1",
+            "weights": "imagenet1k_v1",
+            "sha256": weights.find("alexnet").sha256,
+        }.items()
+    )
+    assert about["metrics"]["dists"]["alpha_beta_sha256"] == weights.DISTS_SHA256
+    assert about["metrics"]["psnr"]["by"] == f"kornia {kornia.__version__}"
+    assert about["vggfeat"] == vggfeat.__version__
+    assert about["input_range"] == [0, 1]
+    assert about["resize"] is None
+    assert about["precision"] in ("float32", "bfloat16")

@@ -1,0 +1,95 @@
+"""Find the pictures to compare: two, or those of two folders matched by name."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from vggfeat.errors import ImageError, InputError
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures to compare. `name` is that of the first: for folders its path within the folder."""
+
+    name: str
+    a: Path
+    b: Path
+
+
+def match(a: PathLike, b: PathLike) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs of two pictures or folders in the order of their names, and {picture: reason} without counterpart.
+
+    Files of a folder count by their endings; hidden ones do not. Raises `InputError` if nothing matches, or a folder
+    is to be compared with a picture.
+    """
+    first, second = Path(a), Path(b)
+    if not (first.is_dir() or second.is_dir()):
+        return [Pair(path_text(first.name), first, second)], {}
+    for path in (first, second):
+        if not path.is_dir():
+            folder = second if path is first else first
+            what = "not a folder" if path.exists() else "not there"
+            raise InputError(f"'{path_text(folder)}' is a folder and '{path_text(path)}' is {what}: "
+                             "compare two pictures or two folders")  # fmt: skip
+    ours, theirs = _pictures(first), _pictures(second)
+    found = {name: name for name in ours if name in theirs}
+    left_a, left_b = (by_stem(name for name in names if name not in found) for names in (ours, theirs))
+    unmatched: dict[str, str] = {}
+    for stem in sorted({*left_a, *left_b}):
+        names_a, names_b = left_a.get(stem, []), left_b.get(stem, [])
+        if len(names_a) == len(names_b) == 1:
+            found[names_a[0]] = names_b[0]
+            continue
+        for names, folder, others, other in ((names_a, first, names_b, second), (names_b, second, names_a, first)):
+            reason = f"no counterpart in '{path_text(other)}'"
+            if others:
+                names_there = ", ".join(map(path_text, others))
+                reason = f"{names_there} in '{path_text(other)}' could be its counterpart, endings differ"
+            unmatched |= {path_text(folder / name): reason for name in names}
+    if not found:
+        raise InputError(f"no picture of '{path_text(first)}' ({_sample(ours)}) has the name of one of "
+                         f"'{path_text(second)}' ({_sample(theirs)})")  # fmt: skip
+    pairs = [Pair(path_text(name), first / name, second / found[name]) for name in sorted(found)]
+    return pairs, unmatched
+
+
+def _pictures(folder: Path) -> set[PurePath]:
+    """The paths within `folder` of the files that have the ending of a picture, sub-folders included."""
+    from PIL import Image
+
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found: set[PurePath] = set()
+    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        within = Path(parent).relative_to(folder)
+        found |= {
+            within / name for name in files if PurePath(name).suffix.lower() in endings and not name.startswith(".")
+        }
+    return found
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise ImageError(f"cannot read the folder '{path_text(error.filename)}': {(error.strerror or str(error)).lower()}")
+
+
+def by_stem(names: Iterable[PurePath]) -> dict[PurePath, list[PurePath]]:
+    """{path without its ending: the paths that differ from it by their ending alone}, each in order."""
+    stems: dict[PurePath, list[PurePath]] = defaultdict(list)
+    for name in sorted(names):
+        stems[name.with_suffix("")].append(name)
+    return stems
+
+
+def _sample(names: Iterable[PurePath]) -> str:
+    first = sorted(names)[:2]
+    return f"{', '.join(map(path_text, first))}, ..." if first else "no pictures"
+
+
+def path_text(path: PurePath | str) -> str:
+    """A path as text that can be printed and stored, whatever bytes are in it; with slashes on every system."""
+    text = path if isinstance(path, str) else path.as_posix()
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

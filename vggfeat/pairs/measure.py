@@ -1,0 +1,158 @@
+"""The metrics, and what they come to for a batch of pairs, on as few networks as they need."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from vggfeat import weights as weights_table
+from vggfeat.errors import InputError, near
+from vggfeat.pairs.heatmap import HEAT_TOP
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vggfeat.criterion import Criterion
+    from vggfeat.extract import Precision
+    from vggfeat.losses import FeatureLoss
+    from vggfeat.similarity import Net
+
+METRICS: Mapping[str, str] = {
+    "lpips-vgg": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
+    "lpips-alex": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
+    "lpips-squeeze": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
+    "dists": "DISTS (Ding et al. 2020), 0 for equal pictures",
+    "psnr": "peak signal-to-noise ratio in dB, infinite for equal pictures",
+    "ssim": "structural similarity (Wang et al. 2004), window 11, sigma 1.5, unpadded, RGB, 1 for equal pictures",
+    "perceptual": "mean square difference of relu3_3, 0 for equal pictures",
+}
+
+DEFAULT_METRICS = ("lpips-vgg", "dists", "psnr", "ssim")
+
+_SSIM_WINDOW = 11
+
+
+def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
+    """Each metric once. Raises `InputError` for unknown ones."""
+    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
+    for name in names:
+        if name not in METRICS:
+            raise InputError(f"unknown metric '{name}': {near(name, METRICS)}")
+    if not names:
+        raise InputError(f"no metric to compare by: known are {', '.join(METRICS)}")
+    return names
+
+
+class Measures:
+    """The metrics that were asked for, on as few networks as they need: {name: a value a pair}, and a map a pair."""
+
+    def __init__(
+        self, metrics: Sequence[str], *, layers: bool, heat: bool, device: "torch.device", precision: "Precision"
+    ) -> None:
+        from vggfeat.losses import ContentLoss
+        from vggfeat.perceptual import PerceptualLoss
+        from vggfeat.similarity import DISTS, LPIPS, LPIPSLoss
+
+        self.metrics = tuple(metrics)
+        self.layers = layers
+        options: dict[str, Any] = {"check": "off", "precision": precision, "device": device}
+        self.heat_metric = next((name for name in metrics if name.startswith("lpips")), "lpips-vgg") if heat else None
+        networks = [self.heat_metric, *metrics] if self.heat_metric else list(metrics)
+        self._criteria: dict[str, Criterion[Any]] = {}
+        for name in dict.fromkeys(networks):
+            if name.startswith("lpips"):
+                self._criteria[name] = LPIPS(_net(name), reduction="none", **options)
+            elif name == "dists":
+                self._criteria[name] = DISTS(reduction="none", **options)
+        self._losses: dict[str, FeatureLoss] = {name: x.loss for name, x in self._criteria.items() if name in metrics}
+        if "perceptual" in metrics:
+            # LPIPS has relu3_3 among its layers: one pass serves both.
+            self._criteria["perceptual"] = self._criteria.get("lpips-vgg") or PerceptualLoss(**options)
+            self._losses["perceptual"] = ContentLoss(["relu3_3"], reduction="none").to(device)
+        self._heat = LPIPSLoss(_net(self.heat_metric), spatial=True).to(device) if self.heat_metric else None
+
+    def __call__(self, a: "Tensor", b: "Tensor") -> "tuple[dict[str, list[float]], Tensor | None]":
+        """{metric: a value a pair} of (N, 3, H, W) twice, and (N, 1, H, W) for the heat maps."""
+        values = _kornia(self.metrics, a, b)
+        heat = None
+        for criterion in dict.fromkeys(self._criteria.values()):
+            found, seen = self._read(criterion, a, b)
+            values |= found
+            heat = heat if seen is None else seen
+        order = [key for name in self.metrics for key in values if key.partition("/")[0] == name]
+        return {name: [float(value) for value in values[name].cpu()] for name in order}, heat
+
+    def _read(self, criterion: "Criterion[Any]", a: "Tensor", b: "Tensor") -> "tuple[dict[str, Tensor], Tensor | None]":
+        """What one network's features come to, which are let go of before the next network runs."""
+        from vggfeat.similarity import DISTSLoss, LPIPSLoss
+
+        x, y = criterion.features(a), criterion.features(b)
+        values: dict[str, Tensor] = {}
+        for name, loss in self._losses.items():
+            if self._criteria[name] is criterion:
+                target = loss.target(y)
+                values[name] = loss(x, target)
+                if self.layers and isinstance(loss, LPIPSLoss | DISTSLoss):
+                    found = loss.per_layer(x, target)
+                    values |= {f"{name}/{layer}": value for layer, value in found.items()}
+        if self._heat is None or self._criteria.get(self.heat_metric or "") is not criterion:
+            return values, None
+        return values, self._heat(x, self._heat.target(y))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What each metric is computed with, and what heat maps show."""
+        metadata: dict[str, Any] = {"metrics": {name: self._about(name) for name in self.metrics}}
+        if self.heat_metric:
+            metadata["heatmap"] = {"metric": f"{self.heat_metric}, spatial", "black": 0, "white": HEAT_TOP}
+        return metadata
+
+    def _about(self, name: str) -> dict[str, str]:
+        from vggfeat.extract import FeatureExtractor
+
+        about = {"metric": METRICS[name]}
+        if name not in self._criteria:
+            return {**about, "by": f"kornia {version('kornia')}"}
+        trunk = self._criteria[name].trunk
+        if isinstance(trunk, FeatureExtractor):
+            about |= {"net": trunk.network, "weights": trunk.row.name, "sha256": trunk.row.sha256}
+        else:
+            about |= _about_squeezenet()
+        if name.startswith("lpips"):
+            about |= {"version": self._criteria[name].loss.version, "heads": f"lpips {version('lpips')}"}
+        elif name == "dists":
+            about |= {"alpha_beta_sha256": weights_table.DISTS_SHA256}
+        return about
+
+
+def _net(metric: str) -> "Net":
+    return cast("Net", metric.removeprefix("lpips-"))
+
+
+def _about_squeezenet() -> dict[str, str]:
+    from torchvision.models import SqueezeNet1_1_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+
+    # torchvision's file is named by the first digits of its sha256, which are checked when it is loaded.
+    net, _, digits = PurePath(SqueezeNet1_1_Weights.IMAGENET1K_V1.url).stem.partition("-")
+    return {"net": net, "weights": "imagenet1k_v1", "sha256": digits}
+
+
+def _kornia(metrics: Iterable[str], a: "Tensor", b: "Tensor") -> "dict[str, Tensor]":
+    """PSNR and SSIM of each pair, if they are among the metrics: (N,)."""
+    import torch
+
+    values: dict[str, Tensor] = {}
+    if "psnr" in metrics:
+        from kornia.metrics import psnr
+
+        # A batch would have one PSNR, that of its mean square.
+        values["psnr"] = torch.stack([psnr(x, y, 1.0) for x, y in zip(a, b, strict=True)])
+    if "ssim" in metrics:
+        from kornia.metrics import ssim
+
+        if min(a.shape[2:]) < _SSIM_WINDOW:
+            raise InputError(f"pictures of {a.shape[3]}x{a.shape[2]} pixels are too small for ssim: "
+                             f"it needs at least {_SSIM_WINDOW} a side")  # fmt: skip
+        values["ssim"] = ssim(a, b, _SSIM_WINDOW, padding="valid").mean((1, 2, 3))
+    return values

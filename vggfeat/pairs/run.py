@@ -1,0 +1,257 @@
+"""Run a comparison: batch by batch, yielding each pair's outcome."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vggfeat.errors import InputError, VggfeatError
+from vggfeat.pairs.heatmap import heatmap_files, make_room, save_heatmap
+from vggfeat.pairs.match import Pair, PathLike, match, path_text
+from vggfeat.pairs.measure import DEFAULT_METRICS, Measures, known_metrics
+from vggfeat.pairs.result import Comparison, Failure, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vggfeat.extract import Precision
+
+# A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
+_USUAL_PIXELS = 512 * 512
+
+
+def compare(
+    a: PathLike,
+    b: PathLike,
+    metrics: str | Sequence[str] = DEFAULT_METRICS,
+    *,
+    layers: bool = False,
+    resize: int | tuple[int, int] | None = None,
+    heatmaps: PathLike | None = None,
+    batch_size: int = 8,
+    device: str = "auto",
+    precision: "Precision" = "float32",
+) -> Comparison:
+    """Compare the pictures `a` and `b`, or all pictures of the folder `a` with those of the same name in `b`.
+
+    Args:
+        a: a picture, or a folder of which sub-folders are read too.
+        b: likewise. A picture's counterpart has its path within the folder, or failing that its path but for the
+            ending, if one alone has it.
+        metrics: names of `METRICS`. All read the pictures as sRGB in [0, 1], without their transparency.
+        layers: give also what each layer contributes to LPIPS and DISTS.
+        resize: pixels of the shorter side, or (width, height), that every picture is brought to, enlarged if need
+            be: bilinear, antialiased. It changes the values.
+        heatmaps: folder for a PNG a pair that shows where they differ: spatial LPIPS, of the first LPIPS among the
+            metrics or else of `lpips-vgg`, from black to white, over the second picture in dim grey.
+        batch_size: pairs of one size that are compared at once, fewer where they exceed 512x512 pixels.
+        device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
+        precision: of the networks; published numbers are float32's.
+
+    Of two folders, pairs that cannot be compared are listed in `failures`; for two pictures that is raised. Raises
+    `InputError`, `ImageError`, `WeightsError`.
+    """
+    return Comparing(
+        a,
+        b,
+        metrics,
+        layers=layers,
+        resize=resize,
+        heatmaps=heatmaps,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+    ).result()
+
+
+class Comparing:
+    """A comparison under way: iterate over it for each `Row` or `Failure` as it comes; `result()` does what is left.
+
+    `pairs` are those that were found; no picture is opened before the first iteration.
+    """
+
+    def __init__(
+        self,
+        a: PathLike,
+        b: PathLike,
+        metrics: str | Sequence[str],
+        *,
+        layers: bool,
+        resize: int | tuple[int, int] | None,
+        heatmaps: PathLike | None,
+        batch_size: int,
+        device: str,
+        precision: "Precision",
+    ) -> None:
+        from vggfeat.extract import choose_device, resolve_precision
+
+        self.metrics = known_metrics(metrics)
+        if resize is not None and min(resize if isinstance(resize, tuple) else (resize,)) < 1:
+            raise InputError(f"resize is {resize}: it is at least 1")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: it is at least 1")
+        self.pairs, self.unmatched = match(a, b)
+        self._alone = not Path(a).is_dir()
+        self._heatmaps = {} if heatmaps is None else heatmap_files(Path(heatmaps), self.pairs)
+        self._layers = layers
+        self._resize = resize
+        self._batch_size = batch_size
+        self._device = choose_device(device)
+        self._precision: Precision = precision
+        self._dtype = resolve_precision(precision, self._device)
+        self._outcomes: dict[Pair, Row | Failure] = {}
+        self._progress = self._run()
+
+    def __iter__(self) -> Iterator[Row | Failure]:
+        return self._progress
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def result(self) -> Comparison:
+        """Compare what is left, and return all of it."""
+        for _ in self._progress:
+            pass
+        outcomes = [self._outcomes[pair] for pair in self.pairs]
+        return Comparison(
+            rows=tuple(outcome for outcome in outcomes if isinstance(outcome, Row)),
+            metadata=self._measures.metadata | self._circumstances(),
+            failures=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
+            unmatched=self.unmatched,
+        )
+
+    @cached_property
+    def _measures(self) -> "Measures":
+        return Measures(
+            self.metrics,
+            layers=self._layers,
+            heat=bool(self._heatmaps),
+            device=self._device,
+            precision=self._precision,
+        )
+
+    def _circumstances(self) -> dict[str, Any]:
+        return {
+            "vggfeat": version("vggfeat"),
+            "input_range": [0, 1],
+            "resize": _resize_text(self._resize),
+            "precision": str(self._dtype).removeprefix("torch."),
+            "device": str(self._device),
+        }
+
+    def _run(self) -> Iterator[Row | Failure]:
+        make_room(self._heatmaps.values())
+        for outcome in self._compared(self._measures):
+            self._outcomes[outcome.pair] = outcome
+            yield outcome
+
+    def _compared(self, measures: "Measures") -> Iterator[Row | Failure]:
+        """Compare in batches of one size. What waits for its batch to fill is bounded as a batch is."""
+        waiting: dict[tuple[int, int], list[_Loaded]] = defaultdict(list)
+        limit = self._batch_size * _USUAL_PIXELS
+        for pair in self.pairs:
+            try:
+                loaded = self._load(pair)
+            except VggfeatError as error:
+                yield self._failed(pair, error)
+                continue
+            size = loaded.size
+            waiting[size].append(loaded)
+            if len(waiting[size]) >= min(self._batch_size, limit // math.prod(size)):
+                yield from self._measured(measures, waiting.pop(size))
+            while sum(math.prod(size) * len(batch) for size, batch in waiting.items()) > limit:
+                yield from self._measured(measures, waiting.pop(next(iter(waiting))))
+        for batch in waiting.values():
+            yield from self._measured(measures, batch)
+
+    def _load(self, pair: Pair) -> "_Loaded":
+        from vggfeat import images
+
+        a, b = (_resized(images.read_picture(path).rgb, self._resize) for path in (pair.a, pair.b))
+        if a.shape != b.shape:
+            sizes = [f"{x.shape[3]}x{x.shape[2]}" for x in (a, b)]
+            least = min((a, b), key=lambda x: x.shape[2] * x.shape[3]).shape
+            raise InputError(
+                f"'{path_text(pair.a)}' is {sizes[0]} and '{path_text(pair.b)}' {sizes[1]} pixels, "
+                "a pair must be of one size: "
+                f"pass --resize {least[3]}x{least[2]}, in Python resize=({least[3]}, {least[2]})"
+            )
+        return _Loaded(pair, a, b)
+
+    def _measured(self, measures: "Measures", batch: list["_Loaded"]) -> Iterator[Row | Failure]:
+        """The rows of a batch; where it fails as a whole, its pairs are tried one by one."""
+        import torch
+
+        try:
+            a, b = (torch.cat(tensors).to(self._device) for tensors in zip(*((x.a, x.b) for x in batch), strict=True))
+            with torch.no_grad():
+                values, heat = measures(a, b)
+        except (VggfeatError, MemoryError, RuntimeError) as error:
+            if len(batch) == 1:
+                yield self._failed(batch[0].pair, error)
+            else:
+                for loaded in batch:
+                    yield from self._measured(measures, [loaded])
+            return
+        height, width = batch[0].size
+        for number, loaded in enumerate(batch):
+            row = Row(loaded.pair, width, height, {name: column[number] for name, column in values.items()})
+            try:
+                _check_values(row)
+                if heat is not None:
+                    save_heatmap(self._heatmaps[loaded.pair], loaded.b, heat[number : number + 1].cpu())
+            except VggfeatError as error:
+                yield self._failed(loaded.pair, error)
+            else:
+                yield row
+
+    def _failed(self, pair: Pair, error: Exception) -> Failure:
+        if self._alone and isinstance(error, VggfeatError):
+            raise error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if self._alone:
+            raise InputError(f"cannot compare '{path_text(pair.a)}' and '{path_text(pair.b)}': {reason}") from error
+        return Failure(pair, reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loaded:
+    """A pair and its pictures, (1, 3, H, W) each."""
+
+    pair: Pair
+    a: "Tensor"
+    b: "Tensor"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.a.shape[2], self.a.shape[3]
+
+
+def _check_values(row: Row) -> None:
+    for name, value in row.values.items():
+        if not math.isfinite(value) and name != "psnr":
+            raise InputError(f"{name} of '{row.pair.name}' is {value}: does it need another precision?")
+
+
+def _resize_text(resize: int | tuple[int, int] | None) -> str | None:
+    if isinstance(resize, tuple):
+        return f"{resize[0]}x{resize[1]}"
+    return None if resize is None else f"shorter side {resize}"
+
+
+def _resized(rgb: "Tensor", resize: int | tuple[int, int] | None) -> "Tensor":
+    from vggfeat import images
+
+    if resize is None:
+        return rgb
+    height, width = rgb.shape[2:]
+    if isinstance(resize, tuple):
+        width, height = resize
+    else:
+        scale = resize / min(height, width)
+        height, width = round(height * scale), round(width * scale)
+    return images.resize(rgb, height, width)
