@@ -271,10 +271,18 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        fast = any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
+        fast = _cpu_multiplies_bfloat16()
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        able = torch.cpu.get_capabilities()
+        return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
+    # torch 2.9 knows no public way to ask.
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def check_range(images: Tensor, input_range: InputRange) -> str | None:

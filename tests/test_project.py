@@ -1,0 +1,54 @@
+"""What the project says of itself: dependencies, links, words that must not stand in it."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def imported(folder: str) -> set[str]:
+    """The third-party packages that a folder's modules import anywhere."""
+    found = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"vggfeat", "vggfeat_cli", "vggfeat_assets"}
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=~! ;]", requirement)[0].lower() for requirement in requirements}
+
+
+def test_what_is_imported_is_required():
+    aliases = {"PIL": "pillow"}
+    needed = {aliases.get(name, name).lower() for name in imported("vggfeat") | imported("cli")}
+    # lpips is found by name, for its heads; torchmetrics is an extra.
+    assert needed | {"lpips"} == names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["metrics"])
+
+
+def test_every_requirement_states_a_lower_bound():
+    assert all(">=" in requirement for requirement in PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_and_paths_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    paths = re.findall(r"`((?:vggfeat|cli|tests|examples|assets|benchmarks|docs)/[\w./]+)`", text)
+    for path in {*links, *paths}:
+        assert (ROOT / path).exists(), path
+
+
+def test_packages_are_all_installed():
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    present = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "vggfeat").rglob("__init__.py")}
+    assert listed == present | {"vggfeat_cli", "vggfeat_assets"}
