@@ -170,6 +170,9 @@ def test_bright_signed_images_are_suspicious_but_not_refused():
 def test_range_check_has_a_tolerance_and_a_switch():
     extract = FeatureExtractor("vgg11", "relu1_1", weights=None)
     extract(torch.full((1, 3, 8, 8), 1.0001))
+    extract(torch.full((1, 3, 8, 8), -0.2))
+    with pytest.raises(InputError, match=r"reach from 1\.3 to 1\.3"):
+        extract(torch.full((1, 3, 8, 8), 1.3))
     off = FeatureExtractor("vgg11", "relu1_1", weights=None, check="off")
     assert torch.isfinite(off(torch.full((1, 3, 8, 8), 255.0))["relu1_1"]).all()
 

@@ -21,8 +21,9 @@ Check = Literal["raise", "warn", "off"]
 RANGES: Mapping[str, tuple[float, float]] = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "byte": (0.0, 255.0)}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Share of a range's width by which values may leave it: resampling overshoots by less, another range by far more.
-_TOLERANCE = 0.05
+# Share of a range's width by which values may leave it: resampling and generators without a last clamp overshoot by
+# less, another range by far more.
+_TOLERANCE = 0.25
 
 # Batches that `check="warn"` looks at: a range does not change later, and each look waits for the GPU.
 _LOOKS = 64
@@ -153,7 +154,7 @@ class FeatureExtractor(Trunk):
         input_range: what the images hold: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
         precision: of the network's arithmetic; `auto` takes bfloat16 where `device` is fast at it, else float32.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
-        check: `raise` refuses NaN and images that leave the range by more than a twentieth of its width; `warn` says
+        check: `raise` refuses NaN and images that leave the range by more than a quarter of its width; `warn` says
             so once, and looks at the first few batches alone; `off` reads no value, and so never waits for a GPU.
             Images that stay within a wider range but look like [0, 1] are warned of once either way. In a graph
             compiled by torch no value is read.
@@ -288,7 +289,7 @@ def _cpu_multiplies_bfloat16() -> bool:
 def check_range(images: Tensor, input_range: InputRange) -> str | None:
     """Refuse NaN and images outside `input_range`; return what is suspicious about images inside it, if anything.
 
-    Values may leave the range by a twentieth of its width. Bytes that are all at most 1 look like [0, 1], and so do
+    Values may leave the range by a quarter of its width. Bytes that are all at most 1 look like [0, 1], and so do
     signed images without a single value below 0: both can be right, of a dark or a bright picture. Raises `InputError`.
     """
     if not images.numel():
