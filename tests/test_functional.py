@@ -106,6 +106,9 @@ def test_unit_normalize_is_the_lpips_packages_with_a_finite_gradient():
     (gradient,) = torch.autograd.grad(functional.unit_normalize(x).square().sum(), x)
     assert gradient.isfinite().all()
     assert gradient[0, :, 1, 1].abs().max() == 0
+    black = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    functional.unit_normalize(black).sum().backward()
+    assert black.grad.abs().max() == 0
 
 
 def test_moments_against_the_definition():
@@ -132,6 +135,12 @@ def test_gaussian_w2_against_matrix_square_roots():
         cross = scipy.linalg.sqrtm(root @ b[1:] @ root)
         expected = ((a[0] - b[0]) ** 2).sum() + (a[1:] + b[1:] - 2 * cross).trace().real
         assert got.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_covariance_of_nearly_constant_features_keeps_its_digits():
+    x = 5 + 0.05 * torch.randn(1, 8, 12, 12, generator=torch.Generator().manual_seed(0))
+    exact = functional.mean_covariance(x.double())
+    torch.testing.assert_close(functional.mean_covariance(x).double(), exact, rtol=1e-4, atol=1e-8)
 
 
 def test_gaussian_w2_gradients():

@@ -181,6 +181,21 @@ def test_weighted_sum_tells_its_terms(features, others):
     torch.testing.assert_close(terms["tv"], functional.total_variation(features["image"]).mean())
 
 
+@pytest.mark.parametrize("loss", every_loss(["relu1_1"]), ids=named)
+def test_targets_that_do_not_fit_are_named(loss, features):
+    three = {"relu1_1": torch.rand(3, 4, 8, 8)}
+    with pytest.raises(InputError, match=r"relu1_1 is .* of the prediction and .* of the target: they do not fit"):
+        loss(features, loss.target(three))
+    if loss.aligned:
+        one = {"relu1_1": torch.rand(1, 4, 1, 1)}  # would be broadcast
+        with pytest.raises(InputError, match="they do not fit"):
+            loss(features, loss.target(one))
+
+
+def test_one_layer_needs_no_list():
+    assert ContentLoss("relu3_3").layers == ("relu3_3",)
+
+
 def test_a_missing_layer_is_named(features):
     loss = ContentLoss(["relu3_1"])
     with pytest.raises(InputError, match="the features hold no relu3_1, only relu1_1, relu2_1, image"):

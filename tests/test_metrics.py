@@ -42,6 +42,8 @@ def test_memory_does_not_grow_with_the_pairs():
 def test_needs_one_value_a_pair():
     with pytest.raises(InputError, match="needs one value a pair"):
         MeanDistance(LPIPS("alex"))
+    with pytest.raises(InputError, match="needs one value a pair"):
+        MeanDistance(LPIPS("alex", spatial=True, reduction="none"))
 
 
 def test_before_the_first_pair():

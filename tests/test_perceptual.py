@@ -93,6 +93,34 @@ def test_unknown_recipe():
         PerceptualLoss(network="vgg19", lpips=1.0)
 
 
+def test_options_replace_a_recipes(pair):
+    lighter = PerceptualLoss.from_recipe("vqgan", pixel=0.5)
+    torch.testing.assert_close(lighter(*pair), LPIPS("vgg")(*pair) + 0.5 * l1_loss(*pair))
+
+
+def test_layers_by_glob_index_or_alone(pair):
+    expected = PerceptualLoss({"relu1_1": 1, "relu2_1": 1})(*pair)
+    assert torch.equal(PerceptualLoss("relu[12]_1")(*pair), expected)
+    assert torch.equal(PerceptualLoss(["1", "features.6"])(*pair), expected)
+    with pytest.raises(InputError, match="needs a content layer, a style layer or lpips"):
+        PerceptualLoss((), pixel=1.0)
+
+
+def test_one_value_a_pair(pair):
+    options = {"style": ["relu1_2"], "pixel": 1.0, "lpips": 1.0, "tv": 0.1}
+    values = PerceptualLoss(reduction="none", **options)(*pair)
+    assert values.shape == (2,)
+    torch.testing.assert_close(values.mean(), PerceptualLoss(**options)(*pair))
+    assert StyleLoss(reduction="none")(*pair).shape == (2,)
+
+
+def test_a_kept_target_of_another_size_is_refused(pair):
+    criterion = PerceptualLoss(["relu4_3"])
+    target = criterion.target(pair[1][..., :8, :8])
+    with pytest.raises(InputError, match=r"relu4_3 is .* they do not fit"):
+        criterion(pair[0], target)
+
+
 def test_terms_share_one_pass_and_add_up(pair, monkeypatch):
     criterion = PerceptualLoss(["relu2_2"], ["relu1_2"], pixel=0.5, tv=0.1, lpips=1.0)
     passes = []

@@ -111,6 +111,61 @@ def test_equal_images_are_at_no_distance(pairs):
         assert criterion(pairs[0], pairs[0]).item() == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.5, 0.9, 1.0])
+def test_equal_flat_images_are_at_no_distance(value):
+    flat = torch.full((1, 3, 64, 64), value)
+    for criterion in (LPIPS("vgg"), DISTS()):
+        assert criterion(flat, flat.clone()).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [LPIPS, DISTS])
+def test_float16_keeps_its_gradient_over_many_positions(make):
+    """A mean over many positions gives each a gradient that float16 rounds to zero, unless it is scaled."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 8, 3, 64, 64, generator=generator)
+    x.requires_grad_()
+    gradients = []
+    for precision in ("float32", "float16"):
+        (gradient,) = torch.autograd.grad(make(precision=precision)(x, y), x)
+        gradients.append(gradient.flatten())
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.98
+    assert gradients[1].norm() / gradients[0].norm() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("make", [LPIPSLoss, DISTSLoss, lambda: LPIPSLoss(exact=True)])
+def test_losses_over_features_keep_their_precision_under_autocast(make, pairs):
+    loss = make()
+    names = [name for name in loss.layers if name != "image"]
+    extract = FeatureExtractor("vgg16", names, pooling="l2" if "image" in loss.layers else "max")
+    features, target = ({**extract(x), "image": x} for x in pairs)
+    expected = loss(features, loss.target(target))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(features, loss.target(target)), expected)
+
+
+def test_half_precision_keeps_the_heads():
+    loss = LPIPS().half().loss
+    assert loss.get_buffer("head0").dtype == torch.float32
+    assert torch.equal(loss.get_buffer("head0"), LPIPSLoss().get_buffer("head0"))
+
+
+def test_both_images_get_a_gradient_when_asked(pairs):
+    for make in (LPIPS, DISTS):
+        x, y = (z.clone().requires_grad_() for z in pairs)
+        make(both=True)(x, y).backward()
+        assert x.grad.abs().sum() > 0
+        assert y.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", [LPIPS, DISTS])
+def test_exports_with_a_batch_of_any_size(make, pairs):
+    criterion = make()
+    batch = torch.export.Dim("batch", min=2, max=16)
+    program = torch.export.export(criterion, tuple(pairs), dynamic_shapes=({0: batch}, {0: batch}))
+    more = [x.repeat(2, 1, 1, 1) for x in pairs]
+    torch.testing.assert_close(program.module()(*more), criterion(*more))
+
+
 def test_layers_add_up(pairs):
     for criterion in (LPIPS("vgg", reduction="none"), DISTS(reduction="none")):
         parts = criterion.loss.per_layer(*criterion.compared(*pairs))
@@ -142,9 +197,11 @@ def test_dists_is_the_originals(pairs, dists_pytorch):
     torch.testing.assert_close(DISTS(reduction="none")(*pairs), dists_pytorch(*pairs), rtol=1e-5, atol=1e-5)
 
 
-def test_dists_resized_as_the_original_does(dists_pytorch):
-    x, y = torch.rand(2, 1, 3, 300, 320)
-    smaller = [images.resize(z, 256, 273) for z in (x, y)]
+@pytest.mark.parametrize(("size", "smaller"), [((300, 320), (256, 273)), ((300, 500), (256, 426))])
+def test_dists_resized_as_the_original_does(size, smaller, dists_pytorch):
+    x, y = torch.rand(2, 1, 3, *size)
+    assert torchvision.transforms.functional.resize(x, 256).shape[2:] == smaller
+    smaller = [images.resize(z, *smaller) for z in (x, y)]
     torch.testing.assert_close(DISTS(resize=256)(x, y), dists_pytorch(*smaller), rtol=1e-4, atol=1e-4)
     assert DISTS(resize=256)(x, y) != DISTS()(x, y)
 

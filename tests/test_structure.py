@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "losses": {"functional"},
     "criterion": {"extract", "functional", "losses", "images"},
     "similarity": {"criterion", "extract", "functional", "losses", "weights"},
-    "perceptual": {"criterion", "extract", "functional", "losses", "similarity", "weights"},
+    "perceptual": {"arch", "criterion", "extract", "functional", "losses", "similarity", "weights"},
     "metrics": {"similarity"},
     "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},

@@ -307,7 +307,7 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
         wider = [name for name, (a, b) in RANGES.items() if a <= lowest and highest <= b]
         hint = f": is it input_range='{wider[0]}'?" if wider else ""
         raise InputError(f"{span}, outside [{low:g}, {high:g}] of input_range='{input_range}'{hint}")
-    if input_range != "unit" and 0 <= lowest < highest <= 1:
+    if input_range != "unit" and -0.01 <= lowest < highest <= 1.01:
         return f"{span}, which looks like input_range='unit', not '{input_range}'"
     return None
 

@@ -1,6 +1,7 @@
 """Pure functions of tensors. Nothing here knows a network, a file or a target.
 
-Statistics of half-precision features are accumulated in float32 and returned in float32.
+Statistics of half-precision features are accumulated in float32 and returned in float32; on a CPU, Gram products of
+bfloat16 are rounded to it once for each part of the positions.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -100,9 +101,10 @@ def unit_normalize(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
     `lpips` package. Computed in float32 at least: half precision would lose the epsilon.
     """
     x = at_least_float32(x)
-    # The least normal number: it changes no norm that is not zero, and keeps the root's slope finite where it is.
-    squares = x.square().sum(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
-    return x / (squares.sqrt() + epsilon)
+    squares = x.square().sum(1, keepdim=True)
+    # The least normal number changes no norm that is not zero, and keeps the root's slope finite where it is.
+    norm = squares.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+    return x / torch.where(squares > 0, norm + epsilon, torch.inf)
 
 
 def mean_std(x: Tensor, *, epsilon: float = 1e-8) -> Tensor:
@@ -121,9 +123,10 @@ def mean_covariance(x: Tensor) -> Tensor:
 
     The covariance is that of the population, divided by H·W.
     """
-    mean = at_least_float32(x).mean((2, 3))
-    covariance = gram(x) - mean[:, :, None] * mean[:, None, :]
-    return torch.cat([mean[:, None], covariance], dim=1)
+    x = at_least_float32(x)
+    mean = x.mean((2, 3))
+    # Centred first: the difference of two large products would keep few digits.
+    return torch.cat([mean[:, None], gram(x - mean[:, :, None, None])], dim=1)
 
 
 def gaussian_w2(x: Tensor, y: Tensor) -> Tensor:

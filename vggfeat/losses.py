@@ -10,7 +10,7 @@ features of the target come down to: features, Gram matrices, moments. It can be
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar, get_args
+from typing import Literal, Self, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ class FeatureLoss(nn.Module):
 
     def __init__(self, layers: Layers, *, reduction: Reduction = "mean") -> None:
         super().__init__()
+        layers = [layers] if isinstance(layers, str) else layers
         self.weights: dict[str, float] = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
         if not self.weights:
             raise InputError(f"{type(self).__name__} needs at least one layer")
@@ -71,11 +72,30 @@ class FeatureLoss(nn.Module):
         """The loss of `features` against what `target()` returned for the target's features, in float32 at least."""
         some = read(features, next(iter(self.weights)))
         with functional.without_autocast(some.device.type):
-            values = [
-                weight * self.distance(self.summary(read(features, name)), target[name])
-                for name, weight in self.weights.items()
-            ]
+            values: list[Tensor] = []
+            for name, weight in self.weights.items():
+                summary = self.summary(read(features, name))
+                values.append(weight * self.distance(summary, self.fitting(target, name, summary)))
             return self.reduce(torch.stack(values).sum(0))
+
+    def fitting(self, target: Features, name: str, summary: Tensor) -> Tensor:
+        """The target of one layer, where it can be compared with `summary`. Raises `InputError` where it cannot."""
+        found = read(target, name)
+        batch = found.shape[0] == 1 or found.shape[0] == summary.shape[0]
+        if not batch or (self.aligned and found.shape[1:] != summary.shape[1:]):
+            shapes = ["x".join(map(str, x.shape)) for x in (summary, found)]
+            raise InputError(f"{name} is {shapes[0]} of the prediction and {shapes[1]} of the target: they do not fit")
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What was published in float32 keeps its digits when a parent is turned to half precision.
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        for name, x in before.items():
+            moved = self.get_buffer(name)
+            if moved.dtype in (torch.float16, torch.bfloat16):
+                self.register_buffer(name, x.to(moved.device), persistent=False)
+        return self
 
     def reduce(self, values: Tensor) -> Tensor:
         """(N,) to what `reduction` asks for."""

@@ -32,7 +32,7 @@ class MeanDistance(Metric):
 
     def __init__(self, criterion: LPIPS | DISTS, **options: Any) -> None:  # noqa: ANN401 (torchmetrics' own)
         super().__init__(**options)
-        if criterion.loss.reduction != "none":
+        if criterion.loss.reduction != "none" or getattr(criterion.loss, "spatial", False):
             raise InputError('a mean over pairs needs one value a pair: pass a criterion with reduction="none"')
         self.criterion = criterion
         # MPS has no float64.

@@ -1,20 +1,29 @@
 """Perceptual and style loss of two batches of images, and the recipes that papers made known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from vggfeat import functional
+from vggfeat import arch, functional
 from vggfeat import weights as weights_table
-from vggfeat.criterion import Criterion, Target
+from vggfeat.criterion import Criterion, Target, scale_gradient
 from vggfeat.errors import InputError, WeightsError, near
 from vggfeat.extract import Check, FeatureExtractor, InputRange, Precision
 from vggfeat.functional import GramDivisor
-from vggfeat.losses import ContentLoss, Distance, FeatureLoss, GramLoss, Layers, TotalVariationLoss, WeightedSum
+from vggfeat.losses import (
+    ContentLoss,
+    Distance,
+    FeatureLoss,
+    GramLoss,
+    Layers,
+    Reduction,
+    TotalVariationLoss,
+    WeightedSum,
+)
 from vggfeat.similarity import LPIPSLoss
 
 # The layers that piq and BasicSR take for style, and Johnson et al. (2016) for VGG-16.
@@ -80,8 +89,10 @@ class PerceptualLoss(Criterion[WeightedSum]):
         pixel: weight of the mean absolute difference of the images in [0, 1].
         tv: weight of the prediction's total variation.
         lpips: weight of LPIPS, whose network must be vgg16.
+        reduction: `mean` over the batch, or `none`, (N,).
         both: let the gradient reach the target too.
 
+    Feature distances are not small, and grow with depth: begin with a weight near 0.01 of the term beside a pixel loss.
     `terms()` gives the value of each.
     """
 
@@ -97,6 +108,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         pixel: float = 0.0,
         tv: float = 0.0,
         lpips: float = 0.0,
+        reduction: Reduction = "mean",
         both: bool = False,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
@@ -105,17 +117,19 @@ class PerceptualLoss(Criterion[WeightedSum]):
     ) -> None:
         terms: dict[str, tuple[float, FeatureLoss]] = {}
         if content:
-            terms["content"] = 1.0, ContentLoss(content, distance=distance)
+            terms["content"] = 1.0, ContentLoss(_named(network, content), distance=distance, reduction=reduction)
         if style:
-            terms["style"] = 1.0, GramLoss(style, divide_by=divide_by)
+            terms["style"] = 1.0, GramLoss(_named(network, style), divide_by=divide_by, reduction=reduction)
         if lpips:
             if network != "vgg16":
                 raise InputError(f"LPIPS is defined on vgg16, not on {network}")
-            terms["lpips"] = lpips, LPIPSLoss("vgg")
+            terms["lpips"] = lpips, LPIPSLoss("vgg", reduction=reduction)
+        if not terms:
+            raise InputError("a perceptual loss needs a content layer, a style layer or lpips")
         if pixel:
-            terms["pixel"] = pixel, ContentLoss(["image"], distance="l1")
+            terms["pixel"] = pixel, ContentLoss(["image"], distance="l1", reduction=reduction)
         if tv:
-            terms["tv"] = tv, TotalVariationLoss()
+            terms["tv"] = tv, TotalVariationLoss(reduction=reduction)
         loss = WeightedSum(**terms)
         extract = FeatureExtractor(
             network,
@@ -132,25 +146,19 @@ class PerceptualLoss(Criterion[WeightedSum]):
     def from_recipe(cls, name: str, *, weights: str | PathLike[str] | None = None, **options: Any) -> Self:  # noqa: ANN401 (those of the class)
         """The loss of a paper: johnson, srgan, esrgan, realesrgan, pix2pixhd or vqgan, as `LOSS_RECIPES` states it.
 
-        `weights` stands in for the published ones where it is given. Raises `InputError` for an unknown name, and
-        `WeightsError` where the published weights cannot be had: nothing else is taken instead.
+        `weights` stands in for the published ones where it is given; other options replace the recipe's. Raises
+        `InputError` for an unknown name, and `WeightsError` where the published weights cannot be had: nothing else is
+        taken instead.
         """
         if name not in LOSS_RECIPES:
             raise InputError(f"unknown recipe '{name}': {near(name, LOSS_RECIPES)}")
         recipe = LOSS_RECIPES[name]
+        terms: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+        del terms["adversarial"]
+        terms |= options
+        terms["weights"] = weights or recipe.weights
         try:
-            return cls(
-                recipe.content,
-                recipe.style,
-                network=recipe.network,
-                weights=weights or recipe.weights,
-                distance=recipe.distance,
-                divide_by=recipe.divide_by,
-                pixel=recipe.pixel,
-                tv=recipe.tv,
-                lpips=recipe.lpips,
-                **options,
-            )
+            return cls(**terms)
         except WeightsError as error:
             bundled = weights_table.find(recipe.network)
             if weights is not None or not bundled.bundled:
@@ -167,13 +175,15 @@ class PerceptualLoss(Criterion[WeightedSum]):
     def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and the weighted value of each of its terms."""
         with functional.without_autocast(prediction.device.type):
-            return self.loss(*self.compared(prediction, target))
+            scale = self._gradient_scale(prediction)
+            total, terms = self.loss(*self.compared(scale_gradient(prediction, 1 / scale), target))
+            return scale_gradient(total, scale), {name: scale_gradient(x, scale) for name, x in terms.items()}
 
 
 class StyleLoss(Criterion[GramLoss]):
     """The Gram style loss of images, of any two sizes: `StyleLoss()(prediction, style_image)`.
 
-    The arguments are those of `PerceptualLoss` and `GramLoss`.
+    `layers`, `divide_by` and `reduction` are those of `GramLoss`, the other arguments those of `PerceptualLoss`.
     """
 
     def __init__(
@@ -183,18 +193,29 @@ class StyleLoss(Criterion[GramLoss]):
         network: str = "vgg16",
         weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
         divide_by: GramDivisor = "hw",
+        reduction: Reduction = "mean",
+        both: bool = False,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
         check: Check = "warn",
         device: str | torch.device | None = None,
     ) -> None:
+        named = _named(network, layers)
         extract = FeatureExtractor(
             network,
-            list(layers),
+            list(named),
             weights=weights,
             input_range=input_range,
             precision=precision,
             check=check,
             device=device,
         )
-        super().__init__(extract, GramLoss(layers, divide_by=divide_by))
+        super().__init__(extract, GramLoss(named, divide_by=divide_by, reduction=reduction), both=both)
+
+
+def _named(network: str, layers: Layers) -> dict[str, float]:
+    """Layers by their names with their weights: globs and indices are looked up."""
+    weighted = (
+        layers if isinstance(layers, Mapping) else dict.fromkeys([layers] if isinstance(layers, str) else layers, 1.0)
+    )
+    return {layer.name: weight for pattern, weight in weighted.items() for layer in arch.find(network, pattern)}

@@ -75,10 +75,12 @@ class LPIPSLoss(FeatureLoss):
     def maps(self, features: Features, target: Features) -> dict[str, Tensor]:
         """The distance at each position of each layer: {layer: (N, 1, h, w)} in float32 at least."""
         compare = _head_distance_exact if self.exact else _head_distance
-        return {
-            name: compare(read(features, name), target[name], self.get_buffer(f"head{number}"))
-            for number, name in enumerate(self.layers)
-        }
+        found: dict[str, Tensor] = {}
+        for number, name in enumerate(self.layers):
+            x = read(features, name)
+            with functional.without_autocast(x.device.type):
+                found[name] = compare(x, self.fitting(target, name, x), self.get_buffer(f"head{number}"))
+        return found
 
     def per_layer(self, features: Features, target: Features) -> dict[str, Tensor]:
         """What each layer contributes: {layer: (N,)}."""
@@ -115,12 +117,14 @@ class DISTSLoss(FeatureLoss):
         found: dict[str, Tensor] = {}
         start = 0
         for name in self.layers:
-            texture, structure = _ssim_terms(read(features, name), target[name])
-            a, b = (values[start : start + texture.shape[1]].to(texture.dtype) for values in (alpha, beta))
-            # 1 - sum of weights x terms, where the weights add up to 1: each term is taken from 1 on its own, which
-            # keeps the digits of small distances.
-            found[name] = ((1 - texture) @ a + (1 - structure) @ b) / total
-            start += texture.shape[1]
+            x = read(features, name)
+            with functional.without_autocast(x.device.type):
+                texture, structure = _ssim_terms(x, self.fitting(target, name, x))
+                a, b = (values[start : start + x.shape[1]].to(texture.dtype) for values in (alpha, beta))
+                # 1 - sum of weights x terms, where the weights add up to 1: each term is taken from 1 on its own,
+                # which keeps the digits of small distances.
+                found[name] = ((1 - texture) @ a + (1 - structure) @ b) / total
+            start += x.shape[1]
         return found
 
     def forward(self, features: Features, target: Features) -> Tensor:
@@ -139,6 +143,7 @@ class LPIPS(Criterion[LPIPSLoss]):
             convolutions are.
         input_range, precision, check, device, weights: as for `FeatureExtractor`. `lpips` itself takes `signed`.
         reduction: `mean` over the batch, or `none`, (N,).
+        both: let the gradient reach the target too.
     """
 
     def __init__(
@@ -149,6 +154,7 @@ class LPIPS(Criterion[LPIPSLoss]):
         spatial: bool = False,
         exact: bool = False,
         reduction: Reduction = "mean",
+        both: bool = False,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
         check: Check = "warn",
@@ -171,7 +177,7 @@ class LPIPS(Criterion[LPIPSLoss]):
             trunk = _SqueezeNet(layers, **plain, **options)
         else:
             trunk = FeatureExtractor(network, layers, channels_last=not exact, **plain, **options)
-        super().__init__(trunk, loss.to(device))
+        super().__init__(trunk, loss.to(device), both=both)
 
 
 class DISTS(Criterion[DISTSLoss]):
@@ -186,6 +192,7 @@ class DISTS(Criterion[DISTSLoss]):
         *,
         resize: int | None = None,
         reduction: Reduction = "mean",
+        both: bool = False,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
         check: Check = "warn",
@@ -202,7 +209,7 @@ class DISTS(Criterion[DISTSLoss]):
             check=check,
             device=device,
         )
-        super().__init__(trunk, DISTSLoss(reduction=reduction).to(device), resize=resize)
+        super().__init__(trunk, DISTSLoss(reduction=reduction).to(device), resize=resize, both=both)
 
 
 def _sum(values: Mapping[str, Tensor]) -> Tensor:
@@ -233,7 +240,7 @@ def _head_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     y = y.expand_as(x)
     rows = (z.permute(0, 2, 3, 1).flatten(0, 2) for z in (x, y))
     values: Tensor = _HeadDistance.apply(*rows, head)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return values.reshape(len(x), 1, *x.shape[2:])
+    return values.reshape(x.shape[0], 1, *x.shape[2:])
 
 
 class _HeadDistance(torch.autograd.Function):
@@ -248,12 +255,11 @@ class _HeadDistance(torch.autograd.Function):
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         work = torch.promote_types(x.dtype, torch.float32)
         head = head.to(work)
-        values = torch.empty(len(x), dtype=work, device=x.device)
+        values = torch.empty(x.shape[0], dtype=work, device=x.device)
         gradients = [torch.empty_like(z) if want else None for z, want in zip((x, y), wanted, strict=True)]
         whole = x.is_cuda or torch.compiler.is_compiling()
-        step = max(1, len(x)) if whole else max(1, _POSITIONS * 64 // x.shape[1])
-        for start in range(0, len(x), step):
-            part = slice(start, start + step)
+        step = max(1, _POSITIONS * 64 // x.shape[1])
+        for part in [slice(None)] if whole else [slice(start, start + step) for start in range(0, x.shape[0], step)]:
             (unit_x, scale_x), (unit_y, scale_y) = (_unit(z[part].to(work)) for z in (x, y))
             difference = unit_x - unit_y
             weighed = difference * head
@@ -290,7 +296,7 @@ def _ssim_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Ding et al.'s texture and structure similarities of each channel, (N, C) each, in float32 at least."""
     x, y = (functional.at_least_float32(z).flatten(2) for z in (x, y.expand_as(x)))
     (var_x, mean_x), (var_y, mean_y) = (torch.var_mean(z, dim=2, correction=0) for z in (x, y))
-    covariance = (x * y).mean(2) - mean_x * mean_y
+    covariance = ((x - mean_x[..., None]) * (y - mean_y[..., None])).mean(2)
     constant = 1e-6
     texture = (2 * mean_x * mean_y + constant) / (mean_x.square() + mean_y.square() + constant)
     structure = (2 * covariance + constant) / (var_x + var_y + constant)
