@@ -2,7 +2,8 @@
 
 A row's weights are those of the `features` stack alone, in float32, under torchvision's key names
 (`features.0.weight`, ...). Bundled rows are files of the package `vggfeat_assets`; the others are downloaded once
-and kept, features only, in the cache folder. Every file is checked against its hash each time it is read.
+and kept, features only, in the cache folder. Each time they are read, bundled files are checked against the hash in
+the table, cached ones against the fingerprint of every layer that was written with them.
 """
 
 import hashlib
