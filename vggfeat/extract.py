@@ -6,10 +6,9 @@ from os import PathLike
 from typing import Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggfeat import arch, functional
+from vggfeat import arch, execution, functional
 from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near
 from vggfeat.weights import Triple
@@ -158,7 +157,8 @@ class FeatureExtractor(Trunk):
             so once, and looks at the first few batches alone; `off` reads no value, and so never waits for a GPU.
             Images that stay within a wider range but look like [0, 1] are warned of once either way. In a graph
             compiled by torch no value is read.
-        channels_last: compute in torch's channels_last layout, which is the faster one.
+        channels_last: compute in torch's channels_last layout, and by what `execution` has that is faster than torch's
+            own convolutions. False keeps to these, for results that equal other tools' to the last bit.
         device: where the weights are put; `.to()` moves them later.
 
     The extractor is frozen, as a `Trunk` is. Raises `LayerError` for unknown names, `WeightsError` for weights that
@@ -201,6 +201,7 @@ class FeatureExtractor(Trunk):
         self.network = network
         self.pooling: arch.Pooling = pooling
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
+        self._steps = execution.steps(self._stack, self.layers, pooling=pooling, plain=not channels_last)
         self.channels_last = channels_last
         self.dtype = dtype
         for layer in self._stack:
@@ -221,32 +222,14 @@ class FeatureExtractor(Trunk):
         """The features of images that are checked, normalised and of the extractor's precision."""
         features: dict[str, Tensor] = {}
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        handed_out = False
-        for layer in self._stack:
-            x = self._apply_layer(layer, x, overwritable=not handed_out)
-            handed_out = layer.name in self.layers
-            if handed_out:
-                features[layer.name] = x
+        for step in self._steps:
+            x = step(x, self._tensors(step.layers[0]))
+            if step.name in self.layers:
+                features[step.name] = x
         return features
 
-    def _apply_layer(self, layer: arch.Layer, x: Tensor, *, overwritable: bool) -> Tensor:
-        """One operation. `overwritable` says that nobody else reads `x`, which a ReLU may then reuse."""
-        match layer.kind:
-            case "conv":
-                return F.conv2d(x, *self._tensors(layer), stride=layer.step, padding=layer.padding)
-            case "bn":
-                weight, bias, mean, variance = self._tensors(layer)
-                return F.batch_norm(x, mean, variance, weight, bias)
-            case "relu":
-                return F.relu(x, inplace=overwritable)
-            case "lrn":
-                # Krizhevsky et al. (2012), as the paper cites them; torch divides alpha by the size.
-                return F.local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
-            case "pool":
-                return _pool(x, layer, self.pooling)
-
     def _tensors(self, layer: arch.Layer) -> list[Tensor]:
-        return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS[layer.kind]]
+        return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS.get(layer.kind, ())]
 
     def extra_repr(self) -> str:
         """What `print` shows: the weights, the layers and how far the deepest one sees."""
@@ -310,22 +293,6 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
     if input_range != "unit" and -0.01 <= lowest < highest <= 1.01:
         return f"{span}, which looks like input_range='unit', not '{input_range}'"
     return None
-
-
-def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
-    match pooling:
-        case "max":
-            return F.max_pool2d(x, layer.kernel, layer.step, layer.padding)
-        case "avg":
-            return F.avg_pool2d(x, layer.kernel, layer.step, layer.padding)
-        case "l2":
-            # Ding et al. (2020): a normalised Hann window over the squares. Half precision would lose the 1e-12.
-            hann = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-            window = torch.outer(hann, hann).expand(layer.channels, 1, -1, -1)
-            squares = F.conv2d(
-                x.to(hann.dtype).square(), window, stride=layer.step, padding=layer.padding, groups=layer.channels
-            )
-            return (squares + 1e-12).sqrt().to(x.dtype)
 
 
 def choose_device(name: str | torch.device | None) -> torch.device:
