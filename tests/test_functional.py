@@ -223,3 +223,14 @@ def test_crop_is_a_slice_and_keeps_the_layout():
     theirs = torch.zeros_like(x)
     theirs[:, :, 2:6, 2:7] = 2 * x.detach()[:, :, 2:6, 2:7]
     assert torch.equal(x.grad, theirs)
+
+
+def test_nearest_cosine_distance_is_the_least_of_all():
+    x, y = torch.rand(2, 5, 3, 4, dtype=torch.float64, requires_grad=True), torch.rand(1, 5, 2, 6, dtype=torch.float64)
+    centre = y.mean((2, 3), keepdim=True)
+    a, b = (torch.nn.functional.normalize((z - centre).flatten(2), dim=1) for z in (x, y))
+    expected = (1 - (a.mT @ b).amax(2)).mean(1)
+    for chunk in (5, 1024):
+        torch.testing.assert_close(functional.nearest_cosine_distance(x, y, chunk=chunk), expected)
+    assert torch.autograd.gradcheck(lambda x: functional.nearest_cosine_distance(x, y), x)
+    assert functional.nearest_cosine_distance(y, y).item() == pytest.approx(0, abs=1e-9)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -219,3 +221,17 @@ def test_holds_no_tensor():
     objective = WeightedSum(style=(1.0, GramLoss(["relu1_1"])))
     assert not list(objective.state_dict())
     assert not list(objective.parameters())
+
+
+@pytest.mark.parametrize("make", [GramLoss, partial(GramLoss, divide_by="none"), MeanStdLoss, CovarianceLoss])
+def test_moments_of_parts_add_up_and_masks_weigh(make):
+    loss = make(["relu1_1"])
+    x = torch.rand(1, 4, 6, 10, dtype=torch.float64)
+    parts = loss.moments(x[..., :3]) + loss.moments(x[..., 3:])
+    torch.testing.assert_close(loss.settle(parts, 60), loss.summary(x))
+    mask = torch.zeros(1, 1, 6, 10, dtype=torch.float64)
+    mask[..., 2:7] = 1
+    torch.testing.assert_close(loss.settle(loss.moments(x, mask), mask.sum()), loss.summary(x[..., 2:7]))
+    half = loss.settle(loss.moments(x, mask / 2), mask.sum() / 2)
+    if make is not GramLoss and not isinstance(make, partial):
+        torch.testing.assert_close(half, loss.summary(x[..., 2:7]))

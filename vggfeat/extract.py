@@ -79,7 +79,7 @@ class Trunk(nn.Module):
         if self.check != "off" and not torch.compiler.is_compiling():
             self._check_values(images)
         with functional.without_autocast(images.device.type):
-            return self.run(self._normalise(images))
+            return self.run(self.normalised(images))
 
     def _check_values(self, images: Tensor) -> None:
         try:
@@ -96,7 +96,7 @@ class Trunk(nn.Module):
             if self._warned or not self._looks_left:
                 self.check = "off"
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
         """Centre and scale in float32 at least, then take on the trunk's precision."""
         work = torch.promote_types(images.dtype, torch.float32)
         return ((images.to(work) - self.offset.to(work)) / self.scale.to(work)).to(self.dtype)
@@ -220,13 +220,26 @@ class FeatureExtractor(Trunk):
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of images that are checked, normalised and of the extractor's precision."""
-        features: dict[str, Tensor] = {}
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        for step in self._steps:
+        return self.run_steps(self._steps, x)[0]
+
+    def run_steps(self, steps: Sequence[execution.Step], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Some consecutive steps: what of theirs is handed out, and the last one's activation."""
+        features: dict[str, Tensor] = {}
+        for step in steps:
             x = step(x, self._tensors(step.layers[0]))
             if step.name in self.layers:
                 features[step.name] = x
-        return features
+        return features, x
+
+    def parts(self) -> tuple["Part", ...]:
+        """The network in parts that end with a pooling, for those who run it piece by piece."""
+        groups: list[list[execution.Step]] = [[]]
+        for step in self._steps:
+            groups[-1].append(step)
+            if step.layers[0].kind == "pool" and step is not self._steps[-1]:
+                groups.append([])
+        return tuple(Part(self, group) for group in groups)
 
     def _tensors(self, layer: arch.Layer) -> list[Tensor]:
         return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS.get(layer.kind, ())]
@@ -237,6 +250,30 @@ class FeatureExtractor(Trunk):
             f"{self.row}, layers={','.join(self.layers)}, input_range={self.input_range}, pooling={self.pooling}, "
             f"receptive_field={self._stack[-1].receptive_field}"
         )
+
+
+class Part:
+    """Consecutive layers of an extractor: the last one's activation, and on the way those that are handed out.
+
+    `stride`: pixels of the image between two positions of its input. `halo`: how many positions of its input lie
+    between an output and the furthest input that it sees, rounded up to an even number.
+    """
+
+    def __init__(self, extract: FeatureExtractor, steps: Sequence[execution.Step]) -> None:
+        self._extract, self._steps = extract, steps
+        every = [layer for step in steps for layer in step.layers]
+        self.last = every[-1]
+        self.stride = every[0].stride // every[0].step
+        reach = sum(layer.kernel // 2 for layer in every if layer.kernel % 2)
+        self.halo = reach + reach % 2
+        self.layers = tuple(step.layers[-1] for step in steps if step.name in extract.layers)
+
+    def __call__(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Of the activation before it, {name: features} of `layers` and the activation of the last layer.
+
+        Before the first part: what `FeatureExtractor.normalised` returns.
+        """
+        return self._extract.run_steps(self._steps, x)
 
 
 class RangeWarning(UserWarning):

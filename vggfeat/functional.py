@@ -5,7 +5,7 @@ bfloat16 are rounded to it once for each part of the positions.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -175,7 +175,12 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linalg.eigh(matrix)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped)
+    solve = cast("Any", torch.linalg.eigh)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    try:
+        return solve(matrix)
+    except RuntimeError:  # float32 does not converge for every covariance of little rank
+        values, vectors = solve(matrix.double())
+        return values.to(matrix.dtype), vectors.to(matrix.dtype)
 
 
 def sorted_projections(x: Tensor, directions: Tensor) -> Tensor:
@@ -216,6 +221,24 @@ def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk
     parts = [x[:, :, start : start + chunk] for start in range(0, x.shape[2], chunk)]
     found = [checkpoint(greatest, part, use_reentrant=False) if x.requires_grad else greatest(part) for part in parts]
     return torch.stack(found).amax(0).mean(1)
+
+
+def nearest_cosine_distance(x: Tensor, y: Tensor, *, chunk: int = 1024) -> Tensor:
+    """How far the features of `x` are from the nearest among those of `y`, wherever these are.
+
+    `x`, `y`: (N, C, H, W), of any two sizes; `y` may have a batch of one. Returns (N,): the mean over the positions of
+    `x` of 1 minus the greatest cosine, both centred on the mean of `y`. The gradient goes to `x` alone. `chunk`
+    positions of `x` are looked at at a time.
+    """
+    x, y = at_least_float32(x).flatten(2), at_least_float32(y.detach()).flatten(2)
+    centre = y.mean(2, keepdim=True)
+    x, y = (unit_normalize((z - centre)[..., None])[..., 0] for z in (x, y))
+    y = y.expand(len(x), -1, -1)
+    with torch.no_grad():
+        starts = range(0, x.shape[2], chunk)
+        nearest = torch.cat([(x[:, :, start : start + chunk].mT @ y).argmax(2) for start in starts], dim=1)
+    matched = y.gather(2, nearest[:, None].expand_as(x))
+    return 1 - (x * matched).sum(1).mean(1)
 
 
 def mirror_pad(images: Tensor, margin: int) -> Tensor:

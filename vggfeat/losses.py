@@ -38,6 +38,9 @@ class FeatureLoss(nn.Module):
     aligned = True
     """Whether features are compared position by position, so that two images must be of one size."""
 
+    local = False
+    """Whether the distance is a mean over positions that do not know of each other."""
+
     def __init__(self, layers: Layers, *, reduction: Reduction = "mean") -> None:
         super().__init__()
         layers = [layers] if isinstance(layers, str) else layers
@@ -102,6 +105,24 @@ class FeatureLoss(nn.Module):
         return values.mean() if self.reduction == "mean" else values
 
 
+class PooledLoss(FeatureLoss):
+    """A loss of sums over space: those of the parts of a picture add up to those of the whole."""
+
+    aligned = False
+
+    def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The sums over the positions of `x` (N, C, H, W), each weighed by `mask` (1, 1, H, W) in [0, 1]."""
+        raise NotImplementedError
+
+    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """The summary that these sums over so many `positions` come to."""
+        raise NotImplementedError
+
+    def summary(self, x: Tensor) -> Tensor:
+        """What the features of one layer are compared by, in float32 at least."""
+        return self.settle(self.moments(x), x.shape[2] * x.shape[3])
+
+
 class ContentLoss(FeatureLoss):
     """The difference of features, averaged over channels and space.
 
@@ -109,6 +130,8 @@ class ContentLoss(FeatureLoss):
     absolute difference, `charbonnier` sqrt(d² + 1e-6) (Lai et al. 2017), `huber` d²/2 below 1 and |d| - 1/2 above,
     `cosine` 1 minus the cosine of the vectors of channels.
     """
+
+    local = True
 
     def __init__(self, layers: Layers, *, distance: Distance = "l2", reduction: Reduction = "mean") -> None:
         super().__init__(layers, reduction=reduction)
@@ -137,13 +160,11 @@ _ELEMENTWISE: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class GramLoss(FeatureLoss):
+class GramLoss(PooledLoss):
     """The mean square difference of Gram matrices; `divide_by` as in `functional.gram`.
 
     With `distance="l1"` the mean absolute difference (BasicSR's default).
     """
-
-    aligned = False
 
     def __init__(
         self,
@@ -157,37 +178,66 @@ class GramLoss(FeatureLoss):
         self.divide_by: functional.GramDivisor = one_of("divide_by", divide_by, get_args(functional.GramDivisor))
         self.kind: Literal["l2", "l1"] = one_of("distance", distance, ("l2", "l1"))
 
-    def summary(self, x: Tensor) -> Tensor:
+    def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The products of channels, (N, C, C)."""
+        return functional.gram(x if mask is None else x * mask.sqrt().to(x.dtype), divide_by="none")
+
+    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
         """The Gram matrix, (N, C, C)."""
-        return functional.gram(x, divide_by=self.divide_by)
+        match self.divide_by:
+            case "hw":
+                return moments / positions
+            case "chw":
+                return moments / (positions * moments.shape[1])
+            case "none":
+                return moments
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean over the matrix: (N,)."""
         return _ELEMENTWISE[self.kind](x, target).flatten(1).mean(1)
 
 
-class MeanStdLoss(FeatureLoss):
+class MeanStdLoss(PooledLoss):
     """The mean square difference of channel means plus that of standard deviations (Huang & Belongie 2017)."""
-
-    aligned = False
 
     def summary(self, x: Tensor) -> Tensor:
         """Means and deviations, (N, 2, C)."""
         return functional.mean_std(x)
+
+    def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Sums and sums of squares, (N, 2, C)."""
+        x = functional.at_least_float32(x)
+        first = x if mask is None else x * mask
+        return torch.stack([first.sum((2, 3)), (first * x).sum((2, 3))], dim=1)
+
+    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """Means and deviations, (N, 2, C), up to the rounding of a difference of squares."""
+        mean, square = (moments / positions).unbind(1)
+        return torch.stack([mean, ((square - mean.square()).clamp_min(0) + 1e-8).sqrt()], dim=1)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """The two mean squares, added: (N,)."""
         return (x - target).square().mean(2).sum(1)
 
 
-class CovarianceLoss(FeatureLoss):
+class CovarianceLoss(PooledLoss):
     """The squared 2-Wasserstein distance of the Gaussians with the features' means and covariances, over C."""
-
-    aligned = False
 
     def summary(self, x: Tensor) -> Tensor:
         """Mean and covariance, (N, C + 1, C)."""
         return functional.mean_covariance(x)
+
+    def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Sums, and below them the products of channels, (N, C + 1, C)."""
+        first = x if mask is None else x * mask.to(x.dtype)
+        products = functional.gram(x if mask is None else x * mask.sqrt().to(x.dtype), divide_by="none")
+        return torch.cat([functional.at_least_float32(first).sum((2, 3))[:, None], products], dim=1)
+
+    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """Mean and covariance, (N, C + 1, C), up to the rounding of a difference of products."""
+        means = moments / positions
+        mean, products = means[:, :1], means[:, 1:]
+        return torch.cat([mean, products - mean.mT @ mean], dim=1)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """`functional.gaussian_w2` divided by the number of channels: (N,)."""
@@ -244,6 +294,29 @@ class ContextualLoss(FeatureLoss):
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """-log of the similarity: (N,)."""
         return -functional.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self.chunk).log()
+
+
+class NearestNeighbourLoss(FeatureLoss):
+    """The cosine distance of each position's features to the nearest of the target's, averaged over space.
+
+    Li & Wand (2016) match patches, Kolkin et al. (2022) single positions, as here. Both sides are centred on the mean
+    of the target. Memory grows with `chunk` times the number of positions of the target.
+    """
+
+    aligned = False
+    local = True
+
+    def __init__(self, layers: Layers, *, chunk: int = 1024, reduction: Reduction = "mean") -> None:
+        super().__init__(layers, reduction=reduction)
+        self.chunk = chunk
+
+    def summary(self, x: Tensor) -> Tensor:
+        """The features themselves."""
+        return functional.at_least_float32(x)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """The mean over positions of 1 minus the greatest cosine: (N,)."""
+        return functional.nearest_cosine_distance(x, target, chunk=self.chunk)
 
 
 class TotalVariationLoss(FeatureLoss):

@@ -7,6 +7,9 @@ from torch.nn.functional import mse_loss
 from vggfeat import images, stylize
 from vggfeat.errors import ImageError, InputError, RecipeError, VggfeatError
 from vggfeat.extract import FeatureExtractor, choose_device
+from vggfeat.losses import GramLoss
+from vggfeat.transfer.blocks import Blockwise, Whole
+from vggfeat.transfer.objective import OBJECTIVES
 from vggfeat.transfer.recipe import recipe
 
 SMALL = {"first_size": 32, "steps": 4}
@@ -92,7 +95,7 @@ def test_a_margin_hides_the_border(style):
     plain = torch.full((1, 3, 64, 64), 0.3)
     for margin, even in ((0, False), (16, True)):
         run = stylize(plain, style, recipe("default", margin=margin), size=64, precision="float32")
-        features = run._features(plain)  # noqa: SLF001 (no public function shows what the loss reads)
+        features = run._looks[0].features(plain)  # noqa: SLF001 (no public function shows what the loss reads)
         assert features["relu1_1"].shape[2:] == (64, 64)
         assert features["relu4_1"].shape[2:] == (8, 8)
         spread = features["relu2_1"].flatten(2).std(2).max()
@@ -144,10 +147,92 @@ def test_reported_losses_are_those_of_the_image(optimiser, content, style):
 
 
 def test_a_loss_that_overflows_is_an_error(content, style, monkeypatch):
+    monkeypatch.setattr(
+        "vggfeat.transfer.run.style_losses", lambda _: [("style", float("inf"), GramLoss({"relu1_1": 1.0}))]
+    )
     run = stylize(content, style, recipe("default", **SMALL), size=32)
-    monkeypatch.setitem(run.objective.weights, "style", float("inf"))
     with pytest.raises(RecipeError, match="the loss is not finite"):
         run.result()
+
+
+def test_memory_that_runs_out_shrinks_the_blocks(content, style, monkeypatch):
+    """The whole picture does not fit, nor do the first blocks: smaller ones do, and the picture is the same."""
+    small = recipe("default", **SMALL | {"first_size": 256})
+    content = torch.rand(1, 3, 192, 256, generator=torch.Generator().manual_seed(0))
+    expected = stylize(content, style, small, size=256, precision="float32").result()
+    whole, tiles = Whole.evaluate, Blockwise.evaluate
+
+    def fail_whole(look, terms, image):
+        if type(look) is Whole:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(look, terms, image)
+
+    def fail_large(look, terms, image):
+        if look.side > 64:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+        return tiles(look, terms, image)
+
+    monkeypatch.setattr(Whole, "evaluate", fail_whole)
+    monkeypatch.setattr(Blockwise, "evaluate", fail_large)
+    run = stylize(content, style, small, size=256, precision="float32")
+    notes = [progress.note for progress in run if progress.note]
+    assert notes == ["out of memory: going on in blocks of 64 pixels"]
+    assert run.blocks == (64,)
+    assert (run.image - expected).abs().mean() < 0.01
+
+
+def test_a_small_limit_computes_in_blocks(content, style):
+    content = images.resize(content, 384, 512)
+    run = stylize(content, style, recipe("default", steps=1), size=512, memory_limit="200MB")
+    assert run.blocks[-1] is not None
+    next(iter(run))
+    with pytest.raises(RecipeError, match=r"even in small blocks, 0\.0 GB are allowed"):
+        stylize(content, style, size=512, memory_limit="1MB")
+    with pytest.raises(InputError, match="'lots' is no amount of memory: write 4GB"):
+        stylize(content, style, size=512, memory_limit="lots")
+
+
+def test_a_mask_paints_inside_and_keep_keeps(content, style):
+    left = torch.zeros(1, 1, 48, 64)
+    left[..., :32] = 1
+    strong = recipe("default", **SMALL | {"content_weight": 0.0, "start": "content", "margin": 0})
+    kept = stylize(content, style, strong, size=64, keep=left).result()
+    assert torch.allclose(kept[..., :30], content[..., :30], atol=1e-4)
+    assert (kept[..., 34:] - content[..., 34:]).abs().mean() > 0.02
+    masked = stylize(content, style, strong, size=64, masks=[left], precision="float32").result()
+    change = (masked - content).abs().mean((0, 1, 2))
+    assert change[:28].mean() > 5 * change[50:].mean()
+
+
+def test_styles_mix_by_weight(content, style):
+    other = style.flip(1)
+
+    def paint(**options):
+        return stylize(content, [style, other], recipe("default", **SMALL), size=32, **options).result()
+
+    alone = stylize(content, style, recipe("default", **SMALL), size=32).result()
+    assert torch.allclose(paint(weights=[1, 0]), alone, atol=2e-3)
+    assert not torch.allclose(paint(), alone, atol=1e-2)
+    for options, message in (
+        ({"weights": [1]}, "1 weights for 2 styles"),
+        ({"weights": [0, 0]}, "at least 0, and one above it"),
+        ({"masks": [None]}, "1 masks for 2 styles"),
+    ):
+        with pytest.raises(InputError, match=message):
+            paint(**options)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_falls(objective, content, style):
+    small = recipe("default", first_size=64, steps=8, objective=objective, content_weight=0.0)
+    seen = [progress.losses["total"] for progress in stylize(content, style, small, size=64, precision="float32")]
+    assert seen[-1] < seen[0]
+
+
+def test_a_plateau_ends_a_stage(content, style):
+    stopped = recipe("default", first_size=64, steps=60, until_plateau=0.5)
+    steps = len(list(stylize(content, style, stopped, size=64)))
+    assert 11 <= steps < 60
 
 
 def test_out_of_memory_says_at_which_size(content, style, monkeypatch):

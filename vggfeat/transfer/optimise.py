@@ -5,7 +5,7 @@ Nothing here waits for a GPU: whether a step is taken is decided on the device.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,10 +18,24 @@ class Evaluation(NamedTuple):
     gradient: Tensor
     terms: Mapping[str, Tensor]
 
+    def state(self) -> dict[str, Tensor]:
+        """All of it as named tensors."""
+        terms = {f"term.{name}": value for name, value in self.terms.items()}
+        return {"loss": self.loss, "gradient": self.gradient, **terms}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor]) -> Self:
+        """The evaluation that `state()` described."""
+        terms = {name.removeprefix("term."): value for name, value in state.items() if name.startswith("term.")}
+        return cls(state["loss"], state["gradient"], terms)
+
 
 Evaluate = Callable[[Tensor], Evaluation]
 
+# Pairs that L-BFGS remembers, and how many values all of them may hold: 3.2e8 are 1.3 GB.
 _HISTORY = 12
+_MOST_REMEMBERED = 320_000_000
+_LEAST_HISTORY = 3
 # A step may raise the loss by this share before it is taken back: half-precision losses are not smooth.
 _TOLERATED_RISE = 0.05
 # Length of the very first step: the mean change of a value of the image.
@@ -38,6 +52,10 @@ class Optimiser(Protocol):
         """Move, and evaluate the objective once. What was held before is left as it is."""
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next steps depend on, by name."""
+        ...
+
 
 class BoundedLBFGS:
     """L-BFGS on the values strictly between the bounds, projected on [0, 1] after each step.
@@ -47,14 +65,34 @@ class BoundedLBFGS:
     the loss rises, so that a step costs one evaluation.
     """
 
-    def __init__(self, image: Tensor, evaluate: Evaluate) -> None:
-        self.image = image.clamp(0, 1)
-        self.here = evaluate(self.image)
+    def __init__(self, image: Tensor, evaluate: Evaluate, *, state: Mapping[str, Tensor] | None = None) -> None:
+        """Start at `image`, or go on from what `state()` returned."""
         self._evaluate = evaluate
+        self._history = history(image.numel())
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        if state is not None:
+            self.image, self.here = state["image"], Evaluation.restored(state)
+            self._shrink, self._scale = state["shrink"], state["scale"]
+            count = sum(name.startswith("pair.") for name in state) // 3
+            self._pairs = [
+                (state[f"pair.{i}.s"], state[f"pair.{i}.y"], state[f"pair.{i}.weight"]) for i in range(count)
+            ]
+            return
+        # In one layout, so that sums are formed in the same order when a run is resumed.
+        self.image = image.clamp(0, 1).contiguous()
+        self.here = evaluate(self.image)
         self._shrink = torch.ones_like(self.here.loss)
         # The inverse Hessian's scale, at first such that the first step moves a value by _FIRST_CHANGE on average.
         self._scale = _FIRST_CHANGE / self.here.gradient.abs().mean().clamp_min(1e-20)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next steps depend on, by name."""
+        pairs = {
+            f"pair.{index}.{name}": tensor
+            for index, pair in enumerate(self._pairs)
+            for name, tensor in zip(("s", "y", "weight"), pair, strict=True)
+        }
+        return {"image": self.image, "shrink": self._shrink, "scale": self._scale, **self.here.state(), **pairs}
 
     def step(self) -> None:
         """Try a step; keep the image as it is, and remember to step shorter, where the loss would rise."""
@@ -79,7 +117,7 @@ class BoundedLBFGS:
         """Keep a change of the image and that of its gradient; one of negative curvature gets no weight."""
         curvature, size = (s * y).sum(), y.square().sum()
         useful = curvature > 1e-10 * size
-        self._pairs = [*self._pairs[1 - _HISTORY :], (s, y, torch.where(useful, 1 / curvature, 0.0))]
+        self._pairs = [*self._pairs[1 - self._history :], (s, y, torch.where(useful, 1 / curvature, 0.0))]
         self._scale = torch.where(useful, curvature / size, self._scale)
 
     def _inverse_hessian(self, vector: Tensor) -> Tensor:
@@ -95,15 +133,33 @@ class BoundedLBFGS:
         return q
 
 
+def history(values: int) -> int:
+    """How many pairs L-BFGS remembers of an image of so many values: large pictures get fewer."""
+    return max(_LEAST_HISTORY, min(_HISTORY, _MOST_REMEMBERED // (2 * values)))
+
+
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
 class BoundedAdam:
     """Adam (Kingma & Ba, 2015), projected on [0, 1] after each step."""
 
-    def __init__(self, image: Tensor, evaluate: Evaluate, *, learning_rate: float) -> None:
-        self.image = image.clamp(0, 1)
-        self.here = evaluate(self.image)
+    def __init__(
+        self, image: Tensor, evaluate: Evaluate, *, learning_rate: float, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Start at `image`, or go on from what `state()` returned."""
+        self.image = image.clamp(0, 1) if state is None else state["image"]
+        self.here = evaluate(self.image) if state is None else Evaluation.restored(state)
         self._evaluate = evaluate
         self._variable = self.image.clone().requires_grad_()
         self._adam = torch.optim.Adam([self._variable], lr=learning_rate, betas=(0.9, 0.99))
+        if state is not None:
+            self._adam.state[self._variable] = {name: state[f"adam.{name}"] for name in _ADAM}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next steps depend on, by name."""
+        known = self._adam.state[self._variable]
+        return {"image": self.image, **self.here.state(), **{f"adam.{name}": known[name] for name in _ADAM if known}}
 
     def step(self) -> None:
         """One step of Adam, and the objective where it leads."""

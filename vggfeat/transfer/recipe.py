@@ -65,6 +65,8 @@ class Recipe:
     optimiser: Optimiser = field(default="lbfgs", metadata=_help("lbfgs or adam"))
     learning_rate: float = field(default=0.02, metadata=_help("Adam's step, in units of the picture's range"))
     seed: int = field(default=0, metadata=_help("seed of the noise"))
+    objective: str = field(default="gram", metadata=_help("x"))
+    until_plateau: float = field(default=0.0, metadata=_help("x"))
 
     def __post_init__(self) -> None:
         """Name every layer, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""

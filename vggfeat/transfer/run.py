@@ -1,19 +1,25 @@
 """Run a recipe: stage by stage, step by step, yielding progress."""
 
+import hashlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat import arch, functional, images
 from vggfeat.errors import InputError, RecipeError, VggfeatError
-from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device
-from vggfeat.losses import ContentLoss, FeatureLoss, Features, GramLoss, TotalVariationLoss, WeightedSum
+from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device, resolve_precision
+from vggfeat.losses import Features
+from vggfeat.transfer import checkpoint, memory
+from vggfeat.transfer.blocks import Blockwise, Whole
+from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.recipe import recipe as named
@@ -22,13 +28,18 @@ from vggfeat.transfer.stages import Stage, plan
 Source = str | PathLike[str] | Tensor
 """A picture file, or an RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]."""
 
+# Steps over which a stage's progress is judged, where a recipe ends it at a plateau.
+_WINDOW = 10
+_LEAST_SIDE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands after a step. Stages and steps count from 1; `seconds` since the run began.
 
     `image` is the picture so far, (1, 3, height, width) in [0, 1] at the stage's size, and stays as it is. Reading
-    `losses`, which are those of that picture, waits for the device; nothing else does.
+    `losses`, which are those of that picture, waits for the device; nothing else does. `note` says what the run had to
+    change on its way, if anything.
     """
 
     stage: int
@@ -39,12 +50,39 @@ class Progress:
     done: float
     image: Tensor
     terms: Mapping[str, Tensor] = field(repr=False)
+    note: str | None = None
 
     @property
     def losses(self) -> dict[str, float]:
         """The weighted value of each term, and their `total`."""
         values = {name: float(value) for name, value in self.terms.items()}
         return values | {"total": sum(values.values())}
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a run is given: the content, the styles with weights and masks, and the mask of what stays as it is."""
+
+    content: Tensor
+    places: tuple[Place, ...]
+    keep: Tensor | None
+
+    def to(self, device: torch.device) -> "_Inputs":
+        places = tuple(
+            Place(place.style.to(device), place.share, None if place.mask is None else place.mask.to(device))
+            for place in self.places
+        )
+        return _Inputs(self.content.to(device), places, None if self.keep is None else self.keep.to(device))
+
+    def fingerprint(self) -> str:
+        """A hash of every value."""
+        found = hashlib.sha256()
+        for place in self.places:
+            found.update(repr(place.share).encode())
+        tensors = [self.content, self.keep, *(x for place in self.places for x in (place.style, place.mask))]
+        for tensor in tensors:
+            found.update(b"none" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
 
 
 class Stylization:
@@ -55,36 +93,63 @@ class Stylization:
 
     def __init__(
         self,
-        content: Tensor,
-        style: Tensor,
+        inputs: _Inputs,
         recipe: Recipe,
         *,
         size: int,
         seconds: float | None,
         device: torch.device,
         precision: Precision,
+        budget: int | None,
+        resume: checkpoint.Checkpoint | None,
     ) -> None:
         self.recipe = recipe
         if seconds is not None and not 0 < seconds < math.inf:
             raise RecipeError(f"seconds is {seconds:g}: it must be above 0 and finite")
-        self._content = content.to(device)
-        self._style = style.to(device)
-        height, width = images.fit(content.shape[2], content.shape[3], size)
+        height, width = images.fit(inputs.content.shape[2], inputs.content.shape[3], size)
         self.stages = plan(recipe, height, width)
         self._seconds = seconds
-        self.image = images.resize(_start(recipe, self._content), self.stages[0].height, self.stages[0].width)
-        self.objective = _objective(recipe)
+        self._facts = {
+            "recipe": recipe.as_dict(),
+            "height": height,
+            "width": width,
+            "precision": str(resolve_precision(precision, device)).removeprefix("torch."),
+        }
+        self._resume = resume
+        if resume is not None:
+            _check_resumable(resume, {**self._facts, "inputs": inputs.fingerprint()})
+        self._inputs = inputs.to(device)
+        self._start = images.resize(_start(recipe, self._inputs.content), self.stages[0].height, self.stages[0].width)
+        self._content_losses, self._style_losses = content_losses(recipe), style_losses(recipe)
         self._extract = FeatureExtractor(
             recipe.network,
-            [name for name in self.objective.layers if name != "image"],
+            [name for name, weight in recipe.layer_weights().items() if weight],
             weights=recipe.weights,
             pooling=recipe.pooling,
             precision=precision,
             check="off",
             device=device,
         )
-        self._stride = {layer.name: layer.stride for layer in arch.find(recipe.network, self._extract.layers)}
+        itemsize = self._extract.dtype.itemsize
+        sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
+        # A run goes on in the blocks that it began with: others would change the last digits.
+        self._looks = [self._look(side) for side in (sides if resume is None else resume.facts["blocks"])]
+        self._elapsed = 0.0
+        self._at = (1, 0)
+        self._optimiser: Optimiser | None = None
+        self._note: str | None = None
+        self._raw = self._start
         self._progress = self._run()
+
+    @property
+    def image(self) -> Tensor:
+        """The picture as it stands, (1, 3, H, W) in [0, 1]."""
+        return self._finished(self._raw)
+
+    @property
+    def blocks(self) -> tuple[int | None, ...]:
+        """The side of the blocks that each stage is computed in, in pixels; None where it is looked at whole."""
+        return tuple(look.side if isinstance(look, Blockwise) else None for look in self._looks)
 
     def __iter__(self) -> Iterator[Progress]:
         return self._progress
@@ -95,85 +160,189 @@ class Stylization:
             pass
         return self.image
 
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a checkpoint to go on from: the file is the old one or the new one, whatever happens.
+
+        Raises `VggfeatError` before the first step.
+        """
+        if self._optimiser is None:
+            raise VggfeatError("there is nothing to save before the first step")
+        stage, step = self._at
+        facts = {
+            **self._facts,
+            "inputs": self._inputs.fingerprint(),
+            "stage": stage,
+            "step": step,
+            "seconds": self._elapsed,
+            "blocks": list(self.blocks),
+        }
+        checkpoint.save(path, facts, self._optimiser.state())
+
+    def _look(self, side: int | None) -> Whole:
+        if side is None:
+            return Whole(self._extract, self.recipe.margin)
+        return Blockwise(self._extract, self.recipe.margin, side)
+
     def _run(self) -> Iterator[Progress]:
-        began = time.monotonic()
-        share = 0.0
+        began, share = time.monotonic(), 0.0
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            began -= float(resume.facts["seconds"])
         for number, stage in enumerate(self.stages, 1):
             # A time budget decides when to go on, so the number of steps is then only a measure of progress.
             deadline = None if self._seconds is None else began + self._seconds * (share + stage.share)
-            with _settings(stage, self._content.device):
-                optimiser = self._prepare(stage)
-            self.image = optimiser.image
-            step = 0
+            step, state = 0, None
+            if resume is not None:
+                if number < resume.facts["stage"]:
+                    share += stage.share
+                    continue
+                step = int(resume.facts["step"])
+                state = {name: x.to(self._inputs.content.device) for name, x in resume.tensors.items()}
+                resume = None
+            with _settings(stage, self._inputs.content.device):
+                optimiser = self._prepare(number, state)
+            self._raw = optimiser.image
+            recent: list[Tensor] = []
             while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
-                with _settings(stage, self._content.device):
+                with _settings(stage, self._inputs.content.device):
                     optimiser.step()
                 step += 1
-                self.image = optimiser.image
-                now = time.monotonic()
+                self._raw = optimiser.image
+                self._optimiser, self._at = optimiser, (number, step)
+                self._elapsed = time.monotonic() - began
                 done = share + stage.share * min(1.0, step / stage.steps)
                 if self._seconds is not None:
-                    done = min(1.0, (now - began) / self._seconds)
+                    done = min(1.0, self._elapsed / self._seconds)
+                note, self._note = self._note, None
                 yield Progress(
                     stage=number,
                     stages=len(self.stages),
                     step=step,
                     steps=stage.steps if deadline is None else step,
-                    seconds=now - began,
+                    seconds=self._elapsed,
                     done=done,
                     image=self.image,
                     terms=optimiser.here.terms,
+                    note=note,
                 )
-            if self.image.device.type != "meta" and not optimiser.here.loss.isfinite():
+                if self._on_plateau(recent, optimiser.here.loss):
+                    break
+            if self._raw.device.type != "meta" and not optimiser.here.loss.isfinite():
                 raise RecipeError("the loss is not finite: the recipe's weights are too large")
             share += stage.share
 
-    def _prepare(self, stage: Stage) -> Optimiser:
-        """Targets at the stage's size, and an optimiser that starts from the picture so far."""
+    def _on_plateau(self, recent: list[Tensor], loss: Tensor) -> bool:
+        """Whether the loss fell by less than the recipe's share over the last steps."""
+        if not self.recipe.until_plateau:
+            return False
+        recent.append(loss)
+        if len(recent) <= _WINDOW:
+            return False
+        before = float(recent.pop(0))
+        return before - float(loss) < self.recipe.until_plateau * abs(before)
+
+    def _prepare(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
+        """Targets at the stage's size, and an optimiser that starts from the picture so far or goes on from `state`."""
+        stage = self.stages[number - 1]
         height, width = stage.height, stage.width
-        content = self._features(images.resize(self._content, height, width))
-        style = self._features(self._style_for(height * width))
-        targets = {
-            name: loss.target(style if name == "style" else content) for name, loss in self.objective.losses.items()
-        }
+        content = images.resize(self._inputs.content, height, width)
+        terms = self._terms(number, content)
+        fixed = None if self._inputs.keep is None else images.resize(self._inputs.keep, height, width)
 
         def evaluate(image: Tensor) -> Evaluation:
-            image = image.detach().requires_grad_()
-            total, terms = self.objective(self._features(image), targets)
-            (gradient,) = torch.autograd.grad(total, image)
-            return Evaluation(total.detach(), gradient, {name: value.detach() for name, value in terms.items()})
+            if fixed is None:
+                return self._evaluated(number, terms, image)
+            # What is kept is seen as it is, and has no gradient.
+            found = self._evaluated(number, terms, torch.lerp(image, content, fixed))
+            return found._replace(gradient=found.gradient * (1 - fixed))
 
-        image = images.resize(self.image, height, width)
+        image = images.resize(self._raw, height, width)
         if self.recipe.optimiser == "adam":
-            return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate)
-        return BoundedLBFGS(image, evaluate)
+            return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate, state=state)
+        return BoundedLBFGS(image, evaluate, state=state)
 
-    def _style_for(self, area: int) -> Tensor:
-        """The style at the scale of a picture of `area` pixels, no side less than the network needs."""
-        height, width = self._style.shape[2:]
+    def _evaluated(self, number: int, terms: Sequence[Term], image: Tensor) -> Evaluation:
+        """The objective; where the memory does not suffice, in smaller and smaller blocks from then on."""
+        while True:
+            look = self._looks[number - 1]
+            try:
+                return look.evaluate(terms, image)
+            except (MemoryError, RuntimeError) as error:
+                side = look.side // 2 if isinstance(look, Blockwise) else _largest_block(image)
+                if not _is_out_of_memory(error) or side < _LEAST_SIDE:
+                    raise
+            # Outside the handler, whose traceback would keep the tensors alive.
+            if image.is_cuda:
+                torch.cuda.empty_cache()
+            self._looks[number - 1] = self._look(side)
+            self._note = f"out of memory: going on in blocks of {side} pixels"
+
+    def _terms(self, number: int, content: Tensor) -> list[Term]:
+        look = self._looks[number - 1]
+        losses = [loss for _, _, loss in self._content_losses]
+        terms = [
+            Term(name, weight, loss, target)
+            for (name, weight, loss), target in zip(self._content_losses, look.targets(content, losses), strict=True)
+        ]
+        if not self._style_losses:
+            return terms
+        losses = [loss for _, _, loss in self._style_losses]
+        for place in self._inputs.places:
+            style = self._style_for(place.style, content.shape[2] * content.shape[3])
+            masks = None if place.mask is None else self._masks(place.mask, content)
+            targets = look.targets(style, losses)
+            share = place.share if place.mask is None else place.share * float(place.mask.mean())
+            if not share:
+                continue
+            terms += [
+                Term(name, weight * share, loss, target, masks)
+                for (name, weight, loss), target in zip(self._style_losses, targets, strict=True)
+            ]
+        return terms
+
+    def _masks(self, mask: Tensor, content: Tensor) -> Features:
+        """The mask at the size of each style layer's features."""
+        height, width = content.shape[2:]
+        margin = self._looks[0].margin(content)
+        down, across = height + 2 * margin, width + 2 * margin
+        sizes: dict[str, tuple[int, int]] = {}
+        for layer in arch.layers(self.recipe.network, pooling=self.recipe.pooling):
+            down, across = layer.output_side(down), layer.output_side(across)
+            cut = 2 * (margin // layer.stride)
+            sizes[layer.name] = down - cut, across - cut
+        fine = images.resize(mask, height, width)
+        return {
+            name: F.adaptive_avg_pool2d(fine, sizes[name]) for _, _, loss in self._style_losses for name in loss.layers
+        }
+
+    def _style_for(self, style: Tensor, area: int) -> Tensor:
+        """A style at the scale of a picture of `area` pixels, no side less than the network needs."""
+        height, width = style.shape[2:]
         scale = self.recipe.style_scale * (area / (height * width)) ** 0.5
         least = self._extract.minimum_size
-        return images.resize(self._style, max(least, round(height * scale)), max(least, round(width * scale)))
+        return images.resize(style, max(least, round(height * scale)), max(least, round(width * scale)))
 
-    def _features(self, image: Tensor) -> Features:
-        """The features of `image`, and the image itself.
-
-        With a margin they are those of the picture within its mirror image: what the zeros around a network's input
-        do to the features falls into the margin, and is cut off.
-        """
-        margin = self.recipe.margin if min(image.shape[2:]) > self.recipe.margin else 0
-        features = self._extract(functional.mirror_pad(image, margin) if margin else image)
-        inner = {name: functional.crop(x, margin // self._stride[name]) for name, x in features.items()}
-        return {**inner, "image": image}
+    def _finished(self, image: Tensor) -> Tensor:
+        """The picture that is shown: with what is kept put back."""
+        if self._inputs.keep is None:
+            return image
+        height, width = image.shape[2:]
+        content, keep = (images.resize(x, height, width) for x in (self._inputs.content, self._inputs.keep))
+        return torch.lerp(image, content, keep)
 
 
 def stylize(
     content: Source,
-    style: Source,
+    style: Source | Sequence[Source],
     recipe: Recipe | str = "default",
     *,
     size: int = 512,
+    weights: Sequence[float] | None = None,
+    masks: Sequence[Source | None] | None = None,
+    keep: Source | None = None,
     seconds: float | None = None,
+    memory_limit: int | str | None = None,
+    resume: str | PathLike[str] | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Stylization:
@@ -181,10 +350,17 @@ def stylize(
 
     Args:
         content: the picture to paint. Where a file is transparent, its mean visible colour is seen.
-        style: the picture whose manner is taken, likewise.
+        style: the picture whose manner is taken, likewise; or several.
         recipe: a `Recipe`, or the name of one.
         size: pixels of the result's long side; a smaller content is not enlarged.
+        weights: of the styles, which mix in this proportion; equal where None.
+        masks: for each style the place where it goes: a picture whose white is inside, of any size, or a tensor
+            (1, 1, H, W) in [0, 1]; None for a style that goes everywhere.
+        keep: likewise the place that stays as the content is.
         seconds: time for the optimisation, shared out over the stages; None runs the recipe's steps.
+        memory_limit: what a step may take, as bytes or `4GB`; None allows six tenths of what is free. Above it the
+            picture is computed in blocks, whose gradient is the same.
+        resume: a checkpoint that `Stylization.save` wrote during a run of the same inputs and recipe.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the network; `auto` takes bfloat16 where the device is fast at it.
 
@@ -193,15 +369,63 @@ def stylize(
 
     Raises `ImageError`, `InputError`, `RecipeError`, `LayerError`, `WeightsError`.
     """
-    return Stylization(
+    place = choose_device(device)
+    styles = [style] if isinstance(style, str | PathLike | Tensor) else list(style)
+    if not styles:
+        raise InputError("there is no style: pass one picture or several")
+    shares = _shares(len(styles), weights)
+    where = [None] * len(styles) if masks is None else list(masks)
+    if len(where) != len(styles):
+        raise InputError(f"there are {len(where)} masks for {len(styles)} styles: pass one for each, or None")
+    if isinstance(memory_limit, str):
+        memory_limit = memory.parse_size(memory_limit)
+    inputs = _Inputs(
         _read(content, "content"),
-        _read(style, "style"),
+        tuple(
+            Place(_read(each, "style"), share, None if mask is None else _read_mask(mask))
+            for each, share, mask in zip(styles, shares, where, strict=True)
+        ),
+        None if keep is None else _read_mask(keep),
+    )
+    return Stylization(
+        inputs,
         named(recipe) if isinstance(recipe, str) else recipe,
         size=size,
         seconds=seconds,
-        device=choose_device(device),
+        device=place,
         precision=precision,
+        budget=memory.available(place) if memory_limit is None else memory_limit,
+        resume=None if resume is None else checkpoint.load(resume),
     )
+
+
+def _check_resumable(found: checkpoint.Checkpoint, facts: Mapping[str, Any]) -> None:
+    differing = [name for name, value in facts.items() if found.facts.get(name) != value]
+    if "recipe" in differing:
+        theirs, ours = found.facts.get("recipe", {}), facts["recipe"]
+        fields = ", ".join(name for name in ours if theirs.get(name) != ours[name])
+        differing[differing.index("recipe")] = f"recipe ({fields})"
+    if differing:
+        raise InputError(f"the checkpoint is of another run: it differs in {', '.join(differing)}")
+
+
+def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
+    """The weights of so many styles, that add up to 1."""
+    weights = [1.0] * count if weights is None else list(weights)
+    if len(weights) != count:
+        raise InputError(f"there are {len(weights)} weights for {count} styles")
+    if not all(0 <= weight < math.inf for weight in weights) or not sum(weights):
+        raise InputError(f"the styles' weights are {weights}: they must be at least 0, and one above it")
+    return [weight / sum(weights) for weight in weights]
+
+
+def _largest_block(image: Tensor) -> int:
+    """Half the long side: the first blocks to try where the whole picture did not fit."""
+    return max(image.shape[2:]) // 2
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager
@@ -227,7 +451,7 @@ def _settings(stage: Stage, device: torch.device) -> Generator[None]:
         ):
             yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if _is_out_of_memory(error):
             raise VggfeatError(
                 f"out of memory at {stage.width}x{stage.height} pixels: choose a smaller size"
             ) from error
@@ -254,12 +478,14 @@ def _start(recipe: Recipe, content: Tensor) -> Tensor:
     return images.flatten(images.read_picture(recipe.start)).to(content.device)
 
 
-def _objective(recipe: Recipe) -> WeightedSum:
-    terms: dict[str, tuple[float, FeatureLoss]] = {}
-    if recipe.content_weight and recipe.content_layers:
-        terms["content"] = recipe.content_weight, ContentLoss(recipe.content_layers)
-    if recipe.style_weight and recipe.style_layers:
-        terms["style"] = recipe.style_weight, GramLoss(recipe.style_layers, divide_by="chw")
-    if recipe.tv_weight:
-        terms["tv"] = recipe.tv_weight, TotalVariationLoss()
-    return WeightedSum(**terms)
+def _read_mask(source: Source) -> Tensor:
+    """(1, 1, H, W) in [0, 1]: the lightness of a picture, of which transparent parts are outside."""
+    if isinstance(source, Tensor):
+        mask = source if source.ndim == 4 else source.reshape((1,) * (4 - source.ndim) + tuple(source.shape))
+        if mask.ndim != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
+            raise InputError(f"a mask is {source.dtype} {tuple(source.shape)}: pass floating point, (1, 1, H, W)")
+        check_range(mask, "unit")
+        return mask.detach().float().clamp(0, 1)
+    picture = images.read_picture(source)
+    mask = picture.rgb.mean(1, keepdim=True)
+    return mask if picture.alpha is None else mask * picture.alpha

@@ -1,0 +1,109 @@
+"""Block by block the gradient is that of the whole picture."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vggfeat import images
+from vggfeat.extract import FeatureExtractor
+from vggfeat.losses import (
+    ContentLoss,
+    CovarianceLoss,
+    GramLoss,
+    MeanStdLoss,
+    NearestNeighbourLoss,
+    SlicedWassersteinLoss,
+    TotalVariationLoss,
+)
+from vggfeat.transfer.blocks import Blockwise, Whole
+from vggfeat.transfer.objective import Term
+
+PICTURES = Path(__file__).parents[2] / "assets" / "images"
+STYLE = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Three photographs: where the gradient is taken, the content, and the style, of another size."""
+    sizes = ((143, 170), (143, 170), (120, 131))
+    names = ("chelsea", "china", "coffee")
+    return [
+        images.resize(images.read_picture(PICTURES / f"{name}.jpg").rgb, *size)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def extract():
+    return {
+        pooling: FeatureExtractor("vgg19", [*STYLE, "pool2", "relu4_2"], pooling=pooling, check="off")
+        for pooling in ("max", "avg", "l2")
+    }
+
+
+def terms(look, losses, pictures, masks=None):
+    """The weighted losses, each with its target as `look` finds it."""
+    _, content, style = pictures
+    found = [Term("tv", 0.1, TotalVariationLoss(), {})]
+    for loss in losses:
+        (target,) = look.targets(content if isinstance(loss, ContentLoss) else style, [loss])
+        found.append(Term("content" if loss.aligned else "style", 10.0, loss, target, None if loss.aligned else masks))
+    return found
+
+
+def agree(whole, blocks):
+    assert blocks.loss.item() == pytest.approx(whole.loss.item(), rel=2e-4)
+    assert blocks.terms.keys() == whole.terms.keys()
+    error = torch.linalg.norm(blocks.gradient - whole.gradient) / torch.linalg.norm(whole.gradient)
+    assert error < 1e-3
+
+
+LOSSES = {
+    "gram": [GramLoss(STYLE, divide_by="chw"), ContentLoss(["relu4_2", "pool2"])],
+    "moments": [MeanStdLoss(STYLE), CovarianceLoss(["relu3_1"])],
+    "sorted": [SlicedWassersteinLoss(["relu3_1", "relu4_1"], projections=8)],
+    "nearest": [NearestNeighbourLoss(["relu4_1"]), ContentLoss(["relu4_2"], distance="cosine")],
+}
+
+
+@pytest.mark.parametrize("pooling", ["max", "avg", "l2"])
+@pytest.mark.parametrize("margin", [0, 16])
+@pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
+def test_gradient_is_that_of_the_whole_picture(losses, margin, pooling, extract, pictures):
+    whole, blocks = Whole(extract[pooling], margin), Blockwise(extract[pooling], margin, 64)
+    agree(
+        whole.evaluate(terms(whole, losses, pictures), pictures[0]),
+        blocks.evaluate(terms(blocks, losses, pictures), pictures[0]),
+    )
+
+
+@pytest.mark.parametrize("losses", [LOSSES["gram"], LOSSES["moments"], LOSSES["sorted"]])
+def test_masks_weigh_the_same_positions(losses, extract, pictures):
+    whole, blocks = Whole(extract["max"], 16), Blockwise(extract["max"], 16, 48)
+    mask = torch.linspace(0, 1, 170).expand(1, 1, 143, 170)
+    features = whole.features(pictures[0])
+    masks = {name: torch.nn.functional.adaptive_avg_pool2d(mask, features[name].shape[2:]) for name in STYLE}
+    agree(
+        whole.evaluate(terms(whole, losses, pictures, masks), pictures[0]),
+        blocks.evaluate(terms(blocks, losses, pictures, masks), pictures[0]),
+    )
+
+
+@pytest.mark.parametrize("side", [8, 34, 62, 1000])
+def test_the_grid_leaves_no_seam(side, extract, pictures):
+    """However the blocks lie, every pixel's gradient is the same: also beside their borders."""
+    whole = Whole(extract["avg"], 16)
+    found = terms(whole, LOSSES["gram"], pictures)
+    expected = whole.evaluate(found, pictures[0]).gradient
+    gradient = Blockwise(extract["avg"], 16, side).evaluate(found, pictures[0]).gradient
+    worst = (gradient - expected).abs().max() / expected.square().mean().sqrt()
+    assert worst < 0.1
+
+
+def test_in_half_precision_too(pictures):
+    extract = FeatureExtractor("vgg19", [*STYLE, "relu4_2"], precision="bfloat16", check="off")
+    whole, blocks = Whole(extract, 16), Blockwise(extract, 16, 64)
+    found = terms(whole, [GramLoss(STYLE, divide_by="chw"), ContentLoss(["relu4_2"])], pictures)
+    one, other = (look.evaluate(found, pictures[0]).gradient.flatten() for look in (whole, blocks))
+    assert torch.cosine_similarity(one, other, dim=0) > 0.999

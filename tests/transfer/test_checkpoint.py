@@ -1,0 +1,74 @@
+"""Checkpoints are whole or not there, and a run goes on from one as if nothing had happened."""
+
+import pytest
+import torch
+
+from vggfeat.errors import InputError
+from vggfeat.transfer import checkpoint
+from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.run import stylize
+
+SMALL = {"first_size": 32, "steps": 4}
+
+
+def test_comes_back_as_it_was(tmp_path):
+    tensors = {"image": torch.rand(1, 3, 4, 5), "scale": torch.tensor(2.0), "view": torch.rand(4, 4).T}
+    checkpoint.save(tmp_path / "run.ckpt", {"stage": 2, "name": "é"}, tensors)
+    found = checkpoint.load(tmp_path / "run.ckpt")
+    assert found.facts == {"stage": 2, "name": "é"}
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "run.ckpt"
+    checkpoint.save(path, {}, {"x": torch.zeros(2)})
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(path, {}, {"x": torch.ones(2)})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.ckpt"]
+
+
+@pytest.mark.parametrize("data", [b"", b"not a checkpoint", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_other_files_are_refused(data, tmp_path):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(InputError, match="is no checkpoint"):
+        checkpoint.load(tmp_path / "x")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(InputError, match="there is no checkpoint 'nowhere'"):
+        checkpoint.load("nowhere")
+
+
+@pytest.fixture
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(1, 3, 48, 64, generator=generator), torch.rand(1, 3, 60, 60, generator=generator)
+
+
+@pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+@pytest.mark.parametrize("at", [(1, 1), (1, 4), (2, 2), (2, 4)])
+def test_a_resumed_run_ends_with_the_same_picture(at, optimiser, pictures, tmp_path):
+    small = recipe("default", **SMALL, optimiser=optimiser)
+    whole = stylize(*pictures, small, size=64)
+    for progress in whole:
+        if (progress.stage, progress.step) == at:
+            whole.save(tmp_path / "run.ckpt")
+    resumed = stylize(*pictures, small, size=64, resume=tmp_path / "run.ckpt")
+    assert torch.equal(resumed.result(), whole.image)
+
+
+def test_resuming_another_run_is_refused(pictures, tmp_path):
+    run = stylize(*pictures, recipe("default", **SMALL), size=64)
+    next(iter(run))
+    run.save(tmp_path / "run.ckpt")
+    with pytest.raises(InputError, match=r"differs in recipe \(steps\)"):
+        stylize(*pictures, recipe("default", **SMALL | {"steps": 5}), size=64, resume=tmp_path / "run.ckpt")
+    with pytest.raises(InputError, match="differs in inputs"):
+        stylize(pictures[0], pictures[0], recipe("default", **SMALL), size=64, resume=tmp_path / "run.ckpt")

@@ -1,0 +1,57 @@
+"""Checkpoints: a run's tensors and facts in one file that is either the old one or the new one, never a part."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vggfeat.errors import InputError
+
+_FORMAT = "vggfeat checkpoint 1"
+
+
+class Checkpoint(NamedTuple):
+    """What a run can go on from: facts that JSON can hold, and tensors by name."""
+
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save(path: str | os.PathLike[str], facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint: to a temporary file beside `path`, synced, then renamed."""
+    target = Path(path)
+    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(own, {"format": _FORMAT, "facts": json.dumps(facts)})
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)  # noqa: PTH105 (the name is a string here)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)  # noqa: PTH108 (as above)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint. Raises `InputError` where the file is none."""
+    try:
+        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+            about = cast("dict[str, str]", file.metadata() or {})  # pyright: ignore[reportUnknownMemberType]
+            if about.get("format") != _FORMAT:
+                raise InputError(f"'{path}' is no checkpoint of this version of stylize")
+            names: list[str] = list(file.keys())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            return Checkpoint(json.loads(about["facts"]), {name: file.get_tensor(name) for name in names})  # pyright: ignore[reportUnknownMemberType]
+    except FileNotFoundError:
+        raise InputError(f"there is no checkpoint '{path}'") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"'{path}' is no checkpoint: {error}") from error

@@ -1,0 +1,103 @@
+"""How much memory a step will take, and so whether the picture is looked at whole or in blocks."""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from vggfeat import arch
+from vggfeat.errors import InputError, RecipeError
+from vggfeat.transfer.optimise import history
+from vggfeat.transfer.recipe import Recipe
+
+# What a run may take of the memory that is free when it begins.
+_SHARE = 0.6
+# Sides of blocks to choose from, in pixels of the picture.
+_SIDES = (2048, 1024, 512, 256, 128)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+# Pictures in float32 that a step holds at a time besides the optimiser's history.
+_PICTURES = 12
+
+
+def parse_size(text: str) -> int:
+    """`4GB`, `1.5g` or `800 MB` in bytes; a unit is 1000 of the one below. Raises `InputError`."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not found or not float(found[1]):
+        raise InputError(f"'{text}' is no amount of memory: write 4GB, 1.5GB or 800MB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that a run on `device` may take by itself; None where the system does not say."""
+    if device.type == "cuda":
+        return int(_SHARE * torch.cuda.mem_get_info(device)[0])
+    free = [bytes_ for bytes_ in (_linux(), _limit()) if bytes_ is not None]
+    return int(_SHARE * min(free)) if free else None
+
+
+def _linux() -> int | None:
+    try:
+        found = re.search(
+            r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE
+        )
+    except OSError:
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, OSError, ValueError):
+            return None
+    return int(found[1]) * 1024 if found else None
+
+
+def _limit() -> int | None:
+    """What the control group of a container leaves."""
+    try:
+        most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return None if most == "max" else max(0, int(most) - used)
+
+
+def predict(recipe: Recipe, height: int, width: int, itemsize: int, side: int | None = None) -> int:
+    """Bytes that the steps on a picture of `height` x `width` take on top of the program and the weights.
+
+    `itemsize`: bytes of a feature; `side`: of the blocks, None looks at the picture whole.
+    """
+    remembered = 2 * history(3 * height * width) if recipe.optimiser == "lbfgs" else 3
+    pictures = (_PICTURES + remembered) * 3 * 4 * height * width
+    size: dict[str, int] = {}
+    down, across = height + 2 * recipe.margin, width + 2 * recipe.margin
+    largest = 64 * down * across
+    stack = arch.layers(recipe.network, pooling=recipe.pooling)[: recipe.deepest_layer().index + 1]
+    for layer in stack:
+        down, across = layer.output_side(down), layer.output_side(across)
+        size[layer.name] = layer.channels * down * across * itemsize
+    content = sum(size[name] * 4 // itemsize for name in recipe.content_layers)
+    convolved = [layer for layer in stack if layer.kind == "conv"]
+    pooled = [layer for layer in stack if layer.kind == "pool"]
+    if side is None:
+        # What autograd keeps: every activation, and where each maximum was; and two gradients on their way.
+        kept = sum(size[row.name] for row in convolved) + sum(size[row.name] * (1 + 8 // itemsize) for row in pooled)
+        return pictures + content + kept + 2 * size[convolved[0].name]
+    planes = sum(size[row.name] for row in pooled)
+    gradients = 2 * max((size[row.name] for row in pooled), default=0)
+    tile = min(64 * side * side, largest) * itemsize
+    return pictures + content + planes + gradients + 8 * tile
+
+
+def choose_side(recipe: Recipe, height: int, width: int, itemsize: int, budget: int | None) -> int | None:
+    """The side of the blocks that the picture is looked at in; None looks at it whole, where `budget` bytes allow.
+
+    Raises `RecipeError` where not even the smallest blocks fit.
+    """
+    if budget is None or predict(recipe, height, width, itemsize) <= budget:
+        return None
+    for side in _SIDES:
+        if predict(recipe, height, width, itemsize, side) <= budget:
+            return side
+    least = predict(recipe, height, width, itemsize, _SIDES[-1])
+    raise RecipeError(
+        f"{width}x{height} pixels take {least / 1e9:.1f} GB even in small blocks, {budget / 1e9:.1f} GB are allowed: "
+        "choose a smaller size, or allow more memory"
+    )
