@@ -322,6 +322,9 @@ def test_words_are_checked():
         LPIPS("vgg16")
     with pytest.raises(InputError, match=r"unknown version '0\.2'"):
         LPIPS(version="0.2")
+    for reduction, kind in ((None, "NoneType"), (2, "int")):
+        with pytest.raises(InputError, match=f"unknown reduction '{reduction}': it is of type {kind}, known are mean"):
+            LPIPS("alex", reduction=reduction)
 
 
 def test_share_a_pass_with_other_losses(pairs):

@@ -32,9 +32,15 @@ class RecipeError(VggfeatError, ValueError):
     """A recipe that names unknown fields or asks for the impossible."""
 
 
-def near(word: str, known: Iterable[str], *, limit: int = 3) -> str:
-    """The end of an error message: the known words near `word`, or all of them where none is near."""
+def near(word: object, known: Iterable[str], *, limit: int = 3) -> str:
+    """The end of an error message: the known words near `word`, or all of them where none is near.
+
+    What is no text is near nothing: its type is named.
+    """
     known = list(known)
+    everything = f"known are {', '.join(known)}"
+    if not isinstance(word, str):
+        return f"it is of type {type(word).__name__}, {everything}"
     lower = {name.lower(): name for name in known}
     close = [lower[match] for match in get_close_matches(word.lower(), lower, n=limit)]
-    return f"near are {', '.join(close)}" if close else f"known are {', '.join(known)}"
+    return f"near are {', '.join(close)}" if close else everything

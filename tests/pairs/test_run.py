@@ -113,6 +113,9 @@ def test_resize(resize, text, size, picture, read, save):
     [
         ({"metrics": "dist"}, "unknown metric 'dist': near are dists"),
         ({"metrics": ()}, "no metric to compare by"),
+        ({"metrics": None}, "unknown metric 'None': it is of type NoneType, known are lpips-vgg, "),
+        ({"metrics": ["psnr", None]}, "unknown metric 'None': it is of type NoneType, known are lpips-vgg, "),
+        ({"metrics": [["psnr"]]}, "it is of type list, known are lpips-vgg, "),
         ({"resize": 0}, "resize is 0"),
         ({"resize": (0, 5)}, r"resize is \(0, 5\)"),
         ({"batch_size": 0}, "batch_size is 0"),

@@ -35,13 +35,13 @@ _SSIM_WINDOW = 11
 
 def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     """Each metric once. Raises `InputError` for unknown ones."""
-    names = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))
+    names: list[Any] = [metrics] if isinstance(metrics, str) or not hasattr(metrics, "__iter__") else list(metrics)
     for name in names:
-        if name not in METRICS:
+        if name not in tuple(METRICS):  # what cannot be hashed can be compared
             raise InputError(f"unknown metric '{name}': {near(name, METRICS)}")
     if not names:
         raise InputError(f"no metric to compare by: known are {', '.join(METRICS)}")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 class Measures:
