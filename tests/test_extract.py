@@ -1,12 +1,13 @@
 import copy
 import warnings
+from functools import partial
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 
-from vggfeat import FeatureExtractor, RangeWarning, arch, weights
+from vggfeat import FeatureExtractor, PerceptualLoss, RangeWarning, arch, weights
 from vggfeat.errors import InputError
 from vggfeat.extract import resolve_precision
 
@@ -165,6 +166,24 @@ def test_bright_signed_images_are_suspicious_but_not_refused():
     with pytest.warns(RangeWarning, match="which looks like input_range='unit', not 'signed'"):
         extract(bright)
     extract(bright)  # said once; warnings are errors here
+
+
+@pytest.mark.parametrize(
+    ("make", "call"),
+    [
+        (partial(FeatureExtractor, "vgg11", "relu1_1"), lambda extract, x: extract(x)),
+        (partial(FeatureExtractor, "vgg11", "relu1_1"), lambda extract, x: extract.forward(x)),
+        (partial(FeatureExtractor, "vgg11", "relu1_1"), lambda extract, x: nn.Sequential(nn.Sequential(extract))(x)),
+        (PerceptualLoss, lambda criterion, x: criterion(x, x)),
+        (PerceptualLoss, lambda criterion, x: criterion.target(x)),
+    ],
+)
+def test_a_warning_points_at_the_users_own_line(make, call):
+    bright = torch.full((1, 3, 16, 16), 9.0)
+    frozen = make(weights=None, check="warn")
+    with pytest.warns(RangeWarning) as caught:
+        call(frozen, bright)
+    assert [(warning.filename, warning.lineno) for warning in caught] == [(__file__, call.__code__.co_firstlineno)]
 
 
 def test_range_check_has_a_tolerance_and_a_switch():

@@ -4,7 +4,8 @@ Every message is one line that names what came, what is possible and, where some
 A command prints that line and exits with code 2.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -44,3 +45,21 @@ def near(word: object, known: Iterable[str], *, limit: int = 3) -> str:
     lower = {name.lower(): name for name in known}
     close = [lower[match] for match in get_close_matches(word.lower(), lower, n=limit)]
     return f"near are {', '.join(close)}" if close else everything
+
+
+def users_line() -> int:
+    """The `stacklevel` with which the caller's warning points at the line of the user's code that led to it.
+
+    That is the nearest line outside vggfeat and torch, through which modules call each other.
+    """
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] (warnings' own way)
+    while frame.f_back and _package(frame.f_globals) in _INTERNAL:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+_INTERNAL = ("vggfeat", "torch", "torchmetrics")
+
+
+def _package(names: Mapping[str, object]) -> str:
+    return str(names.get("__name__", "")).partition(".")[0]

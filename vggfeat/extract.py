@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vggfeat import arch, execution, functional
 from vggfeat import weights as weights_table
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, near, users_line
 from vggfeat.weights import Triple
 
 InputRange = Literal["unit", "signed", "byte"]
@@ -90,7 +90,7 @@ class Trunk(nn.Module):
             suspicion = str(error)
         if suspicion and not self._warned:
             self._warned = True
-            warnings.warn(f"{suspicion} (said once)", RangeWarning, stacklevel=5)
+            warnings.warn(f"{suspicion} (said once)", RangeWarning, stacklevel=users_line())
         if self.check == "warn":
             self._looks_left -= 1
             if self._warned or not self._looks_left:
