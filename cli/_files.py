@@ -2,30 +2,46 @@
 
 import os
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 import click
 
+# A chain of symbolic links that is longer leads nowhere, to Linux too.
+_MOST_LINKS = 40
 
-def check_text_file(path: Path) -> None:
-    """Refuse a file that `write_text_file` could not write."""
+
+def check_text_file(path: Path, rooms: Collection[str] = ()) -> None:
+    """Refuse a file that `write_text_file` could not write. `rooms`: real paths of folders that will be made."""
     reason = None
-    target = path.resolve()
-    if target.is_dir():
+    target = Path(os.path.realpath(path))
+    if target.is_dir() or str(target) in rooms:
         reason = "it is a folder"
+    elif target.is_symlink() or (target.exists() and not target.is_file()) or _is_stream(path):
+        reason = "it is not a regular file (- prints)"
     elif not target.parent.is_dir():
-        reason = f"no such folder '{target.parent}'"
-    elif target.exists() and not target.is_file():
-        reason = "it is not a regular file"
+        reason = None if str(target.parent) in rooms else f"no such folder '{target.parent}'"
     elif not os.access(target.parent, os.W_OK | os.X_OK) or (target.exists() and not os.access(target, os.W_OK)):
         reason = "permission denied"
     if reason:
         raise click.UsageError(f"cannot write '{path}': {reason}")
 
 
+def _is_stream(path: Path) -> bool:
+    """Whether a name such as `/dev/stdout` or `/dev/fd/3` stands for what is open already."""
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(path.parent)
+        if folder in ("/dev", "/dev/fd") or folder.startswith("/proc/"):
+            return True
+        if not path.is_symlink():
+            return False
+        path = Path(folder, path.readlink())
+    return True
+
+
 def write_text_file(path: Path, text: str) -> None:
     """Write `text` beside its place, then rename; a symbolic link stays, and what it points to is replaced."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f".vggfeat-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("x", encoding="utf-8", newline="") as file:

@@ -1,5 +1,6 @@
 """`vggfeat compare`: how far two pictures, or the pictures of two folders, are apart."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -82,7 +83,7 @@ def command(
     differ. Exit codes: 0; 3 if some pairs could not be compared; 2 if nothing could begin.
     """
     run = Comparing(a, b, [name.strip() for name in metric.split(",")], heatmaps=heatmap, **options)
-    wanted = {form: name for form, name in (("json", json_file), ("csv", csv_file)) if name}
+    wanted = {form: name for form, name in (("json", json_file), ("csv", csv_file)) if name is not None}
     _check_outputs(wanted, run)
     with _bar(len(run), quiet=quiet) as advance:
         for _ in run:
@@ -102,13 +103,18 @@ def command(
 
 
 def _check_outputs(wanted: Mapping[str, str], run: Comparing) -> None:
-    files = [Path(name) for name in wanted.values() if name != "-"]
-    sources = {path.resolve() for pair in run.pairs for path in (pair.a, pair.b)}
-    for path in files:
-        check_text_file(path)
-        if path.resolve() in sources:
-            raise click.UsageError(f"the output '{path}' is one of the inputs")
-    if len({Path(name).resolve() for name in wanted.values()}) < len(wanted):
+    """Refuse outputs that replace a picture or each other, or cannot be written."""
+    heatmaps = {os.path.realpath(path) for path in run.heatmaps.values()}
+    rooms = {os.path.realpath(room) for room in {room for path in run.heatmaps.values() for room in path.parents}}
+    for name in wanted.values():
+        if name == "-":
+            continue
+        if os.path.realpath(name) in heatmaps:
+            raise click.UsageError(f"the output '{name}' is one of the heat maps")
+        check_text_file(Path(name), rooms)
+        if run.reads(name):
+            raise click.UsageError(f"the output '{name}' is one of the inputs")
+    if len({name if name == "-" else os.path.realpath(name) for name in wanted.values()}) < len(wanted):
         raise click.UsageError(f"--json and --csv cannot both go to '{wanted['csv']}'")
 
 

@@ -87,6 +87,22 @@ def test_files(vggfeat):
     assert sorted(path.name for path in Path().iterdir()) == ["a", "all.csv", "all.json", "b"]
 
 
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no names for what is open")
+def test_what_is_open_already_is_no_file_to_replace(vggfeat):
+    with Path("kept").open("w") as kept:
+        Path("link").symlink_to(f"/dev/fd/{kept.fileno()}")
+        for name in ("link", f"/dev/fd/{kept.fileno()}", "/dev/stdout", "/dev/null"):
+            stderr = vggfeat("compare", "a", "b", *QUICK, "--json", name, code=2).stderr
+            assert stderr == f"vggfeat: cannot write '{name}': it is not a regular file (- prints)\n"
+    assert Path("kept").read_text() == ""
+
+
+def test_a_file_in_the_folder_that_heat_maps_make(vggfeat):
+    vggfeat("compare", "a", "b", *QUICK, "--heatmap", "new/heat", "--json", "new/all.json", "--csv", "new/heat/all.csv")
+    assert json.loads(Path("new/all.json").read_text())["pairs"]
+    assert Path("new/heat/all.csv").read_text()
+
+
 def test_dash_prints(vggfeat):
     assert json.loads(vggfeat("compare", "a", "b", *QUICK, "--json", "-").stdout)["mean"]["psnr"] > 0
     assert vggfeat("compare", "a", "b", *QUICK, "--csv", "-").stdout.startswith("pair,a,b,width,height,psnr,")
@@ -167,7 +183,15 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b", "--csv", "a/one.png"], "the output 'a/one.png' is one of the inputs"),
         (["a", "b", "--csv", "x", "--json", "./x"], "--json and --csv cannot both go to 'x'"),
         (["a", "b", "--json", "-", "--csv", "-"], "--json and --csv cannot both go to '-'"),
-        (["a", "b", "--heatmap", "b"], "the heat map 'b/sub/two.png' would replace a picture"),
+        (["a", "b", "--csv", "a/lone.png"], "the output 'a/lone.png' is one of the inputs"),
+        (["a", "b", "--json", "link.json"], "the output 'link.json' is one of the inputs"),
+        (["a", "b", "--json", "loop.json"], "cannot write 'loop.json': it is not a regular file"),
+        (["a", "b", "--heatmap", "b"], "the heat maps would be pictures of 'b' the next time: choose a folder outside"),
+        (["a", "b", "--heatmap", "heat", "--json", "heat/one.png"], "the output 'heat/one.png' is one of the heat map"),
+        (["a", "b", "--heatmap", "heat", "--csv", "heat/../heat/sub/two.png"], "is one of the heat maps"),
+        (["a", "b", "--heatmap", "heat", "--csv", "heat"], "cannot write 'heat': it is a folder"),
+        (["a", "b", "--heatmap", "heat", "--csv", "heat/sub"], "cannot write 'heat/sub': it is a folder"),
+        (["a", "b", "--heatmap", "heat", "--csv", "heat/no/all.csv"], "cannot write 'heat/no/all.csv': no such folder"),
         (["a", "b", "--heatmap", "text.png"], "cannot make the folder 'text.png"),
         (["a", "b", "--device", "gpu"], "unknown device 'gpu'"),
         (["a", "b", "--batch-size", "0"], "0 is not in the range x>=1"),
@@ -176,6 +200,8 @@ def test_help_names_the_metrics_without_torch(vggfeat):
 def test_bad_input_is_one_line_and_writes_nothing(arguments, message, vggfeat):
     Path("text.png").write_text("no picture")
     write_picture("small.png", torch.rand(1, 3, 16, 20))
+    Path("link.json").symlink_to("a/lone.png")
+    Path("loop.json").symlink_to("loop.json")
     before = {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")}
     assert message in vggfeat("compare", *arguments, code=2).stderr
     assert {path: path.is_file() and path.read_bytes() for path in Path().rglob("*")} == before

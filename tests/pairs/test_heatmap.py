@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import kornia
@@ -53,13 +54,44 @@ def test_heat_maps_of_pictures_that_differ_by_ending_alone(picture, save):
     assert sorted(path.name for path in Path("heat").glob("*.png")) == ["one.png.png", "one.webp.png", "two.png"]
 
 
-def test_heat_maps_replace_no_picture():
-    before = Path("b/one.png").read_bytes()
+def test_each_pair_has_a_heat_map_of_its_own(picture, save):
+    for name in ("x.png", "x.webp", "x.png.webp", "X.tif"):
+        save(f"a/{name}", picture(4))
+        save(f"b/{name}", picture(5))
+    os.link(b"a/one.png", b"a/\xff.png")
+    os.link(b"b/one.png", b"b/\xff.png")
+    os.link(b"a/one.png", b"a/\xfe.png")
+    os.link(b"b/one.png", b"b/\xfe.png")
+    found = compare("a", "b", "lpips-alex", heatmaps="heat")
+    assert len(found.rows) == 9
+    assert sorted(os.fsencode(path.name) for path in Path("heat").iterdir()) == [
+        *(b"X.tif.png", b"one.png", b"sub", b"two.png"),
+        *(b"x.png.png", b"x.png.webp.png", b"x.webp.png", b"\xfe.png", b"\xff.png"),
+    ]
+
+
+@pytest.mark.parametrize("folder", ["a", "b", "b/maps", "elsewhere/link", "b/absent/.."])
+def test_heat_maps_are_no_pictures_of_the_next_comparison(folder):
+    Path("elsewhere").mkdir()
+    Path("elsewhere/link").symlink_to(Path("b").absolute())
+    with pytest.raises(
+        ImageError, match=r"the heat maps would be pictures of '[ab]' the next time: choose a folder out"
+    ):
+        compare("a", "b", "psnr", heatmaps=folder)
+    assert not Path("b/maps").exists()
+
+
+def test_heat_maps_replace_no_picture(picture, read, save):
+    save("store/one.png", picture(7))
+    before = read("store/one.png")
+    Path("a/lone.png").symlink_to(Path("store/one.png").absolute())  # a picture without counterpart
+    with pytest.raises(ImageError, match=r"the heat map 'store/one.png' would replace a picture: choose another"):
+        compare("a", "b", "psnr", heatmaps="store")
     with pytest.raises(ImageError, match=r"the heat map 'b/one.png' would replace a picture"):
-        compare("a", "b", "psnr", heatmaps="b")
+        compare("a/one.png", "b/one.png", "psnr", heatmaps="b")
     with pytest.raises(ImageError, match=r"cannot make the folder 'b/one.png'"):
         compare("a/one.png", "a/one.png", "psnr", heatmaps="b/one.png")
-    assert Path("b/one.png").read_bytes() == before
+    assert torch.equal(read("store/one.png"), before)
 
 
 def test_colours_are_in_gamut_and_evenly_lighter():

@@ -10,7 +10,8 @@ def test_matching(picture, save):
     for name in ("b/only.png", "a/.hidden.png", "a/notes.txt", "a/.git/x.png", "a/odd.png", "b/odd.webp", "b/odd.tif"):
         save(f"{name}.png", picture(1)) if name.endswith("txt") else save(name, picture(1))
     Path("a/notes.txt.png").rename("a/notes.txt")
-    found, unmatched = match("a", "b")
+    found, unmatched, pictures = match("a", "b")
+    assert {str(path) for path in pictures} == {str(path) for pair in found for path in (pair.a, pair.b)} | {*unmatched}
     assert [(pair.name, str(pair.b)) for pair in found] == [
         ("one.png", "b/one.png"),
         ("sub/three.png", "b/sub/three.png"),
@@ -26,7 +27,7 @@ def test_matching(picture, save):
 
 def test_the_same_name_comes_before_the_same_stem(picture, save):
     save("a/two.webp", picture(1))
-    found, unmatched = match("a", "b")
+    found, unmatched, _ = match("a", "b")
     assert [str(pair.a) for pair in found if pair.b.name == "two.webp"] == ["a/two.webp"]
     assert unmatched == {"a/two.png": "no counterpart in 'b'"}
 

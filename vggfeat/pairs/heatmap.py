@@ -1,11 +1,13 @@
 """Pictures of where a pair differs: their colours and their files."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from vggfeat.errors import ImageError
-from vggfeat.pairs.match import Pair, by_stem, path_text
+from vggfeat.pairs.match import Pair, path_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,20 +33,36 @@ _FROM_OKLAB = (
 )
 
 
-def heatmap_files(folder: Path, pairs: Sequence[Pair]) -> dict[Pair, Path]:
-    """A PNG for each pair, whose name keeps the picture's ending where another picture differs by that alone.
+def heatmap_files(folder: Path, pairs: Iterable[Pair], folders: Iterable[Path] = ()) -> dict[Pair, Path]:
+    """A PNG for each pair, whose name keeps the picture's ending where it would be another's without.
 
-    Raises `ImageError` where it would replace a picture that is to be compared.
+    Raises `ImageError` for one within `folders`, those that are compared: the next comparison would take it for a
+    picture of theirs.
     """
-    stems = by_stem(PurePath(pair.name) for pair in pairs)
-    sources = {path.resolve() for pair in pairs for path in (pair.a, pair.b)}
-    files: dict[Pair, Path] = {}
-    for pair in pairs:
-        stem = PurePath(pair.name).with_suffix("")
-        files[pair] = folder / f"{stem if len(stems[stem]) == 1 else pair.name}.png"
-        if files[pair].resolve() in sources:
-            raise ImageError(f"the heat map '{path_text(files[pair])}' would replace a picture: choose another folder")
+    within = {pair: PurePath(*pair.a.parts[-len(PurePath(pair.name).parts) :]) for pair in pairs}
+    names = {pair: name.with_suffix(".png") for pair, name in within.items()}
+    while crowded := _crowded(names) - {pair for pair, name in within.items() if names[pair] == _longer(name)}:
+        names |= {pair: _longer(within[pair]) for pair in crowded}
+    files = {pair: folder / name for pair, name in names.items()}
+    places = {Path(os.path.realpath(parent)) for parent in {file.parent for file in files.values()}}
+    for compared in folders:
+        if any(place.is_relative_to(os.path.realpath(compared)) for place in places):
+            raise ImageError(
+                f"the heat maps would be pictures of '{path_text(compared)}' the next time: choose a folder outside it"
+            )
     return files
+
+
+def _crowded(names: Mapping[Pair, PurePath]) -> set[Pair]:
+    """The pairs whose names are one file, or would be one where case does not count."""
+    taken: dict[str, set[Pair]] = defaultdict(set)
+    for pair, name in names.items():
+        taken[str(name).casefold()].add(pair)
+    return set[Pair]().union(*(pairs for pairs in taken.values() if len(pairs) > 1))
+
+
+def _longer(name: PurePath) -> PurePath:
+    return name.with_name(f"{name.name}.png")
 
 
 def make_room(files: Iterable[Path]) -> None:

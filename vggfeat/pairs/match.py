@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from vggfeat.errors import ImageError, InputError
 
@@ -20,15 +21,23 @@ class Pair:
     b: Path
 
 
-def match(a: PathLike, b: PathLike) -> tuple[list[Pair], dict[str, str]]:
-    """The pairs of two pictures or folders in the order of their names, and {picture: reason} without counterpart.
+class Found(NamedTuple):
+    """The pairs in the order of their names, {picture: reason} without counterpart, and every picture of both sides."""
+
+    pairs: list[Pair]
+    unmatched: dict[str, str]
+    pictures: list[Path]
+
+
+def match(a: PathLike, b: PathLike) -> Found:
+    """The pairs of two pictures or folders.
 
     Files of a folder count by their endings; hidden ones do not. Raises `InputError` if nothing matches, or a folder
     is to be compared with a picture.
     """
     first, second = Path(a), Path(b)
     if not (first.is_dir() or second.is_dir()):
-        return [Pair(path_text(first.name), first, second)], {}
+        return Found([Pair(path_text(first.name), first, second)], {}, [first, second])
     for path in (first, second):
         if not path.is_dir():
             folder = second if path is first else first
@@ -54,7 +63,9 @@ def match(a: PathLike, b: PathLike) -> tuple[list[Pair], dict[str, str]]:
         raise InputError(f"no picture of '{path_text(first)}' ({_sample(ours)}) has the name of one of "
                          f"'{path_text(second)}' ({_sample(theirs)})")  # fmt: skip
     pairs = [Pair(path_text(name), first / name, second / found[name]) for name in sorted(found)]
-    return pairs, unmatched
+    return Found(
+        pairs, unmatched, [folder / name for folder, names in ((first, ours), (second, theirs)) for name in names]
+    )
 
 
 def _pictures(folder: Path) -> set[PurePath]:
@@ -87,6 +98,15 @@ def by_stem(names: Iterable[PurePath]) -> dict[PurePath, list[PurePath]]:
 def _sample(names: Iterable[PurePath]) -> str:
     first = sorted(names)[:2]
     return f"{', '.join(map(path_text, first))}, ..." if first else "no pictures"
+
+
+def identity(path: PathLike) -> tuple[int, int] | None:
+    """What is the same for two names of one file; None if there is none."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def path_text(path: PurePath | str) -> str:

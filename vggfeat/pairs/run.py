@@ -2,16 +2,16 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.errors import InputError, VggfeatError
+from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pairs.heatmap import heatmap_files, make_room, save_heatmap
-from vggfeat.pairs.match import Pair, PathLike, match, path_text
+from vggfeat.pairs.match import Pair, PathLike, identity, match, path_text
 from vggfeat.pairs.measure import DEFAULT_METRICS, Measures, known_metrics
 from vggfeat.pairs.result import Comparison, Failure, Row
 
@@ -71,7 +71,8 @@ def compare(
 class Comparing:
     """A comparison under way: iterate over it for each `Row` or `Failure` as it comes; `result()` does what is left.
 
-    `pairs` are those that were found; no picture is opened before the first iteration.
+    `pairs` are those that were found, `heatmaps` the files that their heat maps go to; no picture is opened before the
+    first iteration.
     """
 
     def __init__(
@@ -94,9 +95,9 @@ class Comparing:
             raise InputError(f"resize is {resize}: it is at least 1")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it is at least 1")
-        self.pairs, self.unmatched = match(a, b)
+        self.pairs, self.unmatched, self._pictures = match(a, b)
         self._alone = not Path(a).is_dir()
-        self._heatmaps = {} if heatmaps is None else heatmap_files(Path(heatmaps), self.pairs)
+        self.heatmaps = {} if heatmaps is None else self._heatmap_files(heatmaps, () if self._alone else (a, b))
         self._layers = layers
         self._resize = resize
         self._batch_size = batch_size
@@ -111,6 +112,21 @@ class Comparing:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def reads(self, path: PathLike) -> bool:
+        """Whether `path` is a picture that was found, with or without counterpart, by this or another name."""
+        return identity(path) in self._identities
+
+    @cached_property
+    def _identities(self) -> set[tuple[int, int]]:
+        return {found for path in self._pictures if (found := identity(path))}
+
+    def _heatmap_files(self, folder: PathLike, compared: Iterable[PathLike]) -> dict[Pair, Path]:
+        files = heatmap_files(Path(folder), self.pairs, map(Path, compared))
+        for path in files.values():
+            if self.reads(path):
+                raise ImageError(f"the heat map '{path_text(path)}' would replace a picture: choose another folder")
+        return files
 
     def result(self) -> Comparison:
         """Compare what is left, and return all of it."""
@@ -129,7 +145,7 @@ class Comparing:
         return Measures(
             self.metrics,
             layers=self._layers,
-            heat=bool(self._heatmaps),
+            heat=bool(self.heatmaps),
             device=self._device,
             precision=self._precision,
         )
@@ -144,7 +160,7 @@ class Comparing:
         }
 
     def _run(self) -> Iterator[Row | Failure]:
-        make_room(self._heatmaps.values())
+        make_room(self.heatmaps.values())
         for outcome in self._compared(self._measures):
             self._outcomes[outcome.pair] = outcome
             yield outcome
@@ -203,7 +219,7 @@ class Comparing:
             try:
                 _check_values(row)
                 if heat is not None:
-                    save_heatmap(self._heatmaps[loaded.pair], loaded.b, heat[number : number + 1].cpu())
+                    save_heatmap(self.heatmaps[loaded.pair], loaded.b, heat[number : number + 1].cpu())
             except VggfeatError as error:
                 yield self._failed(loaded.pair, error)
             else:
