@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vggfeat import ImageError, InputError, WeightsError, compare, images
+from vggfeat.pairs import run
 from vggfeat.pairs.measure import Measures
 from vggfeat.pairs.run import Comparing
 
@@ -76,6 +77,42 @@ def test_a_batch_that_does_not_fit_is_tried_pair_by_pair(spied):
     assert [(failure.pair.name, failure.reason) for failure in found.failures] == [("two.png", "out of memory")]
 
 
+def test_what_is_too_large_to_load_is_one_bad_pair(monkeypatch, picture, save):
+    for folder in ("a", "b"):
+        save(f"{folder}/line.png", picture(1, 1, 20000))
+    read_picture = images.read_picture
+
+    def read(path):
+        if path.name in ("one.png", "two.png"):
+            raise {"one.png": MemoryError(), "two.png": RuntimeError("cannot allocate memory\nat")}[path.name]
+        return read_picture(path)
+
+    monkeypatch.setattr(images, "read_picture", read)
+    found = compare("a", "b", "psnr", resize=120)
+    assert [row.pair.name for row in found.rows] == ["sub/three.png"]
+    assert {failure.pair.name: failure.reason for failure in found.failures} == {
+        "line.png": "'a/line.png' would have 2400000 x 120 = 288000000 pixels, the limit is 200000000",
+        "one.png": "it needs more memory than there is",
+        "two.png": "cannot allocate memory",
+    }
+    with pytest.raises(InputError, match=r"cannot compare 'a/one.png' and 'b/one.png': it needs more memory"):
+        compare("a/one.png", "b/one.png", "psnr")
+
+
+def test_a_heat_map_that_does_not_fit_is_one_bad_pair(monkeypatch):
+    save_heatmap = run.save_heatmap
+
+    def save(path, *arguments):
+        if path.name == "one.png":
+            raise MemoryError
+        save_heatmap(path, *arguments)
+
+    monkeypatch.setattr(run, "save_heatmap", save)
+    found = compare("a", "b", "lpips-alex", heatmaps="heat")
+    assert [failure.pair.name for failure in found.failures] == ["one.png"]
+    assert sorted(path.name for path in Path("heat").rglob("*.png")) == ["three.png", "two.png"]
+
+
 def test_values_that_are_not_finite_are_failures(monkeypatch):
     monkeypatch.setattr("kornia.metrics.ssim", lambda x, *_, **__: x * math.nan)
     found = compare("a", "b", "ssim")
@@ -118,6 +155,8 @@ def test_resize(resize, text, size, picture, read, save):
         ({"metrics": [["psnr"]]}, "it is of type list, known are lpips-vgg, "),
         ({"resize": 0}, "resize is 0"),
         ({"resize": (0, 5)}, r"resize is \(0, 5\)"),
+        ({"resize": 999999999}, "resize is 999999999: that makes 999999998000000001 pixels, the limit is 200000000"),
+        ({"resize": (200000001, 1)}, r"resize is \(200000001, 1\): that makes 200000001 pixels"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"precision": "float8"}, "unknown precision 'float8'"),

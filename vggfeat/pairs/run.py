@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
 _USUAL_PIXELS = 512 * 512
 
+# To which pictures may be enlarged; `read_picture` reads no larger ones either.
+_MOST_PIXELS = 200_000_000
+
 
 def compare(
     a: PathLike,
@@ -45,7 +48,7 @@ def compare(
         metrics: names of `METRICS`. All read the pictures as sRGB in [0, 1], without their transparency.
         layers: give also what each layer contributes to LPIPS and DISTS.
         resize: pixels of the shorter side, or (width, height), that every picture is brought to, enlarged if need
-            be: bilinear, antialiased. It changes the values.
+            be: bilinear, antialiased. It changes the values. No picture may get more than 200 million pixels.
         heatmaps: folder for a PNG a pair that shows where they differ: spatial LPIPS, of the first LPIPS among the
             metrics or else of `lpips-vgg`, from black to white, over the second picture in dim grey.
         batch_size: pairs of one size that are compared at once, fewer where they exceed 512x512 pixels.
@@ -91,8 +94,11 @@ class Comparing:
         from vggfeat.extract import choose_device, resolve_precision
 
         self.metrics = known_metrics(metrics)
-        if resize is not None and min(resize if isinstance(resize, tuple) else (resize,)) < 1:
+        width, height = resize if isinstance(resize, tuple) else (1 if resize is None else resize,) * 2
+        if min(width, height) < 1:
             raise InputError(f"resize is {resize}: it is at least 1")
+        if width * height > _MOST_PIXELS:
+            raise InputError(f"resize is {resize}: that makes {width * height} pixels, the limit is {_MOST_PIXELS}")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it is at least 1")
         self.pairs, self.unmatched, self._pictures = match(a, b)
@@ -172,7 +178,7 @@ class Comparing:
         for pair in self.pairs:
             try:
                 loaded = self._load(pair)
-            except VggfeatError as error:
+            except (VggfeatError, MemoryError, RuntimeError) as error:
                 yield self._failed(pair, error)
                 continue
             size = loaded.size
@@ -187,7 +193,7 @@ class Comparing:
     def _load(self, pair: Pair) -> "_Loaded":
         from vggfeat import images
 
-        a, b = (_resized(images.read_picture(path).rgb, self._resize) for path in (pair.a, pair.b))
+        a, b = (_resized(path, images.read_picture(path).rgb, self._resize) for path in (pair.a, pair.b))
         if a.shape != b.shape:
             sizes = [f"{x.shape[3]}x{x.shape[2]}" for x in (a, b)]
             least = min((a, b), key=lambda x: x.shape[2] * x.shape[3]).shape
@@ -220,7 +226,7 @@ class Comparing:
                 _check_values(row)
                 if heat is not None:
                     save_heatmap(self.heatmaps[loaded.pair], loaded.b, heat[number : number + 1].cpu())
-            except VggfeatError as error:
+            except (VggfeatError, MemoryError, RuntimeError) as error:
                 yield self._failed(loaded.pair, error)
             else:
                 yield row
@@ -228,7 +234,8 @@ class Comparing:
     def _failed(self, pair: Pair, error: Exception) -> Failure:
         if self._alone and isinstance(error, VggfeatError):
             raise error
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        lacking = "it needs more memory than there is" if isinstance(error, MemoryError) else type(error).__name__
+        reason = str(error).strip().partition("\n")[0] or lacking
         if self._alone:
             raise InputError(f"cannot compare '{path_text(pair.a)}' and '{path_text(pair.b)}': {reason}") from error
         return Failure(pair, reason)
@@ -259,7 +266,7 @@ def _resize_text(resize: int | tuple[int, int] | None) -> str | None:
     return None if resize is None else f"shorter side {resize}"
 
 
-def _resized(rgb: "Tensor", resize: int | tuple[int, int] | None) -> "Tensor":
+def _resized(path: Path, rgb: "Tensor", resize: int | tuple[int, int] | None) -> "Tensor":
     from vggfeat import images
 
     if resize is None:
@@ -270,4 +277,7 @@ def _resized(rgb: "Tensor", resize: int | tuple[int, int] | None) -> "Tensor":
     else:
         scale = resize / min(height, width)
         height, width = round(height * scale), round(width * scale)
+    if height * width > _MOST_PIXELS:
+        raise InputError(f"'{path_text(path)}' would have {width} x {height} = {height * width} pixels, "
+                         f"the limit is {_MOST_PIXELS}")  # fmt: skip
     return images.resize(rgb, height, width)
