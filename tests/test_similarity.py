@@ -1,4 +1,6 @@
+import hashlib
 import warnings
+from types import SimpleNamespace
 
 import DISTS_pytorch
 import lpips
@@ -296,15 +298,37 @@ def test_squeeze_is_the_lpips_packages(pairs):
     assert ours.to("meta")(*(x.to("meta") for x in pairs)).device.type == "meta"
 
 
-def test_squeeze_offline_says_what_is_bundled(tmp_path, monkeypatch):
+def test_squeeze_offline_says_what_is_bundled(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def refuse(*_args, **_options):
         raise OSError("no route to host")
 
     monkeypatch.setattr("torch.hub.urlopen", refuse)
-    with pytest.raises(WeightsError, match="squeezenet1_1 are not bundled"):
+    file = r"squeezenet1_1-b8a52dc0\.pth"
+    with pytest.raises(
+        WeightsError,
+        match=r"squeezenet1_1 are not bundled and could not be downloaded \(no route to host\); those of vgg and alex "
+        rf"are; or put torchvision's {file} into '.*checkpoints', or in Python pass a file's path as weights$",
+    ):
         LPIPS("squeeze")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_squeeze_downloads_in_silence_once(tmp_path, monkeypatch, capfd, pairs):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    file = tmp_path / "file"
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)
+    digits = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    weights = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=f"{tmp_path.as_uri()}/squeezenet1_1-{digits}.pth"))
+    file.rename(tmp_path / f"squeezenet1_1-{digits}.pth")
+    monkeypatch.setattr("torchvision.models.SqueezeNet1_1_Weights", weights)
+    values = [LPIPS("squeeze")(*pairs)]
+    (tmp_path / f"squeezenet1_1-{digits}.pth").rename(file)
+    values.append(LPIPS("squeeze")(*pairs))
+    assert values[0] == values[1] == LPIPS("squeeze", weights=file)(*pairs)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_small_images_are_refused_by_name():

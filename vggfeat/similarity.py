@@ -4,10 +4,11 @@
 network that their definition names.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, Self, cast, get_args
 
 import torch
@@ -359,14 +360,29 @@ def _squeezenet_state(weights: WeightsLike) -> dict[str, Tensor]:
     if isinstance(weights, Mapping):
         state = weights
     elif weights in ("default", "imagenet1k_v1"):
-        enum = SqueezeNet1_1_Weights.IMAGENET1K_V1
-        try:
-            state = enum.get_state_dict(check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise WeightsError(
-                f"the weights of squeezenet1_1 are not bundled and could not be downloaded ({error}); "
-                f"those of vgg and alex are; or pass weights='{Path(enum.url).name}', torchvision's file"
-            ) from error
+        state = weights_table.read_state(_torchvisions_file(SqueezeNet1_1_Weights.IMAGENET1K_V1.url))
     else:
         state = weights_table.read_state(Path(weights))
     return {key.removeprefix("features."): x for key, x in state.items() if key.startswith("features.")}
+
+
+def _torchvisions_file(url: str) -> Path:
+    """The file that torchvision downloads from `url`, where torchvision keeps it: downloaded if it is not there yet.
+
+    torchvision's own way there prints on standard output.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / PurePath(url).name
+    net, _, digits = file.stem.partition("-")
+    try:
+        if not file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            # A process may be started without a standard error.
+            shown = sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+            torch.hub.download_url_to_file(url, str(file), digits, progress=shown)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the weights of {net} are not bundled and could not be downloaded ({error}); those of vgg and alex are; "
+            f"or put torchvision's {file.name} into '{folder}', or in Python pass a file's path as weights"
+        ) from error
+    return file
