@@ -21,6 +21,9 @@ def print_comparison(result: "Comparison") -> None:
         rows[f"mean of {len(rows)}"] = result.mean
     _print_values("pair", metrics, rows)
     column = "mean" if len(result.rows) > 1 else "value"
+    for name, count in result.infinite.items():
+        if count < len(result.rows):
+            click.echo(f"{name} is infinite for {count} of {len(result.rows)} pairs, which its mean leaves out")
     _print_values("layer", [column], {name: {column: value} for name, value in result.mean.items() if "/" in name})
     for line in _metadata_lines(result.metadata):
         click.echo(line)

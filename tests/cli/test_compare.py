@@ -57,6 +57,16 @@ def test_columns_stay_aligned_where_a_value_is_infinite(vggfeat):
     assert len({len(line) for line in lines[:5]}) == 1
 
 
+def test_the_mean_says_what_it_leaves_out(vggfeat):
+    Path("b/one.jpg").unlink()
+    Path("b/one.png").write_bytes(Path("a/one.png").read_bytes())
+    lines = vggfeat("compare", "a", "b", "--metric", "psnr").stdout.splitlines()
+    values = [line.split()[-1] for line in lines[1:4]]
+    assert values[0] == "inf"
+    assert values[1] == values[2] != "inf"
+    assert "psnr is infinite for 1 of 2 pairs, which its mean leaves out" in lines
+
+
 def test_a_bad_pair_is_reported_and_the_exit_code_tells(vggfeat):
     for folder in ("a", "b"):
         Path(folder, "bad.png").write_text("no picture")

@@ -16,11 +16,14 @@ def test_json_and_csv_hold_everything(picture, read, save):
     save("b/one.png", read("a/one.png"))
     found = compare("a", "b", ("psnr", "lpips-alex"), layers=True)
     content = json.loads(found.as_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert list(content) == ["metadata", "pairs", "mean", "unmatched", "failed"]
+    assert list(content) == ["metadata", "pairs", "mean", "infinite", "unmatched", "failed"]
     assert [row["pair"] for row in content["pairs"]] == ["one.png", "sub/three.png", "two.png"]
     assert [row["psnr"] for row in content["pairs"]] == [None, *(row.values["psnr"] for row in found.rows[1:])]
     assert content["pairs"][2].items() >= {"a": "a/two.png", "b": "b/two.webp", "width": 40, "height": 40}.items()
-    assert content["mean"] == {**found.mean, "psnr": None}
+    finite = [row.values["psnr"] for row in found.rows[1:]]
+    assert content["mean"] == {**found.mean, "psnr": pytest.approx(sum(finite) / 2)}
+    assert content["infinite"] == {"psnr": 1}
+    assert "infinite (in JSON null)" in content["metadata"]["metrics"]["psnr"]["metric"]
     assert content["metadata"] == json.loads(json.dumps(found.metadata))
     assert content["unmatched"] == [{"picture": 'a/lone, or "alone".png', "reason": "no counterpart in 'b'"}]
     assert [(row["pair"], "not a picture" in row["reason"]) for row in content["failed"]] == [("bad.png", True)]
@@ -34,4 +37,13 @@ def test_json_and_csv_hold_everything(picture, read, save):
         assert float(rows[-1][name]) == found.mean[name]
     assert rows[3]["psnr"] == ""
     assert "not a picture" in rows[3]["error"]
-    assert json.loads(rows[-1]["metadata"]) == content["metadata"]
+    assert json.loads(rows[-1]["metadata"]) == {**content["metadata"], "infinite": {"psnr": 1}}
+
+
+def test_where_all_are_infinite_so_is_the_mean():
+    found = compare("a", "a", ("psnr", "ssim"))
+    assert found.mean == {"psnr": math.inf, "ssim": pytest.approx(1)}
+    assert found.infinite == {"psnr": 3}
+    content = json.loads(found.as_json())
+    assert content["mean"]["psnr"] is None
+    assert content["infinite"] == {"psnr": 3}

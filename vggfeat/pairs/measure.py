@@ -23,7 +23,7 @@ METRICS: Mapping[str, str] = {
     "lpips-alex": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
     "lpips-squeeze": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
     "dists": "DISTS (Ding et al. 2020), 0 for equal pictures",
-    "psnr": "peak signal-to-noise ratio in dB, infinite for equal pictures",
+    "psnr": "peak signal-to-noise ratio in dB, infinite (in JSON null) for equal pictures",
     "ssim": "structural similarity (Wang et al. 2004), window 11, sigma 1.5, unpadded, RGB, 1 for equal pictures",
     "perceptual": "mean square difference of relu3_3, 0 for equal pictures",
 }

@@ -37,9 +37,9 @@ class Failure:
 class Comparison:
     """The outcome of comparing: a row for each pair, in the order of their names.
 
-    `mean`: of each metric over the rows, empty where there is none. `metadata`: what the values depend on, of which
-    `metrics` says for each its network, version and weights. `failures`: the pairs that are missing from the rows.
-    `unmatched`: {picture: reason} for those that have no counterpart.
+    `metadata`: what the values depend on, of which `metrics` says for each its network, version and weights.
+    `failures`: the pairs that are missing from the rows. `unmatched`: {picture: reason} for those that have no
+    counterpart.
     """
 
     rows: tuple[Row, ...]
@@ -49,12 +49,24 @@ class Comparison:
 
     @cached_property
     def mean(self) -> dict[str, float]:
-        """The mean of each metric over the rows."""
-        names = self.rows[0].values if self.rows else ()
-        return {name: sum(row.values[name] for row in self.rows) / len(self.rows) for name in names}
+        """The mean of each metric over the rows where it is finite; infinite if there are none, empty without rows."""
+        means: dict[str, float] = {}
+        for name in self.rows[0].values if self.rows else ():
+            finite = [row.values[name] for row in self.rows if math.isfinite(row.values[name])]
+            means[name] = sum(finite) / len(finite) if finite else math.inf
+        return means
+
+    @cached_property
+    def infinite(self) -> dict[str, int]:
+        """The number of rows that the mean of a metric leaves out, for the metrics of which it does: PSNR alone."""
+        counts = {name: sum(math.isinf(row.values[name]) for row in self.rows) for name in self.mean}
+        return {name: count for name, count in counts.items() if count}
 
     def as_json(self) -> str:
-        """`metadata`, `pairs`, `mean`, `unmatched` and `failed` as JSON, which has no infinity: that is null."""
+        """`metadata`, `pairs`, `mean`, `infinite`, `unmatched` and `failed` as JSON.
+
+        JSON has no infinity: a value of null is infinite, the PSNR of equal pictures. `infinite` counts them.
+        """
         pairs = [
             {**_named(row.pair), "width": row.width, "height": row.height, **_finite(row.values)} for row in self.rows
         ]
@@ -62,6 +74,7 @@ class Comparison:
             "metadata": self.metadata,
             "pairs": pairs,
             "mean": _finite(self.mean),
+            "infinite": self.infinite,
             "unmatched": [{"picture": name, "reason": reason} for name, reason in self.unmatched.items()],
             "failed": [{**_named(failure.pair), "reason": failure.reason} for failure in self.failures],
         }
@@ -70,8 +83,9 @@ class Comparison:
     def as_csv(self) -> str:
         """One row a pair, a failed one without values but with its `error`; the last row is the mean.
 
-        The last column is empty but in the last row, which holds the metadata as JSON: a line of comment before the
-        header would break readers that expect none.
+        The last column is empty but in the last row, which holds the metadata and `infinite` as JSON: a line of comment
+        before the header would break readers that expect none. Names stand as they are, so that they can be looked
+        up: a spreadsheet may take one that begins with `=`, `+`, `-` or `@` for a formula.
         """
         names = list(self.mean)
         text = io.StringIO()
@@ -83,7 +97,8 @@ class Comparison:
             writer.writerow({**_named(row.pair), "width": row.width, "height": row.height, **row.values})
         for failure in self.failures:
             writer.writerow({**_named(failure.pair), "error": failure.reason})
-        writer.writerow({"pair": "mean", **self.mean, "metadata": json.dumps(self.metadata)})
+        about = {**self.metadata, "infinite": self.infinite}
+        writer.writerow({"pair": "mean", **self.mean, "metadata": json.dumps(about)})
         return text.getvalue()
 
 
