@@ -62,9 +62,17 @@ def test_layers_add_up():
 def test_equal_pictures():
     mean = compare("a", "a").mean
     assert mean["lpips-vgg"] == 0
-    assert mean["dists"] == pytest.approx(0, abs=1e-6)
+    assert 0 <= mean["dists"] < 1e-6
     assert mean["psnr"] == math.inf
     assert mean["ssim"] == pytest.approx(1, abs=1e-4)
+
+
+def test_dists_and_its_layers_are_never_negative(monkeypatch):
+    loss = vggfeat.DISTSLoss
+    per_layer = loss.per_layer
+    monkeypatch.setattr(loss, "per_layer", lambda *x: {name: y * 0 - 1e-9 for name, y in per_layer(*x).items()})
+    [row] = compare("a/one.png", "a/one.png", ("dists", "lpips-alex"), layers=True).rows
+    assert all(value == 0 for value in row.values.values())
 
 
 def test_squeeze_names_its_weights(monkeypatch):

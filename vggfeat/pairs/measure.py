@@ -96,6 +96,9 @@ class Measures:
                 if self.layers and isinstance(loss, LPIPSLoss | DISTSLoss):
                     found = loss.per_layer(x, target)
                     values |= {f"{name}/{layer}": value for layer, value in found.items()}
+        if "dists" in self._losses and self._criteria["dists"] is criterion:
+            # No part of it is negative but for rounding.
+            values = {name: value.clamp_min(0) for name, value in values.items()}
         if self._heat is None or self._criteria.get(self.heat_metric or "") is not criterion:
             return values, None
         return values, self._heat(x, self._heat.target(y))
