@@ -10,9 +10,12 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-import click
+try:
+    import click
 
-from vggfeat.errors import VggfeatError, near
+    from vggfeat.errors import VggfeatError, near
+except KeyboardInterrupt:  # in the first moment of a command
+    sys.exit(130)
 
 
 def _debug(context: click.Context, _option: click.Parameter, wanted: bool) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import click
 
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS
+from vggfeat.pairs.result import Comparison
 from vggfeat.pairs.run import Comparing
 
 from ._comparison import print_comparison, report_missing
 from ._files import check_text_file, write_text_file
+from ._progress import tell, uninterrupted
 
 _SOME_FAILED = 3
+_INTERRUPTED = 130
 
 
 def _parse_resize(_context: click.Context, _option: click.Parameter, text: str | None) -> int | tuple[int, int] | None:
@@ -80,15 +83,29 @@ def command(
     """Compare two pictures A and B, or two folders whose pictures are matched by name.
 
     psnr and ssim rise with likeness; the others fall, to 0 for equal pictures. Sub-folders are read, and endings may
-    differ. Exit codes: 0; 3 if some pairs could not be compared; 2 if nothing could begin.
+    differ. Exit codes: 0; 3 if some pairs could not be compared; 2 if nothing could begin; 130 after Ctrl-C, which
+    keeps what was done.
     """
     run = Comparing(a, b, [name.strip() for name in metric.split(",")], heatmaps=heatmap, **options)
     wanted = {form: name for form, name in (("json", json_file), ("csv", csv_file)) if name is not None}
     _check_outputs(wanted, run)
-    with _bar(len(run), quiet=quiet) as advance:
-        for _ in run:
-            advance()
+    try:
+        with _bar(len(run), quiet=quiet) as advance:
+            for _ in run:
+                advance()
+    except KeyboardInterrupt:
+        with uninterrupted():
+            if run.done:
+                _write(run.result(), wanted)
+            tell(f"interrupted after {run.done} of {len(run)} pairs{_whereabouts(run, wanted)}")
+        raise click.exceptions.Exit(_INTERRUPTED) from None
     result = run.result()
+    _write(result, wanted)
+    if result.failures:
+        raise click.exceptions.Exit(_SOME_FAILED)
+
+
+def _write(result: Comparison, wanted: Mapping[str, str]) -> None:
     texts: Mapping[str, Callable[[], str]] = {"json": result.as_json, "csv": result.as_csv}
     for form, name in wanted.items():
         if name == "-":
@@ -98,8 +115,13 @@ def command(
     if "-" not in wanted.values():
         print_comparison(result)
     report_missing(result)
-    if result.failures:
-        raise click.exceptions.Exit(_SOME_FAILED)
+
+
+def _whereabouts(run: Comparing, wanted: Mapping[str, str]) -> str:
+    files = " and ".join(f"'{name}'" for name in wanted.values() if name != "-")
+    if not (run.done and files):
+        return "" if run.done else ": nothing was written"
+    return f": {files} {'hold' if ' and ' in files else 'holds'} them, marked as incomplete"
 
 
 def _check_outputs(wanted: Mapping[str, str], run: Comparing) -> None:

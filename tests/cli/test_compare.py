@@ -1,8 +1,10 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from vggfeat_cli.compare import _bar as bar
 
 from vggfeat import __version__, compare, images, weights, write_picture
-from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS
+from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures
 
 QUICK = ("--metric", "psnr,lpips-alex")
 
@@ -225,3 +227,72 @@ def test_what_cannot_be_written_after_all_is_one_line(vggfeat, monkeypatch):
     result = vggfeat("compare", "b", "b", *QUICK, "--json", "all.json", code=1)
     assert result.stderr == "vggfeat: cannot write 'all.json': no space left on device\n"
     assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Let Ctrl-C come when so many batches are done."""
+
+    def after(batches):
+        call = Measures.__call__
+        calls = iter(range(batches))
+
+        def measure(*arguments):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return call(*arguments)
+
+        monkeypatch.setattr(Measures, "__call__", measure)
+
+    return after
+
+
+def test_ctrl_c_keeps_what_was_done(vggfeat, interrupted):
+    interrupted(1)
+    outputs = ("--json", "all.json", "--csv", "all.csv")
+    result = vggfeat("compare", "a", "b", *QUICK, "--batch-size", 1, *outputs, code=130)
+    assert result.stderr.splitlines()[-1] == (
+        "interrupted after 1 of 2 pairs: 'all.json' and 'all.csv' hold them, marked as incomplete"
+    )
+    assert result.stdout.splitlines()[1].startswith("one.png")
+    content = json.loads(Path("all.json").read_text())
+    assert content["complete"] is False
+    assert [row["pair"] for row in content["pairs"]] == ["one.png"]
+    with Path("all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["pair"] for row in rows] == ["one.png", "mean"]
+    assert json.loads(rows[-1]["metadata"])["complete"] is False
+
+
+def test_ctrl_c_keeps_what_was_done_on_standard_output(vggfeat, interrupted):
+    interrupted(1)
+    result = vggfeat("compare", "a", "b", *QUICK, "--batch-size", 1, "--json", "-", code=130)
+    assert json.loads(result.stdout)["complete"] is False
+    assert result.stderr.splitlines()[-1] == "interrupted after 1 of 2 pairs"
+
+
+def test_ctrl_c_before_anything_was_done(vggfeat, interrupted):
+    interrupted(0)
+    result = vggfeat("compare", "a", "b", *QUICK, "--json", "all.json", code=130)
+    assert result.output == "interrupted after 0 of 2 pairs: nothing was written\n"
+    assert not Path("all.json").exists()
+
+
+def test_ctrl_c_of_a_process(spawn, tmp_path):
+    for name in range(400):
+        for folder in ("a", "b"):
+            (tmp_path / folder / f"{name}.png").write_bytes((tmp_path / "a" / "one.png").read_bytes())
+    process = spawn("compare", "a", "b", *QUICK, "--heatmap", "heat", "--batch-size", 1, "--json", "all.json")
+    while not (tmp_path / "heat" / "0.png").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    content = json.loads((tmp_path / "all.json").read_text())
+    assert content["complete"] is False
+    assert 0 < len(content["pairs"]) < 400
+    assert stderr.splitlines()[-1].startswith(
+        f"interrupted after {len(content['pairs'])} of 402 pairs: 'all.json' hold"
+    )

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 
 import click
@@ -50,3 +52,16 @@ def test_an_internal_error_is_one_line(vggfeat, monkeypatch):
     monkeypatch.setattr("vggfeat.arch.sized_layers", lambda *_: 1 / 0)
     stderr = vggfeat("layers", code=1).stderr
     assert stderr == "vggfeat: internal error, ZeroDivisionError: division by zero (--debug shows where)\n"
+
+
+def test_ctrl_c_while_the_command_loads_is_no_traceback():
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from vggfeat_cli import main"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (130, "")

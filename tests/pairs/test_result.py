@@ -16,7 +16,8 @@ def test_json_and_csv_hold_everything(picture, read, save):
     save("b/one.png", read("a/one.png"))
     found = compare("a", "b", ("psnr", "lpips-alex"), layers=True)
     content = json.loads(found.as_json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert list(content) == ["metadata", "pairs", "mean", "infinite", "unmatched", "failed"]
+    assert list(content) == ["complete", "metadata", "pairs", "mean", "infinite", "unmatched", "failed"]
+    assert content["complete"] is True
     assert [row["pair"] for row in content["pairs"]] == ["one.png", "sub/three.png", "two.png"]
     assert [row["psnr"] for row in content["pairs"]] == [None, *(row.values["psnr"] for row in found.rows[1:])]
     assert content["pairs"][2].items() >= {"a": "a/two.png", "b": "b/two.webp", "width": 40, "height": 40}.items()
@@ -37,7 +38,7 @@ def test_json_and_csv_hold_everything(picture, read, save):
         assert float(rows[-1][name]) == found.mean[name]
     assert rows[3]["psnr"] == ""
     assert "not a picture" in rows[3]["error"]
-    assert json.loads(rows[-1]["metadata"]) == {**content["metadata"], "infinite": {"psnr": 1}}
+    assert json.loads(rows[-1]["metadata"]) == {**content["metadata"], "infinite": {"psnr": 1}, "complete": True}
 
 
 def test_where_all_are_infinite_so_is_the_mean():

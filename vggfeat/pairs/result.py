@@ -39,13 +39,14 @@ class Comparison:
 
     `metadata`: what the values depend on, of which `metrics` says for each its network, version and weights.
     `failures`: the pairs that are missing from the rows. `unmatched`: {picture: reason} for those that have no
-    counterpart.
+    counterpart. `complete`: whether every pair is among the rows or the failures, which an interruption prevents.
     """
 
     rows: tuple[Row, ...]
     metadata: Mapping[str, Any] = field(repr=False)
     failures: tuple[Failure, ...] = ()
     unmatched: Mapping[str, str] = field(default_factory=dict[str, str])
+    complete: bool = True
 
     @cached_property
     def mean(self) -> dict[str, float]:
@@ -63,7 +64,7 @@ class Comparison:
         return {name: count for name, count in counts.items() if count}
 
     def as_json(self) -> str:
-        """`metadata`, `pairs`, `mean`, `infinite`, `unmatched` and `failed` as JSON.
+        """`complete`, `metadata`, `pairs`, `mean`, `infinite`, `unmatched` and `failed` as JSON.
 
         JSON has no infinity: a value of null is infinite, the PSNR of equal pictures. `infinite` counts them.
         """
@@ -71,6 +72,7 @@ class Comparison:
             {**_named(row.pair), "width": row.width, "height": row.height, **_finite(row.values)} for row in self.rows
         ]
         content = {
+            "complete": self.complete,
             "metadata": self.metadata,
             "pairs": pairs,
             "mean": _finite(self.mean),
@@ -83,9 +85,9 @@ class Comparison:
     def as_csv(self) -> str:
         """One row a pair, a failed one without values but with its `error`; the last row is the mean.
 
-        The last column is empty but in the last row, which holds the metadata and `infinite` as JSON: a line of comment
-        before the header would break readers that expect none. Names stand as they are, so that they can be looked
-        up: a spreadsheet may take one that begins with `=`, `+`, `-` or `@` for a formula.
+        The last column is empty but in the last row, which holds the metadata, `infinite` and `complete` as JSON: a
+        line of comment before the header would break readers that expect none. Names stand as they are, so that they
+        can be looked up: a spreadsheet may take one that begins with `=`, `+`, `-` or `@` for a formula.
         """
         names = list(self.mean)
         text = io.StringIO()
@@ -97,7 +99,7 @@ class Comparison:
             writer.writerow({**_named(row.pair), "width": row.width, "height": row.height, **row.values})
         for failure in self.failures:
             writer.writerow({**_named(failure.pair), "error": failure.reason})
-        about = {**self.metadata, "infinite": self.infinite}
+        about = {**self.metadata, "infinite": self.infinite, "complete": self.complete}
         writer.writerow({"pair": "mean", **self.mean, "metadata": json.dumps(about)})
         return text.getvalue()
 

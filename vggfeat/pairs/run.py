@@ -119,6 +119,11 @@ class Comparing:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def done(self) -> int:
+        """The pairs that were compared so far, or failed."""
+        return len(self._outcomes)
+
     def reads(self, path: PathLike) -> bool:
         """Whether `path` is a picture that was found, with or without counterpart, by this or another name."""
         return identity(path) in self._identities
@@ -135,15 +140,16 @@ class Comparing:
         return files
 
     def result(self) -> Comparison:
-        """Compare what is left, and return all of it."""
+        """Compare what is left, and return all of it; after an interruption what was done, which is not `complete`."""
         for _ in self._progress:
             pass
-        outcomes = [self._outcomes[pair] for pair in self.pairs]
+        outcomes = [self._outcomes[pair] for pair in self.pairs if pair in self._outcomes]
         return Comparison(
             rows=tuple(outcome for outcome in outcomes if isinstance(outcome, Row)),
             metadata=self._measures.metadata | self._circumstances(),
             failures=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
             unmatched=self.unmatched,
+            complete=len(outcomes) == len(self.pairs),
         )
 
     @cached_property
