@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._tables import print_table
+from ._text import printable
 
 if TYPE_CHECKING:
     from vggfeat.pairs.result import Comparison
@@ -16,15 +17,15 @@ _SHOWN_DIGITS = 12
 def print_comparison(result: "Comparison") -> None:
     """Print a line a pair and the mean, the layers' part in it, and the metadata."""
     metrics = [name for name in result.mean if "/" not in name]
-    rows = {row.pair.name: row.values for row in result.rows}
+    rows = [(row.pair.name, row.values) for row in result.rows]
     if len(rows) > 1:
-        rows[f"mean of {len(rows)}"] = result.mean
+        rows.append((f"mean of {len(rows)}", result.mean))
     _print_values("pair", metrics, rows)
     column = "mean" if len(result.rows) > 1 else "value"
     for name, count in result.infinite.items():
         if count < len(result.rows):
             click.echo(f"{name} is infinite for {count} of {len(result.rows)} pairs, which its mean leaves out")
-    _print_values("layer", [column], {name: {column: value} for name, value in result.mean.items() if "/" in name})
+    _print_values("layer", [column], [(name, {column: value}) for name, value in result.mean.items() if "/" in name])
     for line in _metadata_lines(result.metadata):
         click.echo(line)
 
@@ -32,21 +33,21 @@ def print_comparison(result: "Comparison") -> None:
 def report_missing(result: "Comparison") -> None:
     """List what had no counterpart and what could not be compared."""
     for picture, reason in result.unmatched.items():
-        click.echo(f"unmatched: '{picture}': {reason}", err=True)
+        click.echo(printable(f"unmatched: '{picture}': {reason}"), err=True)
     for failure in result.failures:
-        click.echo(f"failed: '{failure.pair.name}': {failure.reason}", err=True)
+        click.echo(printable(f"failed: '{failure.pair.name}': {failure.reason}"), err=True)
     if result.unmatched:
         click.echo(f"{len(result.unmatched)} unmatched", err=True)
     if result.failures:
         click.echo(f"{len(result.failures)} of {len(result.failures) + len(result.rows)} pairs failed", err=True)
 
 
-def _print_values(title: str, names: Sequence[str], rows: Mapping[str, Mapping[str, float]]) -> None:
+def _print_values(title: str, names: Sequence[str], rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     if not rows:
         return
-    columns = [[title, *rows]]
+    columns = [[title, *(printable(name) for name, _ in rows)]]
     for name in names:
-        cells = [name, *(f"{values[name]:z.4f}" for values in rows.values())]
+        cells = [name, *(f"{values[name]:z.4f}" for _, values in rows)]
         width = max(map(len, cells))
         columns.append([cell.rjust(width) for cell in cells])  # also where one is inf, or negative
     header, *body = zip(*columns, strict=True)

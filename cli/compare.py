@@ -17,6 +17,7 @@ from vggfeat.pairs.run import Comparing
 from ._comparison import print_comparison, report_missing
 from ._files import check_text_file, write_text_file
 from ._progress import tell, uninterrupted
+from ._text import printable
 
 _SOME_FAILED = 3
 _INTERRUPTED = 130
@@ -97,7 +98,7 @@ def command(
         with uninterrupted():
             if run.done:
                 _write(run.result(), wanted)
-            tell(f"interrupted after {run.done} of {len(run)} pairs{_whereabouts(run, wanted)}")
+            tell(printable(f"interrupted after {run.done} of {len(run)} pairs{_whereabouts(run, wanted)}"))
         raise click.exceptions.Exit(_INTERRUPTED) from None
     result = run.result()
     _write(result, wanted)

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -67,6 +68,33 @@ def test_the_mean_says_what_it_leaves_out(vggfeat):
     assert values[0] == "inf"
     assert values[1] == values[2] != "inf"
     assert "psnr is infinite for 1 of 2 pairs, which its mean leaves out" in lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names there are text")
+def test_every_pair_has_its_row_whatever_its_name(vggfeat):
+    for name in (b"\xff.png", b"\xfe.png", b"x\n\x1b[2J.png", "\u202egnp.png".encode()):
+        for folder in (b"a/", b"b/"):
+            os.link(b"a/sub/two.png", folder + name)
+    os.link("a/one.png", "a/lone\x1b.png")
+    Path("a/bad\r.png").touch()
+    Path("b/bad\r.png").touch()
+    result = vggfeat("compare", "a", "b", "--metric", "psnr", "--json", "all.json", "--csv", "all.csv", code=3)
+    lines = result.stdout.splitlines()
+    assert sorted(line.split()[0] for line in lines[1:7]) == [
+        *(r"\u202egnp.png", "one.png", "sub/two.png", r"x\n\x1b[2J.png", "\ufffd.png", "\ufffd.png")
+    ]
+    assert lines[7].startswith("mean of 6 ")
+    assert r"unmatched: 'a/lone\x1b.png': " in result.stderr
+    assert r"failed: 'bad\r.png': cannot read 'a/bad\r.png'" in result.stderr
+    names = ["one.png", "sub/two.png", "x\n\x1b[2J.png", "\u202egnp.png", "\ufffd.png", "\ufffd.png"]
+    assert [row["pair"] for row in json.loads(Path("all.json").read_text())["pairs"]] == names
+    with Path("all.csv").open(newline="") as file:
+        assert [row["pair"] for row in csv.DictReader(file)] == [*names, "bad\r.png", "mean"]
+
+
+def test_an_error_shows_no_control_characters(vggfeat):
+    stderr = vggfeat("compare", "a", "\x1b[2J\u202e", code=2).stderr
+    assert stderr.startswith(r"vggfeat: 'a' is a folder and '\x1b[2J\u202e' is not there")
 
 
 def test_a_bad_pair_is_reported_and_the_exit_code_tells(vggfeat):
