@@ -26,7 +26,7 @@ _INTERRUPTED = 130
 def _parse_resize(_context: click.Context, _option: click.Parameter, text: str | None) -> int | tuple[int, int] | None:
     if text is None:
         return None
-    if not (found := re.fullmatch(r"(\d+)(?:x(\d+))?", text)):
+    if not (found := re.fullmatch(r"([0-9]{1,18})(?:x([0-9]{1,18}))?", text)):
         raise click.BadParameter(f"'{text}' is neither a number of pixels nor WIDTHxHEIGHT")
     width, height = found.groups()
     return int(width) if height is None else (int(width), int(height))
@@ -84,10 +84,11 @@ def command(
     """Compare two pictures A and B, or two folders whose pictures are matched by name.
 
     psnr and ssim rise with likeness; the others fall, to 0 for equal pictures. Sub-folders are read, and endings may
-    differ. Exit codes: 0; 3 if some pairs could not be compared; 2 if nothing could begin; 130 after Ctrl-C, which
-    keeps what was done.
+    differ. Transparency is not read: the colours beneath it are compared. A pair that one of the metrics cannot take,
+    such as one too small for it, fails as a whole. Exit codes: 0; 3 if some pairs could not be compared; 2 if nothing
+    could begin; 130 after Ctrl-C, which keeps what was done.
     """
-    run = Comparing(a, b, [name.strip() for name in metric.split(",")], heatmaps=heatmap, **options)
+    run = Comparing(a, b, [name.strip() for name in metric.split(",") if name.strip()], heatmaps=heatmap, **options)
     wanted = {form: name for form, name in (("json", json_file), ("csv", csv_file)) if name is not None}
     _check_outputs(wanted, run)
     try:
@@ -132,6 +133,8 @@ def _check_outputs(wanted: Mapping[str, str], run: Comparing) -> None:
     for name in wanted.values():
         if name == "-":
             continue
+        if not name:
+            raise click.UsageError("an output has an empty name: - prints")
         if os.path.realpath(name) in heatmaps:
             raise click.UsageError(f"the output '{name}' is one of the heat maps")
         check_text_file(Path(name), rooms)

@@ -159,6 +159,11 @@ def test_layers(vggfeat):
     assert "lpips-alex/relu3_3" in Path("all.csv").read_text().partition("\n")[0]
 
 
+def test_an_empty_name_among_metrics_is_none(vggfeat):
+    lines = vggfeat("compare", "b", "b", "--metric", "psnr, ,").stdout.splitlines()
+    assert lines[0].split() == ["pair", "psnr"]
+
+
 def test_resize_is_named(vggfeat):
     output = vggfeat("compare", "a", "b", *QUICK, "--resize", "40x36", "--json", "all.json").stdout
     assert "resized to 40x36," in output
@@ -198,6 +203,8 @@ def test_help_names_the_metrics_without_torch(vggfeat):
     text = " ".join(vggfeat("compare", "--help").output.split())
     assert all(name in text for name in METRICS)
     assert f"[default: {','.join(DEFAULT_METRICS)}]" in text
+    assert "Transparency is not read" in text
+    assert "one too small for it, fails as a whole" in text
     code = "import sys; from vggfeat_cli import compare; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -215,7 +222,12 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         ),
         (["a/one.png", "text.png"], "cannot read 'text.png': it is not a picture"),
         (["a", "b", "--metric", "lpips"], "unknown metric 'lpips': near are lpips-vgg"),
-        (["a", "b", "--metric", ""], "unknown metric ''"),
+        (["a", "b", "--metric", ""], "no metric to compare by: known are lpips-vgg"),
+        (["a", "b", "--metric", "psnr", "--layers"], "no layers in psnr: known for lpips-vgg"),
+        (["a", "b", "--json", ""], "an output has an empty name: - prints"),
+        (["a", "b", "--resize", "\u0663\u0662"], "is neither a number of pixels nor WIDTHxHEIGHT"),
+        (["a", "b", "--resize", "9" * 5000], "is neither a number of pixels nor WIDTHxHEIGHT"),
+        (["a", "b", "--resize", "999999999"], "resize is 999999999: that makes 999999998000000001 pixels"),
         (["a", "b", "--resize", "4x"], "'4x' is neither a number of pixels nor WIDTHxHEIGHT"),
         (["a", "b", "--resize", "0"], "resize is 0: it is at least 1"),
         (["a", "b", "--json", "no/all.json"], "cannot write 'no/all.json': no such folder"),

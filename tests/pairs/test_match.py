@@ -32,9 +32,22 @@ def test_the_same_name_comes_before_the_same_stem(picture, save):
     assert unmatched == {"a/two.png": "no counterpart in 'b'"}
 
 
+def test_names_that_differ_in_case_alone_are_pointed_at(picture, save):
+    save("a/sub/UP.png", picture(1))
+    save("b/sub/up.webp", picture(1))
+    assert match("a", "b").unmatched == {
+        "a/sub/UP.png": "no counterpart in 'b', whose sub/up.webp differs in upper and lower case",
+        "b/sub/up.webp": "no counterpart in 'a', whose sub/UP.png differs in upper and lower case",
+    }
+    save("c/ONE.png", picture(1))
+    with pytest.raises(InputError, match=r"'c/ONE\.png' has no counterpart in 'a', whose one\.png differs in upper"):
+        match("a", "c")
+
+
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
+        ("a", "", "has an empty name"),
         ("a", "b/sub", r"no picture of 'a' \(one.png, sub/three.png, ...\) has the name of one of 'b/sub' \(three.png"),
         ("a", "empty", r"of 'empty' \(no pictures\)"),
         ("a", "b/one.png", "'a' is a folder and 'b/one.png' is not a folder: compare two pictures or two folders"),

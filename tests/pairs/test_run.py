@@ -153,6 +153,11 @@ def test_resize(resize, text, size, picture, read, save):
         ({"metrics": None}, "unknown metric 'None': it is of type NoneType, known are lpips-vgg, "),
         ({"metrics": ["psnr", None]}, "unknown metric 'None': it is of type NoneType, known are lpips-vgg, "),
         ({"metrics": [["psnr"]]}, "it is of type list, known are lpips-vgg, "),
+        (
+            {"metrics": ("psnr", "ssim"), "layers": True},
+            "no layers in psnr, ssim: known for lpips-vgg, lpips-alex, lpips-squeeze, dists",
+        ),
+        ({"heatmaps": ""}, "the folder of the heat maps has an empty name"),
         ({"resize": 0}, "resize is 0"),
         ({"resize": (0, 5)}, r"resize is \(0, 5\)"),
         ({"resize": 999999999}, "resize is 999999999: that makes 999999998000000001 pixels, the limit is 200000000"),

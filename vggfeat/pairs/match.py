@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from typing import NamedTuple
 from vggfeat.errors import ImageError, InputError
 
 PathLike = str | os.PathLike[str]
+
+_CASE = "differs in upper and lower case"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ def match(a: PathLike, b: PathLike) -> Found:
     Files of a folder count by their endings; hidden ones do not. Raises `InputError` if nothing matches, or a folder
     is to be compared with a picture.
     """
+    if not (os.fspath(a) and os.fspath(b)):
+        raise InputError("a picture or folder to compare has an empty name")
     first, second = Path(a), Path(b)
     if not (first.is_dir() or second.is_dir()):
         return Found([Pair(path_text(first.name), first, second)], {}, [first, second])
@@ -47,25 +51,38 @@ def match(a: PathLike, b: PathLike) -> Found:
     ours, theirs = _pictures(first), _pictures(second)
     found = {name: name for name in ours if name in theirs}
     left_a, left_b = (by_stem(name for name in names if name not in found) for names in (ours, theirs))
+    case_a, case_b = ({_folded(stem): names for stem, names in left.items()} for left in (left_a, left_b))
     unmatched: dict[str, str] = {}
     for stem in sorted({*left_a, *left_b}):
         names_a, names_b = left_a.get(stem, []), left_b.get(stem, [])
         if len(names_a) == len(names_b) == 1:
             found[names_a[0]] = names_b[0]
             continue
-        for names, folder, others, other in ((names_a, first, names_b, second), (names_b, second, names_a, first)):
-            reason = f"no counterpart in '{path_text(other)}'"
-            if others:
-                names_there = ", ".join(map(path_text, others))
-                reason = f"{names_there} in '{path_text(other)}' could be its counterpart, endings differ"
+        for names, folder, others, case, other in (
+            (names_a, first, names_b, case_b, second),
+            (names_b, second, names_a, case_a, first),
+        ):
+            reason = _why_alone(others, case.get(_folded(stem), []), path_text(other))
             unmatched |= {path_text(folder / name): reason for name in names}
     if not found:
+        hint = next((f": '{name}' has {why}" for name, why in unmatched.items() if _CASE in why), "")
         raise InputError(f"no picture of '{path_text(first)}' ({_sample(ours)}) has the name of one of "
-                         f"'{path_text(second)}' ({_sample(theirs)})")  # fmt: skip
+                         f"'{path_text(second)}' ({_sample(theirs)}){hint}")  # fmt: skip
     pairs = [Pair(path_text(name), first / name, second / found[name]) for name in sorted(found)]
     return Found(
         pairs, unmatched, [folder / name for folder, names in ((first, ours), (second, theirs)) for name in names]
     )
+
+
+def _folded(stem: PurePath) -> str:
+    return str(stem).casefold()
+
+
+def _why_alone(others: Sequence[PurePath], respelled: Sequence[PurePath], folder: str) -> str:
+    """Why a picture has no counterpart, though `folder` has `others` of its stem, or `respelled` in another case."""
+    if others:
+        return f"{', '.join(map(path_text, others))} in '{folder}' could be its counterpart, endings differ"
+    return f"no counterpart in '{folder}'" + (f", whose {path_text(respelled[0])} {_CASE}" if respelled else "")
 
 
 def _pictures(folder: Path) -> set[PurePath]:

@@ -44,6 +44,11 @@ def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def has_layers(metric: str) -> bool:
+    """Whether layers contribute to a metric one by one."""
+    return metric.startswith("lpips") or metric == "dists"
+
+
 class Measures:
     """The metrics that were asked for, on as few networks as they need: {name: a value a pair}, and a map a pair."""
 

@@ -1,6 +1,7 @@
 """Run a comparison: batch by batch, yielding each pair's outcome."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pairs.heatmap import heatmap_files, make_room, save_heatmap
 from vggfeat.pairs.match import Pair, PathLike, identity, match, path_text
-from vggfeat.pairs.measure import DEFAULT_METRICS, Measures, known_metrics
+from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures, has_layers, known_metrics
 from vggfeat.pairs.result import Comparison, Failure, Row
 
 if TYPE_CHECKING:
@@ -46,17 +47,19 @@ def compare(
         b: likewise. A picture's counterpart has its path within the folder, or failing that its path but for the
             ending, if one alone has it.
         metrics: names of `METRICS`. All read the pictures as sRGB in [0, 1], without their transparency.
-        layers: give also what each layer contributes to LPIPS and DISTS.
+        layers: give also what each layer contributes to LPIPS and DISTS, of which one must be among the metrics.
         resize: pixels of the shorter side, or (width, height), that every picture is brought to, enlarged if need
             be: bilinear, antialiased. It changes the values. No picture may get more than 200 million pixels.
         heatmaps: folder for a PNG a pair that shows where they differ: spatial LPIPS, of the first LPIPS among the
-            metrics or else of `lpips-vgg`, from black to white, over the second picture in dim grey.
+            metrics or else of `lpips-vgg`, from black to white, over the second picture in dim grey. Neither folder
+            that is compared may hold it.
         batch_size: pairs of one size that are compared at once, fewer where they exceed 512x512 pixels.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the networks; published numbers are float32's.
 
-    Of two folders, pairs that cannot be compared are listed in `failures`; for two pictures that is raised. Raises
-    `InputError`, `ImageError`, `WeightsError`.
+    Of two folders, pairs that cannot be compared are listed in `failures`, among them those that one of the metrics
+    cannot take, as SSIM a side below 11 pixels; for two pictures that is raised. Raises `InputError`, `ImageError`,
+    `WeightsError`.
     """
     return Comparing(
         a,
@@ -94,6 +97,11 @@ class Comparing:
         from vggfeat.extract import choose_device, resolve_precision
 
         self.metrics = known_metrics(metrics)
+        if layers and not any(has_layers(name) for name in self.metrics):
+            raise InputError(f"no layers in {', '.join(self.metrics)}: "
+                             f"known for {', '.join(name for name in METRICS if has_layers(name))}")  # fmt: skip
+        if heatmaps is not None and not os.fspath(heatmaps):
+            raise InputError("the folder of the heat maps has an empty name")
         width, height = resize if isinstance(resize, tuple) else (1 if resize is None else resize,) * 2
         if min(width, height) < 1:
             raise InputError(f"resize is {resize}: it is at least 1")
