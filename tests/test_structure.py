@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "similarity": {"criterion", "extract", "functional", "losses", "weights"},
     "perceptual": {"arch", "criterion", "extract", "functional", "losses", "similarity", "weights"},
     "metrics": {"similarity"},
+    "dumps": {"arch", "extract", "functional", "images", "weights"},
     "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},
 }

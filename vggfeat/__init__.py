@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists together
     from vggfeat.criterion import Criterion as Criterion
+    from vggfeat.dumps.reading import open_dump as open_dump
+    from vggfeat.dumps.run import dump as dump
     from vggfeat.errors import ImageError as ImageError
     from vggfeat.errors import InputError as InputError
     from vggfeat.errors import LayerError as LayerError
@@ -46,6 +48,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
 _NAMES = {
     "errors": ("ImageError", "InputError", "LayerError", "RecipeError", "VggfeatError", "WeightsError"),
     "criterion": ("Criterion",),
+    "dumps.reading": ("open_dump",),
+    "dumps.run": ("dump",),
     "extract": ("FeatureExtractor", "RangeWarning"),
     "functional": ("gram", "total_variation"),
     "images": ("Picture", "read_picture", "write_picture"),

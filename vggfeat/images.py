@@ -21,7 +21,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -94,18 +94,36 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = 200_000_000)
     with _refusing(f"cannot read {str(path)!r}", "the file is damaged"):
         _check_readable(path)
         with path.open("rb") as file:
-            try:
-                with _quiet(max_pixels):
-                    image = Image.open(file)
-                if image.format in _DRAWINGS:
-                    raise ImageError("it is a drawing, not a picture")
-                if (pixels := image.width * image.height) > max_pixels:
-                    raise ImageError(
-                        f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}"
-                    )
-                return _picture(image, max_pixels)
-            except Image.DecompressionBombError as error:
-                raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}") from error
+            return _decode(file, max_pixels)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file that `decode_picture` may read. Raises ImageError for what `read_picture` would not open."""
+    path = Path(path)
+    with _refusing(f"cannot read {str(path)!r}", "the file cannot be read"):
+        _check_readable(path)
+        return path.read_bytes()
+
+
+def decode_picture(data: bytes, *, name: str = "the picture", max_pixels: int = 200_000_000) -> Picture:
+    """The picture in the bytes of a file, as `read_picture` gives it. Raises ImageError, in which it is called `name`."""
+    with _refusing(f"cannot read {name!r}", "the file is damaged"):
+        if not data:
+            raise ImageError("it is empty")
+        return _decode(io.BytesIO(data), max_pixels)
+
+
+def _decode(file: BinaryIO, max_pixels: int) -> Picture:
+    try:
+        with _quiet(max_pixels):
+            image = Image.open(file)
+        if image.format in _DRAWINGS:
+            raise ImageError("it is a drawing, not a picture")
+        if (pixels := image.width * image.height) > max_pixels:
+            raise ImageError(f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}")
+        return _picture(image, max_pixels)
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}") from error
 
 
 def from_pil(image: Image.Image) -> Picture:

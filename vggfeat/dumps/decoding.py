@@ -1,0 +1,174 @@
+"""Decode pictures ahead of the network, in processes of their own.
+
+A worker is a plain subprocess that reads requests from its standard input and answers on its standard output. It ends
+when its input does, so that none outlives a killed run; and a picture that brings a decoder down costs a worker, which
+is replaced, and a row.
+"""
+
+import itertools
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from typing import IO, Any, Self, cast
+
+import numpy as np
+
+from vggfeat.dumps.prepare import Preparation, Prepared, prepare
+from vggfeat.dumps.sources import Item
+from vggfeat.errors import VggfeatError
+
+_LENGTHS = struct.Struct("<QQ")
+
+
+class Decoders:
+    """Prepares items in `workers` processes; with 0 of them, here. A context manager."""
+
+    def __init__(self, how: Preparation, workers: int) -> None:
+        self._how = how
+        self._workers = workers
+        self._idle: deque[_Worker] = deque()
+        self._all: set[_Worker] = set()
+        self._guard = threading.Lock()
+        self._threads = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        # They start while the network is loaded.
+        self._idle.extend(self._start() for _ in range(self._workers))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self._kill_all()
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        self._kill_all()  # one may have been replaced meanwhile
+
+    def _kill_all(self) -> None:
+        with self._guard:
+            workers = list(self._all)
+            self._all.clear()
+        for worker in workers:
+            worker.kill()
+
+    def map(self, items: Iterable[Item], *, ahead: int) -> Iterator[Prepared]:
+        """Each of `items` prepared, in their order; at most `ahead` of them wait to be taken."""
+        if self._threads is None:
+            yield from (prepare(item, self._how) for item in items)
+            return
+        waiting: deque[Future[Prepared]] = deque()
+        source = iter(items)
+        while True:
+            for item in itertools.islice(source, max(1, ahead) - len(waiting)):
+                waiting.append(self._threads.submit(self._prepare, item))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+    def _prepare(self, item: Item) -> Prepared:
+        """Run in a thread, of which there are as many as workers."""
+        worker = self._idle.popleft()
+        try:
+            return worker.ask(item, self._how)
+        except (OSError, EOFError) as error:
+            code = worker.kill()
+            with self._guard:
+                self._all.discard(worker)
+            if self._closed:
+                raise VggfeatError("the run is over") from error
+            worker = self._start()
+            return Prepared("", 0, None, f"cannot read '{item.place}': decoding it ended its process (code {code})")
+        finally:
+            self._idle.append(worker)
+
+    def _start(self) -> "_Worker":
+        worker = _Worker()
+        with self._guard:
+            self._all.add(worker)
+        return worker
+
+
+class _Worker:
+    """One process. Its standard error is dropped: libraries complain there about files, in words of their own."""
+
+    def __init__(self) -> None:
+        code = f"import sys; sys.path[:] = {sys.path!r}; from vggfeat.dumps.decoding import serve; serve()"
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(  # noqa: S603 (ourselves)
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            process_group=0 if os.name == "posix" else None,  # Ctrl-C is for the run, which ends its workers
+        )
+
+    def ask(self, item: Item, how: Preparation) -> Prepared:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin and stdout  # noqa: S101 (both are pipes)
+        _send(stdin, {"item": asdict(item), "how": asdict(how)})
+        about, data = _receive(stdout)
+        shape = about.pop("shape")
+        pixels = None if shape is None else np.frombuffer(data, np.float32).reshape(shape)
+        return Prepared(pixels=pixels, **about)
+
+    def kill(self) -> int:
+        """End the process; return its exit code."""
+        self._process.kill()
+        code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:  # what was never sent
+                    continue
+        return code
+
+
+def serve() -> None:
+    """Answer requests on standard input until it ends."""
+    import torch
+
+    torch.set_num_threads(1)
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not stand among the answers
+    while True:
+        try:
+            content, _ = _receive(requests)
+            item: dict[str, Any] = content["item"]
+            how: dict[str, Any] = content["how"]
+            resize: Any = how["resize"]
+            how["resize"] = tuple(cast("list[int]", resize)) if isinstance(resize, list) else resize
+            found = prepare(Item(**item), Preparation(**how))
+            shape = None if found.pixels is None else found.pixels.shape
+            about = {"sha256": found.sha256, "size": found.size, "error": found.error, "shape": shape}
+            _send(answers, about, b"" if found.pixels is None else found.pixels.data.cast("B"))
+        except (OSError, EOFError):
+            return
+
+
+def _send(pipe: IO[bytes], content: dict[str, Any], data: bytes | memoryview = b"") -> None:
+    text = json.dumps(content).encode()
+    pipe.write(_LENGTHS.pack(len(text), len(data)))
+    pipe.write(text)
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    text, data = (_exactly(pipe, length) for length in _LENGTHS.unpack(_exactly(pipe, _LENGTHS.size)))
+    return json.loads(text), data
+
+
+def _exactly(pipe: IO[bytes], length: int) -> bytes:
+    data = pipe.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data

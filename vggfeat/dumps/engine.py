@@ -1,0 +1,56 @@
+"""Who computes the shards. An engine is handed tasks and hands back receipts; it decides nothing else."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from vggfeat.dumps.decoding import Decoders
+from vggfeat.dumps.prepare import Preparation
+from vggfeat.dumps.store import Receipt
+from vggfeat.dumps.work import Job, ShardTask, ShardWorker
+
+_MOST_WORKERS = 8
+
+# Starting a process costs more than decoding this many pictures.
+_FEW_PICTURES = 64
+
+
+class Engine(Protocol):
+    """Computes the shards of a job.
+
+    For every task a `ShardWorker(job)` somewhere must be called once with the task and its prepared pictures, and
+    have returned; the same task may be computed again where a worker died, since a shard's files are the same
+    whoever writes them. A `Job` and a `ShardTask` pickle. All workers must see the folder `job.out`.
+    """
+
+    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Iterator[Receipt]:
+        """Yield the receipt of each task when its shard is on the disk, in any order."""
+        ...
+
+
+class LocalEngine:
+    """The network in this process, decoding in `workers` others (0: none; None: as many as there are cores, to 8)."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers
+
+    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Iterator[Receipt]:
+        """Compute the tasks one after the other; pictures are decoded ahead, across their borders."""
+        pictures = sum(len(task.items) for task in tasks)
+        workers = default_workers(pictures) if self._workers is None else self._workers
+        # Pictures of any size wait in memory, so that fewer of them may.
+        ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
+        with Decoders(Preparation.of(job.recipe), workers) as decoders:
+            compute = ShardWorker(job)
+            prepared = decoders.map((item for task in tasks for item in task.items), ahead=ahead)
+            for task in tasks:
+                yield compute(task, itertools.islice(prepared, len(task.items)))
+
+
+def default_workers(pictures: int) -> int:
+    """Decoding processes for that many pictures."""
+    if pictures < _FEW_PICTURES:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, cores)

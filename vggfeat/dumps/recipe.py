@@ -1,0 +1,208 @@
+"""What a dump computes, as data. No torch here."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from vggfeat import arch
+from vggfeat.errors import RecipeError, near
+
+Dtype = Literal["float32", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "auto"]
+Resize = int | tuple[int, int] | None
+
+REDUCTIONS: Mapping[str, str] = {
+    "full": "the features as they are",
+    "mean": "the mean of each channel",
+    "max": "the greatest value of each channel",
+    "avg7": "means over 7x7 parts",
+    "gram": "the Gram matrix, divided by H·W",
+    "center": "the vector in the middle",
+    "projK": "a seeded random projection to K numbers, such as proj256",
+    "none": "nothing, where statistics are all that is wanted",
+}
+
+_PROJECTION = re.compile(r"proj([1-9]\d{0,6})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpRecipe:
+    """What is computed of every picture.
+
+    `reductions`: {layer: what is stored of it}, in the order of the network. `resize`: pixels of the short side,
+    (width, height), or None to keep sizes; `crop`: pixels of the square that is cut from the middle, or None.
+    `dtype`: of what is stored; values beyond float16's range are clipped to it, and counted. `precision`: of the
+    network's arithmetic. `seed`: of random weights and of projections. `cka` and `rdm` keep the channel means of each
+    picture; `rdm` is the number of pictures, the first ones, that are compared with each other.
+    """
+
+    network: str
+    reductions: Mapping[str, tuple[str, ...]]
+    weights: str | None = "default"
+    pooling: arch.Pooling = "max"
+    seed: int = 0
+    resize: Resize = 224
+    crop: int | None = 224
+    dtype: Dtype = "float32"
+    precision: Precision = "float32"
+    statistics: bool = False
+    cka: bool = False
+    rdm: int = 0
+    topk: int = field(default=8)
+
+    def __post_init__(self) -> None:
+        for option, known in (
+            ("dtype", get_args(Dtype)),
+            ("precision", get_args(Precision)),
+            ("pooling", get_args(arch.Pooling)),
+        ):
+            if (word := getattr(self, option)) not in known:
+                raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
+        sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
+        numbers = {"resize": sides, "crop": (self.crop,)}
+        for option, values in numbers.items():
+            for value in values:
+                if value is not None and not 1 <= value <= 65536:
+                    raise RecipeError(f"{option} is {value}: it must be between 1 and 65536 pixels")
+        least = min((side for side in sides if side is not None), default=None)
+        if self.crop is not None and least is not None and self.crop > least:
+            raise RecipeError(f"crop is {self.crop} and pictures are resized to {least}: there is nothing to cut from")
+        if self.rdm < 0:
+            raise RecipeError(f"rdm is {self.rdm}: it must be a number of pictures")
+        if not any(self.reductions.values()) and not self.measures:
+            raise RecipeError("nothing would be stored: ask for a reduction or for statistics")
+        if self.fixed_side and min(self.fixed_side) < self.minimum_size:
+            height, width = self.fixed_side
+            raise RecipeError(
+                f"pictures of {height}x{width} pixels are too small for {self.layers[-1]} of {self.network}: "
+                f"it needs at least {self.minimum_size} a side"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy does not pickle.
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return _rebuild, (values | {"reductions": dict(self.reductions)},)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that are read, in the order of the network."""
+        return tuple(self.reductions)
+
+    @property
+    def outputs(self) -> tuple[tuple[str, str], ...]:
+        """Each (layer, reduction) that is stored."""
+        return tuple((layer, reduction) for layer, wanted in self.reductions.items() for reduction in wanted)
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is measured besides what is stored."""
+        return self.statistics or self.cka or self.rdm > 0
+
+    @property
+    def keeps_means(self) -> bool:
+        """Whether the channel means of each picture are kept."""
+        return self.cka or self.rdm > 0
+
+    @property
+    def fixed_side(self) -> tuple[int, int] | None:
+        """(height, width) of every picture that the network sees; None where they differ."""
+        if self.crop is not None:
+            return self.crop, self.crop
+        return (self.resize[1], self.resize[0]) if isinstance(self.resize, tuple) else None
+
+    @property
+    def minimum_size(self) -> int:
+        """The least side of a picture that reaches the deepest layer."""
+        return arch.find(self.network, self.layers, pooling=self.pooling)[-1].minimum_size
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values, for JSON; what has no influence is left out."""
+        projects = any(_PROJECTION.fullmatch(reduction) for _, reduction in self.outputs)
+        return {
+            "network": self.network,
+            "pooling": self.pooling,
+            "layers": list(self.layers),
+            "reductions": {layer: list(wanted) for layer, wanted in self.reductions.items()},
+            "resize": list(self.resize) if isinstance(self.resize, tuple) else self.resize,
+            "crop": self.crop,
+            "dtype": self.dtype,
+            "precision": self.precision,
+            "seed": self.seed if projects or self.weights is None else None,
+            "statistics": self.topk if self.statistics else None,
+            "cka": self.cka,
+            "rdm": self.rdm,
+        }
+
+
+def _rebuild(values: dict[str, Any]) -> DumpRecipe:
+    return DumpRecipe(**values)
+
+
+def parse_reductions(
+    network: str, layers: str | Iterable[str], reduce: str | Iterable[str], *, pooling: arch.Pooling = "max"
+) -> Mapping[str, tuple[str, ...]]:
+    """{layer: reductions} of `full,mean` for all layers, `relu3_3:full` for one, or both.
+
+    Raises `LayerError` for an unknown layer, `RecipeError` for an unknown reduction or a layer that is left without.
+    """
+    named = [layer.name for layer in arch.find(network, layers, pooling=pooling)]
+    wanted: dict[str, list[str]] = {name: [] for name in named}
+    words = [reduce] if isinstance(reduce, str) else list(reduce)
+    for word in (part.strip() for text in words for part in text.split(",") if part.strip()):
+        pattern, colon, reduction = word.rpartition(":")
+        if reduction not in REDUCTIONS and not projection_size(reduction):
+            raise RecipeError(f"unknown reduction '{reduction}': {near(reduction, REDUCTIONS)}")
+        if reduction == "projK":
+            raise RecipeError("projK needs its number, such as proj256")
+        chosen = [layer.name for layer in arch.find(network, pattern, pooling=pooling)] if colon else named
+        if outside := [name for name in chosen if name not in wanted]:
+            raise RecipeError(f"'{word}' is about {outside[0]}, which is none of the layers: {', '.join(named)}")
+        for name in chosen:
+            if reduction not in wanted[name]:
+                wanted[name].append(reduction)
+    if without := [name for name, found in wanted.items() if not found]:
+        raise RecipeError(f"{', '.join(without)} has no reduction: name one for all layers, such as mean")
+    return MappingProxyType(
+        {name: tuple(reduction for reduction in found if reduction != "none") for name, found in wanted.items()}
+    )
+
+
+def projection_size(reduction: str) -> int | None:
+    """K of `projK`; None for another word."""
+    found = _PROJECTION.fullmatch(reduction)
+    return int(found[1]) if found else None
+
+
+def parse_resize(text: str) -> Resize:
+    """Read `224`, `320x240` (width x height) or `none`. Raises `RecipeError`."""
+    if text == "none":
+        return None
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if not found:
+        raise RecipeError(f"resize is '{text}': it must be a number of pixels, WIDTHxHEIGHT or none")
+    width, height = found.groups()
+    return int(width) if height is None else (int(width), int(height))
+
+
+def default_crop(resize: Resize) -> int | None:
+    """The crop that goes with `resize` where none is named: a square of the short side."""
+    return resize if isinstance(resize, int) else None
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields on which two fingerprints disagree, each as `name: ours, not theirs`."""
+    found: list[str] = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        a, b = ours.get(name), theirs.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{name}.")  # pyright: ignore[reportUnknownArgumentType] (plain values)
+        elif a != b:
+            found.append(f"{prefix}{name} {_short(a)}, not {_short(b)}")
+    return found
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 (a plain value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] (plain values)
+    return text if len(text) <= 40 else f"{text[:16]}..."

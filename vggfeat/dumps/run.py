@@ -1,0 +1,335 @@
+"""Run a dump: find out what is left to do, have it done, compile the manifest."""
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from itertools import islice
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from vggfeat import arch
+from vggfeat import weights as weights_table
+from vggfeat.dumps.engine import Engine, LocalEngine, default_workers
+from vggfeat.dumps.prepare import Preparation, prepare
+from vggfeat.dumps.reading import Dump, open_dump
+from vggfeat.dumps.recipe import DumpRecipe, Dtype, Precision, Resize, default_crop, differences, parse_reductions
+from vggfeat.dumps.reductions import values
+from vggfeat.dumps.sources import PathLike, find, fingerprint, import_parquet, printable
+from vggfeat.dumps.store import ManifestFormat, Receipt, Store, StoreError
+from vggfeat.dumps.work import Job, Network, ShardTask, weights_digest
+from vggfeat.errors import RecipeError
+from vggfeat.extract import choose_device, resolve_precision
+
+# What is lost by a kill, and what one file holds: at most this many bytes or pictures.
+_SHARD_BYTES = 256 * 2**20
+_SHARD_PICTURES = 256
+
+_USUAL_SIDE = 224
+_CPU_BATCH = 16
+_GPU_BATCH = 64
+
+_TIMED_PICTURES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands after a shard: `done` of `pictures`, of which `failed`; those of earlier runs included."""
+
+    done: int
+    pictures: int
+    failed: int
+    shards_done: int
+    shards: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will take. `left`: pictures that are still to be done; all else is about those.
+
+    `bytes` on the disk and `macs`, multiply-accumulates of the network, are exact where all pictures are brought to
+    one size, and otherwise told from a few of them. `seconds` is told from a few timed batches.
+    """
+
+    pictures: int
+    left: int
+    bytes: int
+    macs: int
+    seconds: float
+
+
+class Dumping:
+    """A dump under way: iterate over it for `Progress`, shard by shard; `result()` does what is left.
+
+    The arguments are those of `dump`. Nothing is written before the first iteration.
+    """
+
+    def __init__(
+        self,
+        source: PathLike | Sequence[PathLike],
+        out: PathLike,
+        *,
+        layers: str | Iterable[str],
+        network: str = "vgg16",
+        reduce: str | Iterable[str] = "full",
+        weights: PathLike | None = "default",
+        pooling: arch.Pooling = "max",
+        seed: int = 0,
+        resize: Resize = 224,
+        crop: int | Literal["auto"] | None = "auto",
+        dtype: Dtype = "float32",
+        precision: Precision = "float32",
+        statistics: bool = False,
+        cka: bool = False,
+        rdm: int = 0,
+        batch_size: int | None = None,
+        shard_size: int | None = None,
+        workers: int | None = None,
+        device: str = "auto",
+        retry_failed: bool = False,
+        manifest: ManifestFormat = "csv",
+        engine: Engine | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("shard_size", shard_size, 1),
+            ("workers", workers, 0),
+        ):
+            if value is not None and value < least:
+                raise RecipeError(f"{name} is {value}: it is at least {least}")
+        if manifest == "parquet":
+            import_parquet("a manifest in parquet")
+        self._device = choose_device(device)
+        self.recipe = DumpRecipe(
+            network=network,
+            reductions=parse_reductions(network, layers, reduce, pooling=pooling),
+            weights=None if weights is None else os.fspath(weights),
+            pooling=pooling,
+            seed=seed,
+            resize=resize,
+            crop=default_crop(resize) if crop == "auto" else crop,
+            dtype=dtype,
+            precision=precision,
+            statistics=statistics,
+            cka=cka,
+            rdm=rdm,
+        )
+        # What `auto` means here is part of what is computed.
+        resolved: Any = str(resolve_precision(precision, self._device)).removeprefix("torch.")
+        self.recipe = replace(self.recipe, precision=resolved)
+        self.items = find(source)
+        self._store = Store(out)
+        self._batch_size, self._shard_size = batch_size, shard_size
+        self._workers = workers
+        self._retry_failed = retry_failed
+        self._form: ManifestFormat = manifest
+        self._engine = engine or LocalEngine(workers)
+        self._progress = self._run()
+
+    def __iter__(self) -> Iterator[Progress]:
+        return self._progress
+
+    def result(self) -> Dump:
+        """Run to the end; return the dump."""
+        for _ in self._progress:
+            pass
+        return open_dump(self._store.path)
+
+    def bytes_left(self) -> int:
+        """Bytes that will be written: exact where pictures are brought to one size, else a guess from that of 224x224."""
+        run = self._agreed(self._store.run())
+        left = sum(len(task.items) for task in self._tasks(run, self._store.receipts()))
+        size, _ = _cost(self.recipe, [self.recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)])
+        return size * left
+
+    def estimate(self) -> Estimate:
+        """What is left to do, and what that will take. Times a few pictures; writes nothing."""
+        run = self._agreed(self._store.run())
+        done = self._store.receipts()
+        left = [item for task in self._tasks(run, done) for item in task.items]
+        sample = left[:: max(1, len(left) // _TIMED_PICTURES)][:_TIMED_PICTURES]
+        began = time.perf_counter()
+        pictures = [prepare(item, Preparation.of(self.recipe)) for item in sample]
+        decoding = (time.perf_counter() - began) / max(1, len(sample))
+        good = [picture.pixels for picture in pictures if picture.pixels is not None]
+        network = _seconds_a_picture(Network(self._job(run)), [x for x in good], run["fingerprint"]["batch_size"])
+        sides = [self.recipe.fixed_side] if self.recipe.fixed_side else [(x.shape[1], x.shape[2]) for x in good]
+        size, macs = _cost(self.recipe, [side for side in sides if side])
+        workers = default_workers(len(left)) if self._workers is None else self._workers
+        together = max(network, decoding / workers) if workers else network + decoding
+        return Estimate(len(self.items), len(left), size * len(left), macs * len(left), together * len(left))
+
+    def _run(self) -> Iterator[Progress]:
+        began = time.monotonic()
+        store = self._store
+        self._agreed(store.run())
+        store.create()
+        with store.locked():
+            found = store.run()
+            run = self._agreed(found)
+            if found is None:
+                store.write_run(run)
+            receipts = store.receipts()
+            if self._retry_failed:
+                redo = [number for number, receipt in receipts.items() if self._changed(receipt, run)]
+                receipts = {number: receipt for number, receipt in receipts.items() if number not in redo}
+            tasks = self._tasks(run, receipts)
+            if tasks:
+                store.invalidate()
+            store.sweep(receipts)
+            counts = {number: (len(receipt.rows), receipt.failed) for number, receipt in receipts.items()}
+            del receipts
+            if counts:
+                yield self._standing(counts, run, began)
+            for receipt in self._engine.run(self._job(run), tasks) if tasks else ():
+                counts[receipt.shard] = len(receipt.rows), receipt.failed
+                yield self._standing(counts, run, began)
+            self._finish(run)
+
+    def _standing(self, counts: Mapping[int, tuple[int, int]], run: Mapping[str, Any], began: float) -> Progress:
+        done, failed = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0)
+        return Progress(done, len(self.items), failed, len(counts), run["shards"], time.monotonic() - began)
+
+    def _finish(self, run: Mapping[str, Any]) -> None:
+        if (self._store.path / f"manifest.{self._form}").exists():
+            return
+        receipts = self._store.receipts()
+        if len(receipts) < run["shards"]:
+            raise StoreError(
+                f"{run['shards'] - len(receipts)} of {run['shards']} shards of '{printable(self._store.path)}' "
+                "are missing: the same command makes them"
+            )
+        self._store.write_manifest(receipts, self._form)
+
+    def _tasks(self, run: Mapping[str, Any], done: Mapping[int, Receipt]) -> list[ShardTask]:
+        size: int = run["fingerprint"]["shard_size"]
+        return [
+            ShardTask(number, self.items[number * size : (number + 1) * size])
+            for number in range(run["shards"])
+            if number not in done
+        ]
+
+    def _changed(self, receipt: Receipt, run: Mapping[str, Any]) -> bool:
+        """Whether a bad input of a shard is no longer what it was."""
+        how = Preparation.of(self.recipe)
+        start = receipt.shard * run["fingerprint"]["shard_size"]
+        for row, item in zip(receipt.rows, self.items[start:], strict=False):
+            if not row.ok:
+                found = prepare(item, how)
+                if found.pixels is not None or (found.sha256, found.error) != (row.sha256, row.error):
+                    return True
+        return False
+
+    def _job(self, run: Mapping[str, Any]) -> Job:
+        about = run["fingerprint"]
+        return Job(
+            out=str(self._store.path.absolute()),
+            recipe=self.recipe,
+            batch_size=about["batch_size"],
+            device=str(self._device),
+            digest=about["weights"]["sha256"],
+        )
+
+    def _agreed(self, found: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """What run.json says, or will say. Raises `StoreError` where it says something else than what was asked."""
+        theirs: Mapping[str, Any] = {} if found is None else found["fingerprint"]
+        ours = self._fingerprint(theirs)
+        if found is not None and (different := differences(theirs, ours)):
+            raise StoreError(
+                f"'{printable(self._store.path)}' was begun with {'; '.join(different)}: "
+                "ask for the same, or name another folder"
+            )
+        shards = -(-len(self.items) // ours["shard_size"])
+        return found if found is not None else {"fingerprint": ours, "shards": shards, "machine": _machine()}
+
+    def _fingerprint(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        batch = self._batch_size or theirs.get("batch_size") or self._default_batch()
+        return self.recipe.as_dict() | {
+            "weights": self._weights(),
+            "device": self._device.type,
+            "batch_size": batch,
+            "shard_size": self._shard_size or theirs.get("shard_size") or self._default_shard(batch),
+            "inputs": {"count": len(self.items), "sha256": fingerprint(self.items)},
+            "versions": {name: version(name) for name in ("vggfeat", "torch", "pillow")},
+        }
+
+    def _weights(self) -> dict[str, str]:
+        state, row = weights_table.load(self.recipe.network, self.recipe.weights, seed=self.recipe.seed)
+        return {"name": row.name, "sha256": weights_digest(self.recipe, state)}
+
+    def _default_batch(self) -> int:
+        height, width = self.recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)
+        usual = _CPU_BATCH if self._device.type == "cpu" else _GPU_BATCH
+        return max(1, min(usual, usual * _USUAL_SIDE**2 // (height * width)))
+
+    def _default_shard(self, batch: int) -> int:
+        size, _ = _cost(self.recipe, [self.recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)])
+        pictures = max(1, min(_SHARD_PICTURES, _SHARD_BYTES // max(1, size)))
+        return max(batch, pictures // batch * batch)
+
+
+def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Any) -> Dump:  # noqa: ANN401 (those of Dumping)
+    """Write the activations of pictures into the folder `out`; where that is begun already, go on.
+
+    Args:
+        source: one or several of: a picture, a folder, a list of paths (.txt, .lst; .csv, .tsv or .parquet with a
+            column `path` and perhaps `id`), a .tar file of pictures.
+        out: the folder. A run that was killed goes on where it was; asked for something else, it is refused.
+        **options: `layers` (names, indices or globs), `network`, `weights` (a name, a file or None for random ones),
+            `pooling`, `seed`; `reduce`, of `full`, `mean`, `max`, `avg7`, `gram`, `center`, `projK` and `none`, for
+            all layers or, as in `relu3_3:full`, for some; `resize` (pixels of the short side, (width, height) or
+            None) and `crop` (pixels, None, or `auto` for the short side); `dtype` float32 or float16, to whose range
+            values are clipped and counted; `precision`, where `auto` may take bfloat16; `statistics`, `cka`, and
+            `rdm`, the number of pictures in it; `batch_size`, `shard_size`, `workers` that decode, `device`, `engine`;
+            `retry_failed` to do again the shards whose bad pictures have changed; `manifest`, csv or parquet.
+
+    Returns the dump, as `open_dump` does. A picture that cannot be read costs a row of the manifest, not the run.
+    Raises `InputError`, `LayerError`, `RecipeError`, `WeightsError`, `StoreError`.
+    """
+    return Dumping(source, out, **options).result()
+
+
+def _cost(recipe: DumpRecipe, sides: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Bytes and multiply-accumulates of one picture, the mean over `sides`."""
+    size = macs = 0
+    stack = arch.layers(recipe.network, pooling=recipe.pooling)
+    for height, width in sides:
+        for layer in stack:
+            height, width = layer.output_side(height), layer.output_side(width)  # noqa: PLW2901 (walks down the stack)
+            if layer.kind == "conv":
+                macs += height * width * layer.channels * layer.in_channels * layer.kernel**2
+            shape = layer.channels, height, width
+            size += sum(values(reduction, shape) for reduction in recipe.reductions.get(layer.name, ()))
+            if layer.name == recipe.layers[-1]:
+                break
+    count = max(1, len(sides))
+    return size * np.dtype(recipe.dtype).itemsize // count, macs // count
+
+
+def _seconds_a_picture(network: Network, pictures: Sequence[Any], batch_size: int) -> float:
+    """Time a few batches, after one that warms up."""
+    if not pictures:
+        return 0.0
+    shape = pictures[0].shape
+    alike = [x for x in pictures if x.shape == shape][:batch_size]
+    batch = np.stack(list(islice((x for _ in range(batch_size) for x in alike), batch_size)))
+    network(batch)
+    began = time.perf_counter()
+    rounds = 0
+    while rounds < 3 and (not rounds or time.perf_counter() - began < 3):
+        network(batch)
+        rounds += 1
+    share = sum(prod(x.shape) for x in pictures) / len(pictures) / prod(shape)
+    return (time.perf_counter() - began) / (rounds * batch_size) * share
+
+
+def _machine() -> dict[str, str]:
+    """Where a dump was begun: told, not compared. Other processors may round otherwise in the last digit."""
+    import torch
+
+    return {"python": platform.python_version(), "cpu": torch.backends.cpu.get_cpu_capability()}

@@ -1,0 +1,225 @@
+"""What is measured while features pass by, without keeping them.
+
+Of a shard, one partial is kept beside its receipt; partials are merged in the order of the shards, in float64, so
+that the result does not depend on who computed them, or when. For CKA and RDMs the partial of a shard is the channel
+means of its pictures themselves: with fewer pictures in a shard than channels in two layers they are smaller than the
+products they stand for.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vggfeat import functional
+from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.sources import Item
+
+Array = npt.NDArray[Any]
+Float = npt.NDArray[np.float64]
+
+_FLOAT16_MAX = 65504.0
+
+
+class Measurements:
+    """What is measured of one shard."""
+
+    def __init__(self, recipe: DumpRecipe) -> None:
+        self._recipe = recipe
+        self._indices: list[int] = []
+        self._rows: dict[str, list[Array]] = {layer: [] for layer in recipe.layers}
+
+    def add(self, indices: Sequence[int], features: Mapping[str, Tensor]) -> None:
+        """Take in a batch: the pictures' places within the shard, and their features."""
+        self._indices += indices
+        for layer in self._recipe.layers:
+            self._rows[layer].append(_per_picture(features[layer]))
+
+    def partial(self, items: Sequence[Item]) -> dict[str, Array]:
+        """What is kept of the shard. `items` are its inputs."""
+        order = np.argsort(self._indices)
+        arrays: dict[str, Array] = {"index": np.array(self._indices, dtype=np.int64)[order]}
+        for layer, batches in self._rows.items():
+            if not batches:
+                continue
+            rows = np.concatenate(batches)[order]
+            if self._recipe.keeps_means:
+                arrays[f"{layer}/means"] = rows[:, 0].astype(np.float32)
+            if self._recipe.statistics:
+                summary = summarise(rows)
+                arrays |= {f"{layer}/{name}": value for name, value in summary.items()}
+                values, places = best(rows[:, 3], arrays["index"], self._recipe.topk)
+                arrays[f"{layer}/top"] = values
+                arrays[f"{layer}/top_index"] = places
+        assert all(index < len(items) for index in self._indices)  # noqa: S101 (they are places among the inputs)
+        return arrays
+
+
+# For each picture and channel, in this order.
+_FIELDS = ("mean", "variance", "zeros", "max", "beyond", "positions")
+
+
+def _per_picture(x: Tensor) -> Float:
+    """(N, C, H, W) to (N, 6, C): `_FIELDS` of each picture."""
+    with torch.inference_mode():
+        x = functional.at_least_float32(x)
+        variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+        zeros = (x == 0).sum((2, 3))
+        beyond = (x.abs() > _FLOAT16_MAX).sum((2, 3))
+        positions = torch.full_like(mean, x.shape[2] * x.shape[3])
+        found = (mean, variance, zeros, x.amax((2, 3)), beyond, positions)
+        return np.stack([value.cpu().double().numpy() for value in found], axis=1)
+
+
+def summarise(rows: Float) -> dict[str, Float]:
+    """Merge pictures, (N, 6, C), to one number a channel and field: mean, squares about it, zeros, max, ..."""
+    mean, variance, zeros, greatest, beyond, positions = rows.transpose(1, 0, 2)
+    count = positions.sum(0)
+    total = (mean * positions).sum(0) / count
+    squares = (positions * (variance + (mean - total) ** 2)).sum(0)
+    return {
+        "count": count,
+        "mean": total,
+        "squares": squares,
+        "zeros": zeros.sum(0),
+        "max": greatest.max(0),
+        "beyond": beyond.sum(0),
+    }
+
+
+def merge(a: Mapping[str, Float], b: Mapping[str, Float]) -> dict[str, Float]:
+    """Two summaries as one (Chan et al., 1979)."""
+    count = a["count"] + b["count"]
+    step = b["mean"] - a["mean"]
+    return {
+        "count": count,
+        "mean": a["mean"] + step * b["count"] / count,
+        "squares": a["squares"] + b["squares"] + step**2 * a["count"] * b["count"] / count,
+        "zeros": a["zeros"] + b["zeros"],
+        "max": np.maximum(a["max"], b["max"]),
+        "beyond": a["beyond"] + b["beyond"],
+    }
+
+
+def best(values: Float, places: npt.NDArray[np.int64], k: int) -> tuple[Float, npt.NDArray[np.int64]]:
+    """The `k` greatest of (N, C) in each channel, (C, k), and their places; of equals, the first. -1 fills up."""
+    order = np.argsort(-values, axis=0, kind="stable")[:k].T
+    top, where = np.take_along_axis(values.T, order, axis=1), places[order]
+    missing = k - top.shape[1]
+    pads = ((0, 0), (0, missing))
+    return np.pad(top, pads, constant_values=-np.inf), np.pad(where, pads, constant_values=-1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerStatistics:
+    """Of one layer, a number for each channel over all pictures and positions: (C,).
+
+    `variance` is that of the population; `zeros` the share of values that are 0; `beyond` how many exceed float16's
+    range. `top` (C, k) are the greatest activations that single pictures reach, `top_ids` those pictures.
+    """
+
+    pictures: int
+    mean: Float
+    variance: Float
+    zeros: Float
+    max: Float
+    beyond: Float
+    top: Float
+    top_ids: npt.NDArray[np.str_]
+
+
+def combine(
+    recipe_layers: Sequence[str], partials: Iterable[tuple[Mapping[str, Array], Sequence[str]]], k: int
+) -> dict[str, LayerStatistics]:
+    """Merge the partials of all shards, each with the ids of its inputs, in order."""
+    merged: dict[str, dict[str, Float]] = {}
+    tops: dict[str, tuple[Float, Array]] = {}
+    pictures = 0
+    for partial, ids in partials:
+        pictures += len(partial["index"])
+        names = np.array([*ids, ""])  # -1 is nobody
+        for layer in recipe_layers:
+            if f"{layer}/count" not in partial:
+                continue
+            summary = {
+                name: partial[f"{layer}/{name}"] for name in ("count", "mean", "squares", "zeros", "max", "beyond")
+            }
+            merged[layer] = merge(merged[layer], summary) if layer in merged else summary
+            here = partial[f"{layer}/top"], names[partial[f"{layer}/top_index"]]
+            tops[layer] = _better(tops[layer], here, k) if layer in tops else here
+    return {
+        layer: LayerStatistics(
+            pictures=pictures,
+            mean=found["mean"],
+            variance=found["squares"] / found["count"],
+            zeros=found["zeros"] / found["count"],
+            max=found["max"],
+            beyond=found["beyond"],
+            top=tops[layer][0],
+            top_ids=tops[layer][1],
+        )
+        for layer, found in merged.items()
+    }
+
+
+def _better(a: tuple[Float, Array], b: tuple[Float, Array], k: int) -> tuple[Float, Array]:
+    values, names = np.concatenate([a[0], b[0]], axis=1), np.concatenate([a[1], b[1]], axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(values, order, axis=1), np.take_along_axis(names, order, axis=1)
+
+
+def linear_cka(means: Mapping[str, Sequence[Array]]) -> tuple[list[str], Float]:
+    """Linear CKA between layers (Kornblith et al., 2019), on the channel means of pictures: exact, and streaming.
+
+    `means`: {layer: its shards' (N, C), each read when it is needed}. Products of C1 x C2 are accumulated in float64
+    about the mean, which is found in a first pass. Returns the layers and (L, L).
+    """
+    layers = list(means)
+    centres = {layer: _mean(means[layer]) for layer in layers}
+    products: dict[tuple[str, str], Float] = {}
+    for shards in zip(*means.values(), strict=True):
+        centred = {layer: rows.astype(np.float64) - centres[layer] for layer, rows in zip(layers, shards, strict=True)}
+        for a, b in _pairs(layers):
+            product = centred[a].T @ centred[b]
+            products[a, b] = products[a, b] + product if (a, b) in products else product
+    squares = {pair: float((product**2).sum()) for pair, product in products.items()}
+    result = np.eye(len(layers))
+    for a, b in _pairs(layers):
+        scale = (squares[a, a] * squares[b, b]) ** 0.5
+        value = squares[a, b] / scale if scale > 0 else np.nan
+        result[layers.index(a), layers.index(b)] = result[layers.index(b), layers.index(a)] = value
+    return layers, result
+
+
+def _pairs(layers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return ((a, b) for number, a in enumerate(layers) for b in layers[number:])
+
+
+def _mean(shards: Sequence[Array]) -> Float:
+    total = np.sum([rows.sum(0, dtype=np.float64) for rows in shards], axis=0)
+    return total / sum(map(len, shards))
+
+
+def correlation_distances(rows: Array, *, columns: int = 65536) -> npt.NDArray[np.float32]:
+    """The representational dissimilarity matrix of (N, ...): 1 - Pearson's correlation of each two rows, (N, N).
+
+    Reads `columns` values of each row at a time, so that rows may be memory-mapped and larger than memory. A row
+    without variance is at distance NaN from all others and 0 from itself.
+    """
+    flat = rows.reshape(len(rows), -1)
+    width = flat.shape[1]
+    parts = [slice(start, start + columns) for start in range(0, width, columns)]
+    mean = np.sum([flat[:, part].sum(1, dtype=np.float64) for part in parts], axis=0) / width
+    products = np.zeros((len(flat), len(flat)))
+    for part in parts:
+        centred = flat[:, part].astype(np.float64) - mean[:, None]
+        products += centred @ centred.T
+    norm = np.sqrt(products.diagonal())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = 1 - products / np.outer(norm, norm)
+    np.fill_diagonal(distance, 0)
+    return distance.astype(np.float32)

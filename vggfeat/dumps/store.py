@@ -1,0 +1,445 @@
+"""The folder of a dump: what is in it, and how it is written so that a kill at any moment leaves it whole.
+
+    OUT/run.json                        what is computed, of which inputs, in which batches
+    OUT/relu3_3.mean/000012.npy         shard 12 of one layer and reduction; 000012-240x320.npy where sizes differ
+    OUT/receipts/000012.json            a row for each of its inputs, and the hashes of its files; written last
+    OUT/receipts/000012.npz             its part of the statistics
+    OUT/manifest.csv                    the rows of all receipts, once they are all there
+
+A shard without a receipt never happened. Every file is written beside its place, flushed to the disk and renamed.
+"""
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.dumps.sources import import_parquet, printable
+from vggfeat.errors import InputError, VggfeatError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+FORMAT = 1
+ManifestFormat = Literal["csv", "parquet"]
+
+_TEMPORARY = ".tmp"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+COLUMNS: Mapping[str, type] = {
+    "id": str,
+    "path": str,
+    "sha256": str,
+    "size": int,
+    "status": str,
+    "error": str,
+    "shard": int,
+    "offset": int,
+    "height": int,
+    "width": int,
+}
+
+
+class StoreError(VggfeatError):
+    """A dump that cannot be written or read, or is not what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one input.
+
+    `size` is that of its file in bytes, `sha256` that of its bytes. `status` is `ok` or `failed`, and `error` the
+    reason. `offset` is the row in the shard's arrays, of which there is one for each `height` x `width` of pictures as
+    the network saw them; -1 where there is none.
+    """
+
+    id: str
+    path: str
+    sha256: str
+    size: int
+    status: str
+    error: str
+    shard: int
+    offset: int
+    height: int
+    width: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the dump holds features of it."""
+        return self.status == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a shard came to. `files`: {name within the folder: sha256 and bytes}; `clipped`: {output: values}."""
+
+    shard: int
+    rows: tuple[Row, ...]
+    files: Mapping[str, Mapping[str, Any]]
+    clipped: Mapping[str, int]
+
+    @property
+    def failed(self) -> int:
+        """How many of its inputs are bad."""
+        return sum(not row.ok for row in self.rows)
+
+    def as_json(self) -> str:
+        """The receipt as it is written."""
+        rows = [[getattr(row, name) for name in COLUMNS if name != "shard"] for row in self.rows]
+        content = {
+            "shard": self.shard,
+            "files": self.files,
+            "clipped": self.clipped,
+            "columns": [name for name in COLUMNS if name != "shard"],
+            "rows": rows,
+        }
+        return json.dumps(content, indent=None, separators=(",", ":")) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Receipt":
+        """Read what `as_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        content: dict[str, Any] = json.loads(text)
+        columns: list[str] = content["columns"]
+        number: int = content["shard"]
+        rows = tuple(Row(shard=number, **dict(zip(columns, row, strict=True))) for row in content["rows"])
+        return cls(number, rows, content["files"], content["clipped"])
+
+
+class Store:
+    """The folder `out`. Nothing is created before something is written."""
+
+    def __init__(self, out: str | os.PathLike[str]) -> None:
+        self.path = Path(out)
+
+    def run(self) -> dict[str, Any] | None:
+        """What run.json says; None where there is none. Raises `StoreError` for one that is damaged."""
+        path = self.path / "run.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read '{printable(path)}': {error}") from error
+        if found.get("format") != FORMAT:
+            raise StoreError(f"'{printable(path)}' has the format {found.get('format')}, not {FORMAT}")
+        return found
+
+    def write_run(self, content: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        self._replace("run.json", (json.dumps({"format": FORMAT, **content}, indent=2) + "\n").encode())
+
+    def create(self) -> None:
+        """Make the folder. Raises `StoreError` where something else is in its place."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write '{printable(self.path)}': {_reason(error)}") from error
+        if self.run() is None and (others := [path.name for path in self.path.iterdir() if path.name != ".lock"]):
+            raise StoreError(
+                f"'{printable(self.path)}' is not empty and no dump: it holds {printable(sorted(others)[0])}"
+            )
+
+    @contextmanager
+    def locked(self) -> Generator[None]:
+        """Keep every other run out of the folder. The lock of a killed run is void. Raises `StoreError`."""
+        path = self.path / ".lock"
+        handle = _lock(path)
+        try:
+            os.truncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+            os.close(handle)
+
+    def receipts(self) -> dict[int, Receipt]:
+        """The shards that are done, by their numbers: those whose receipt is whole and whose files are there."""
+        found: dict[int, Receipt] = {}
+        for path in sorted(self.path.glob("receipts/*.json")):
+            try:
+                receipt = Receipt.from_json(path.read_text("utf-8"))
+                sizes = {name: (self.path / name).stat().st_size for name in receipt.files}
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            if path.stem == shard_name(receipt.shard) and all(
+                sizes[name] == about["bytes"] for name, about in receipt.files.items()
+            ):
+                found[receipt.shard] = receipt
+        return found
+
+    def sweep(self, keep: Iterable[int]) -> None:
+        """Delete what killed runs left: temporary files, and the files of shards that are not among `keep`."""
+        kept = {shard_name(number) for number in keep}
+        for path in [*self.path.glob(f".*{_TEMPORARY}"), *self.path.glob(f"*/.*{_TEMPORARY}")]:
+            path.unlink(missing_ok=True)
+        # Receipts first: a shard must not lose a file while its receipt stands.
+        for pattern in ("receipts/*.json", "receipts/*.npz", "*/*.npy"):
+            for path in self.path.glob(pattern):
+                if path.name[:_DIGITS] not in kept:
+                    path.unlink(missing_ok=True)
+
+    def invalidate(self) -> None:
+        """Take away what is compiled from all shards: some are about to be made."""
+        for name in ("manifest.csv", "manifest.parquet", "statistics.npz"):
+            (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def shard(self, number: int) -> Generator["ShardFiles"]:
+        """Write the files of a shard. If anything goes wrong inside, none of them remains."""
+        files = ShardFiles(self, number)
+        try:
+            yield files
+        except OSError as error:
+            files.discard()
+            if error.errno in _FULL:
+                raise full(self.path, error) from error
+            raise
+        except BaseException:
+            files.discard()
+            raise
+
+    def write_manifest(self, receipts: Mapping[int, Receipt], form: ManifestFormat) -> Path:
+        """Compile the manifest: a row for every input, in the order of the sources."""
+        rows = [row for number in sorted(receipts) for row in receipts[number].rows]
+        name = f"manifest.{form}"
+        self._replace(name, _as_csv(rows) if form == "csv" else _as_parquet(rows))
+        for other in {"manifest.csv", "manifest.parquet"} - {name}:
+            (self.path / other).unlink(missing_ok=True)
+        return self.path / name
+
+    def write_arrays(self, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write a `.npz` file, the same bytes for the same arrays."""
+        self._replace(name, npz_bytes(arrays))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        target = self.path / name
+        temporary = temporary_path(target)
+        try:
+            write_through(temporary, data)
+            temporary.replace(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if error.errno in _FULL:
+                raise full(self.path, error) from error
+            raise StoreError(f"cannot write '{printable(target)}': {_reason(error)}") from error
+
+
+_DIGITS = 6
+
+
+class ShardFiles:
+    """The arrays of a shard while they are written, under temporary names until `finish`."""
+
+    def __init__(self, store: Store, number: int) -> None:
+        self._store = store
+        self.number = number
+        self._open: dict[str, _Growing] = {}
+
+    def append(self, name: str, rows: npt.NDArray[Any]) -> None:
+        """Add rows (N, ...) to the array `name`."""
+        if name not in self._open:
+            (self._store.path / name).parent.mkdir(exist_ok=True)
+            self._open[name] = _Growing(self._store.path / name, rows)
+        self._open[name].append(rows)
+
+    def finish(
+        self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None = None
+    ) -> Receipt:
+        """Give every file its name, the receipt last."""
+        files: dict[str, dict[str, Any]] = {}
+        folder = self._store.path / "receipts"
+        folder.mkdir(exist_ok=True)
+        stem = f"receipts/{shard_name(self.number)}"
+        for name, array in sorted(self._open.items()):
+            files[name] = array.finish()
+        if arrays is not None:
+            data = npz_bytes(arrays)
+            write_through(temporary_path(self._store.path / f"{stem}.npz"), data)
+            files[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        receipt = Receipt(self.number, tuple(rows), files, clipped)
+        last = self._store.path / f"{stem}.json"
+        write_through(temporary_path(last), receipt.as_json().encode())
+        for name in files:
+            temporary_path(self._store.path / name).replace(self._store.path / name)
+        for parent in {(self._store.path / name).parent for name in files}:
+            sync_folder(parent)
+        temporary_path(last).replace(last)
+        sync_folder(folder)
+        return receipt
+
+    def discard(self) -> None:
+        """Delete what was written, as far as that is possible."""
+        stem = f"receipts/{shard_name(self.number)}"
+        for name in [*self._open, f"{stem}.npz", f"{stem}.json"]:
+            with suppress(OSError):
+                temporary_path(self._store.path / name).unlink(missing_ok=True)
+
+
+class _Growing:
+    """A `.npy` file that rows are added to: numpy pads the header, so that the number of rows can be set at the end."""
+
+    def __init__(self, target: Path, like: npt.NDArray[Any]) -> None:
+        self._path = temporary_path(target)
+        self._shape = like.shape[1:]
+        self._dtype = like.dtype
+        self._count = 0
+        self._path.write_bytes(self._header())
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        # Opened each time: with pictures of many sizes there are more files than a process may have open.
+        with self._path.open("ab") as file:
+            file.write(np.ascontiguousarray(rows).data)
+        self._count += len(rows)
+
+    def finish(self) -> dict[str, Any]:
+        with self._path.open("r+b") as file:
+            file.write(self._header())
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"sha256": digest, "bytes": file.seek(0, os.SEEK_END)}
+
+    def _header(self) -> bytes:
+        buffer = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            buffer,
+            {
+                "descr": np.lib.format.dtype_to_descr(self._dtype),
+                "fortran_order": False,
+                "shape": (self._count, *self._shape),
+            },
+        )
+        return buffer.getvalue()
+
+
+def shard_name(number: int) -> str:
+    """What a shard's files begin with."""
+    return f"{number:0{_DIGITS}d}"
+
+
+def payload_name(output: tuple[str, str], shard: int, side: tuple[int, int] | None) -> str:
+    """The file of a shard for (layer, reduction); `side` is (height, width) of the pictures where they differ."""
+    layer, reduction = output
+    size = f"-{side[0]}x{side[1]}" if side else ""
+    return f"{layer}.{reduction}/{shard_name(shard)}{size}.npy"
+
+
+def temporary_path(target: Path) -> Path:
+    """Where a file is written before it has its name."""
+    return target.with_name(f".{target.name}{_TEMPORARY}")
+
+
+def write_through(path: Path, data: bytes) -> None:
+    """Write `data` and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """The bytes of a `.npz` file, which numpy dates 1980 whatever the day."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **cast("Any", dict(arrays)))
+    return buffer.getvalue()
+
+
+def full(path: Path, error: OSError) -> StoreError:
+    """The error for a disk that has no room."""
+    return StoreError(
+        f"cannot write into '{printable(path)}': {_reason(error)}; what is written is intact, "
+        "and the same command goes on once there is room"
+    )
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _lock(path: Path) -> int:
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise full(path.parent, error) from error
+            raise StoreError(f"cannot write '{printable(path)}': {_reason(error)}") from error
+        if fcntl is None:
+            return handle
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.read(handle, 32).decode("ascii", "replace").strip()
+            os.close(handle)
+            who = f" (process {owner})" if owner else ""
+            raise StoreError(f"another run{who} is writing into '{printable(path.parent)}'") from error
+        # A run that ended between the two calls has deleted the file that this is a lock of.
+        with suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle
+        os.close(handle)
+
+
+def _as_csv(rows: Iterable[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
+    return text.getvalue().encode()
+
+
+def _as_parquet(rows: Sequence[Row]) -> bytes:
+    parquet = import_parquet("a manifest in parquet")
+    import pyarrow  # pyright: ignore[reportMissingImports, reportMissingTypeStubs] (an extra)
+
+    arrow = cast("Any", pyarrow)
+    kinds = {str: arrow.string(), int: arrow.int64()}
+    schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
+    buffer = io.BytesIO()
+    parquet.write_table(arrow.table(columns, schema=schema), buffer)
+    return buffer.getvalue()
+
+
+def read_manifest(folder: Path) -> tuple[Row, ...] | None:
+    """The rows of a dump's manifest; None where there is none."""
+    if (path := folder / "manifest.csv").exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            return _rows(csv.DictReader(file))
+    if (path := folder / "manifest.parquet").exists():
+        table: Any = import_parquet(f"reading '{printable(path)}'").read_table(path)
+        return _rows(table.to_pylist())
+    return None
+
+
+def _rows(records: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:
+    convert: Mapping[str, Callable[[Any], Any]] = COLUMNS
+    return tuple(Row(**{name: convert[name](record[name]) for name in COLUMNS}) for record in records)

@@ -1,0 +1,199 @@
+"""Compute one shard: the same function on every engine."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vggfeat import weights as weights_table
+from vggfeat.dumps.prepare import Pixels, Prepared
+from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.reductions import reduce
+from vggfeat.dumps.sources import Item, printable
+from vggfeat.dumps.statistics import Measurements
+from vggfeat.dumps.store import Receipt, Row, Store, payload_name
+from vggfeat.errors import VggfeatError
+from vggfeat.extract import FeatureExtractor, choose_device
+
+# A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
+_USUAL_PIXELS = 512 * 512
+
+_FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every worker of a run needs to know. Plain data, which can be sent to another process or machine.
+
+    `digest` is that of the weights, which a worker that finds others refuses. `device` is `cpu`, `cuda:0` and so on.
+    """
+
+    out: str
+    recipe: DumpRecipe
+    batch_size: int
+    device: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """A shard to be computed: its number and its inputs, in order."""
+
+    number: int
+    items: tuple[Item, ...]
+
+
+class ShardWorker:
+    """Computes shards of a job, and writes them. Calling it needs the network, which is loaded here, once."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._store = Store(job.out)
+        self._network = Network(job)
+
+    def __call__(self, task: ShardTask, prepared: Iterable[Prepared]) -> Receipt:
+        """Compute `task` from its pictures, in order, and write its files. Returns its receipt."""
+        recipe = self.job.recipe
+        rows: list[Row | None] = [None] * len(task.items)
+        counts: dict[tuple[int, int], int] = defaultdict(int)
+        clipped: dict[str, int] = {}
+        measured = Measurements(recipe) if recipe.measures else None
+        with self._store.shard(task.number) as files:
+            pictures = _good(task, prepared, rows)
+            for side, batch in batches(pictures, self.job.batch_size):
+                outcome = self._network(np.stack([pixels for _, pixels, _ in batch]))
+                if isinstance(outcome, str):
+                    for index, _, row in batch:
+                        rows[index] = _failed(row, outcome)
+                    continue
+                for index, _, row in batch:
+                    rows[index] = _with_place(row, counts[side], side)
+                    counts[side] += 1
+                for output, array in outcome.outputs.items():
+                    kept, beyond = _as_dtype(array, recipe.dtype)
+                    if beyond:
+                        clipped[".".join(output)] = clipped.get(".".join(output), 0) + beyond
+                    files.append(payload_name(output, task.number, None if recipe.fixed_side else side), kept)
+                if measured is not None:
+                    measured.add([index for index, _, _ in batch], outcome.features)
+            arrays = None if measured is None else measured.partial(task.items)
+            return files.finish([row for row in rows if row is not None], dict(sorted(clipped.items())), arrays)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """Of a batch: the network's features, and {(layer, reduction): (N, ...) in float32}."""
+
+    features: Mapping[str, Tensor]
+    outputs: Mapping[tuple[str, str], npt.NDArray[np.float32]]
+
+
+class Network:
+    """Images to what a recipe makes of them."""
+
+    def __init__(self, job: Job) -> None:
+        self._recipe = recipe = job.recipe
+        device = choose_device(job.device)
+        state, row = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed)
+        if (digest := weights_digest(recipe, state)) != job.digest:
+            raise VggfeatError(
+                f"the weights of {recipe.network} are not those of the run: {digest[:16]}, not {job.digest[:16]}"
+            )
+        self._extract = FeatureExtractor(
+            recipe.network,
+            recipe.layers,
+            weights=state,
+            mean=row.mean,
+            std=row.std,
+            precision=recipe.precision,
+            pooling=recipe.pooling,
+            check="off",
+            device=device,
+        )
+        self._device = device
+
+    def __call__(self, pixels: Pixels) -> Outcome | str:
+        """What (N, 3, H, W) pictures in [0, 1] come to; a reason, where a single one of them is too large.
+
+        Raises `VggfeatError` where several together are: fewer at once would do, but be another run.
+        """
+        height, width = pixels.shape[2:]
+        try:
+            with torch.inference_mode():
+                features = self._extract(torch.from_numpy(pixels).to(self._device))  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
+                outputs = {
+                    (layer, reduction): np.ascontiguousarray(
+                        reduce(features[layer], reduction, layer=layer, seed=self._recipe.seed).cpu().numpy()
+                    )
+                    for layer, reduction in self._recipe.outputs
+                }
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+            if len(pixels) > 1:
+                raise VggfeatError(
+                    f"out of memory at {len(pixels)} pictures of {width}x{height} pixels: "
+                    "begin again with a smaller batch size"
+                ) from error
+            return f"the network ran out of memory at {width}x{height} pixels"
+        return Outcome(features, outputs)
+
+
+def weights_digest(recipe: DumpRecipe, state: Mapping[str, Tensor]) -> str:
+    """What tells weights apart: a sha256 over every layer's fingerprint."""
+    prints = weights_table.fingerprints(recipe.network, state)
+    return hashlib.sha256(" ".join(f"{layer} {digest}" for layer, digest in prints.items()).encode()).hexdigest()
+
+
+_Picture = tuple[int, Pixels, Row]
+
+
+def batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[tuple[tuple[int, int], list[_Picture]]]:
+    """Batches of one size, whose pictures keep their order. What waits for its batch to fill is bounded as one is."""
+    waiting: dict[tuple[int, int], list[_Picture]] = {}
+    limit = batch_size * _USUAL_PIXELS
+    held = 0
+    for picture in pictures:
+        side = picture[1].shape[1], picture[1].shape[2]
+        area = side[0] * side[1]
+        waiting.setdefault(side, []).append(picture)
+        held += area
+        if len(waiting[side]) >= min(batch_size, max(1, limit // area)):
+            held -= area * len(waiting[side])
+            yield side, waiting.pop(side)
+        while held > limit:
+            oldest = next(iter(waiting))
+            held -= oldest[0] * oldest[1] * len(waiting[oldest])
+            yield oldest, waiting.pop(oldest)
+    yield from waiting.items()
+
+
+def _good(task: ShardTask, prepared: Iterable[Prepared], rows: list[Row | None]) -> Iterator[_Picture]:
+    """The pictures that could be read; the others get their rows here."""
+    for index, (item, found) in enumerate(zip(task.items, prepared, strict=True)):
+        row = Row(item.id, item.place, found.sha256, found.size, "failed", found.error, task.number, -1, 0, 0)
+        if found.pixels is None:
+            rows[index] = row
+        else:
+            yield index, found.pixels, row
+
+
+def _with_place(row: Row, offset: int, side: tuple[int, int]) -> Row:
+    return Row(row.id, row.path, row.sha256, row.size, "ok", "", row.shard, offset, *side)
+
+
+def _failed(row: Row, reason: str) -> Row:
+    return Row(row.id, row.path, row.sha256, row.size, "failed", printable(reason), row.shard, -1, 0, 0)
+
+
+def _as_dtype(array: npt.NDArray[np.float32], dtype: str) -> tuple[npt.NDArray[np.generic], int]:
+    """`array` as it is stored, and how many of its values were clipped for that."""
+    if dtype == "float32":
+        return array, 0
+    beyond = int(np.count_nonzero(np.abs(array) > _FLOAT16_MAX))
+    return (np.clip(array, -_FLOAT16_MAX, _FLOAT16_MAX) if beyond else array).astype(np.float16), beyond
