@@ -106,7 +106,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode_picture(data: bytes, *, name: str = "the picture", max_pixels: int = 200_000_000) -> Picture:
-    """The picture in the bytes of a file, as `read_picture` gives it. Raises ImageError, in which it is called `name`."""
+    """The picture in the bytes of a file, as `read_picture` gives it. Raises ImageError, which calls it `name`."""
     with _refusing(f"cannot read {name!r}", "the file is damaged"):
         if not data:
             raise ImageError("it is empty")

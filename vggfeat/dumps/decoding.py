@@ -112,7 +112,8 @@ class _Worker:
 
     def ask(self, item: Item, how: Preparation) -> Prepared:
         stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout  # noqa: S101 (both are pipes)
+        assert stdin is not None  # noqa: S101 (both are pipes)
+        assert stdout is not None  # noqa: S101 (likewise)
         _send(stdin, {"item": asdict(item), "how": asdict(how)})
         about, data = _receive(stdout)
         shape = about.pop("shape")

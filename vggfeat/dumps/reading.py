@@ -56,6 +56,7 @@ class Dump:
 
     def __init__(self, path: Path, run: Mapping[str, Any], rows: tuple[Row, ...]) -> None:
         self.path = path
+        self.run = run
         self.fingerprint: Mapping[str, Any] = run["fingerprint"]
         self.shards: int = run["shards"]
         self.manifest = rows
@@ -220,7 +221,7 @@ class FeatureArray:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """numpy's type of the values."""
+        """The type of the values."""
         return np.dtype(self._dump.fingerprint["dtype"])
 
     @cached_property
@@ -310,7 +311,7 @@ class FeatureArray:
     def _gather(self, places: npt.NDArray[np.int64], rest: tuple[Any, ...]) -> Array:
         if not len(places):
             return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
-        rows = [self._rows[place] for place in places]
+        rows = [self._rows[int(place)] for place in places.tolist()]
         runs = list(_runs(rows))
         if len(runs) == 1:
             start, stop = runs[0]

@@ -51,7 +51,7 @@ def project(x: Tensor, size: int, *, layer: str, seed: int) -> Tensor:
     order, signs = _sketch(rows.shape[1], size, layer, seed, str(x.device))
     padded = rows.new_zeros(len(rows), len(order))
     padded[:, : rows.shape[1]] = rows
-    return (padded[:, order] * signs).unflatten(1, (size, -1)).sum(2)
+    return (padded[:, order] * signs).reshape(len(rows), size, -1).sum(2)
 
 
 @lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ from vggfeat import weights as weights_table
 from vggfeat.dumps.engine import Engine, LocalEngine, default_workers
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import Dump, open_dump
-from vggfeat.dumps.recipe import DumpRecipe, Dtype, Precision, Resize, default_crop, differences, parse_reductions
+from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, differences, parse_reductions
 from vggfeat.dumps.reductions import values
 from vggfeat.dumps.sources import PathLike, find, fingerprint, import_parquet, printable
 from vggfeat.dumps.store import ManifestFormat, Receipt, Store, StoreError
@@ -157,7 +157,7 @@ class Dumping:
         pictures = [prepare(item, Preparation.of(self.recipe)) for item in sample]
         decoding = (time.perf_counter() - began) / max(1, len(sample))
         good = [picture.pixels for picture in pictures if picture.pixels is not None]
-        network = _seconds_a_picture(Network(self._job(run)), [x for x in good], run["fingerprint"]["batch_size"])
+        network = _seconds_a_picture(Network(self._job(run)), good, run["fingerprint"]["batch_size"])
         sides = [self.recipe.fixed_side] if self.recipe.fixed_side else [(x.shape[1], x.shape[2]) for x in good]
         size, macs = _cost(self.recipe, [side for side in sides if side])
         workers = default_workers(len(left)) if self._workers is None else self._workers
@@ -245,7 +245,9 @@ class Dumping:
                 "ask for the same, or name another folder"
             )
         shards = -(-len(self.items) // ours["shard_size"])
-        return found if found is not None else {"fingerprint": ours, "shards": shards, "machine": _machine()}
+        if found is not None:
+            return found
+        return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": _machine()}
 
     def _fingerprint(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         batch = self._batch_size or theirs.get("batch_size") or self._default_batch()

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,9 +70,25 @@ def fingerprint(items: Iterable[Item]) -> str:
 
 
 def printable(path: PurePath | str) -> str:
-    """A path as text that can be stored: bytes that are not UTF-8 stand as `\\xe9` does."""
+    r"""A path as text that can be stored: bytes that are not UTF-8 stand as `\xe9` does."""
     text = path if isinstance(path, str) else path.as_posix()
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def locate(place: str) -> Item:
+    """The item that a manifest calls `place`. Raises `InputError` where a tar file no longer has it."""
+    path = Path(place)
+    if not os.path.lexists(path) and "\\x" in place:
+        path = Path(
+            os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), place.encode()))
+        )
+    for parent in path.parents:
+        if parent.suffix.lower() == ".tar" and parent.is_file():
+            for item in _tar(parent):
+                if item.place == printable(path):
+                    return item
+            raise InputError(f"'{printable(parent)}' no longer holds '{printable(path.relative_to(parent))}'")
+    return Item(place, str(path))
 
 
 def _is_picture(path: Path) -> bool:
@@ -159,9 +176,9 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def import_parquet(what: str) -> Any:  # noqa: ANN401 (pyarrow is untyped)
-    """pyarrow's parquet module. Raises `InputError`, which says how to install it, where it is missing."""
+    """The parquet module of pyarrow. Raises `InputError`, which says how to install it, where it is missing."""
     try:
-        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports, reportMissingTypeStubs] (an extra)
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports, reportMissingTypeStubs] (an extra)
     except ImportError as error:
         raise InputError(f'{what} needs pyarrow: pip install "vggfeat[parquet]"') from error
     return cast("Any", parquet)

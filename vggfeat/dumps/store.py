@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.sources import import_parquet, printable
-from vggfeat.errors import InputError, VggfeatError
+from vggfeat.errors import VggfeatError
 
 try:
     import fcntl
@@ -148,9 +149,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot write '{printable(self.path)}': {_reason(error)}") from error
         if self.run() is None and (others := [path.name for path in self.path.iterdir() if path.name != ".lock"]):
-            raise StoreError(
-                f"'{printable(self.path)}' is not empty and no dump: it holds {printable(sorted(others)[0])}"
-            )
+            raise StoreError(f"'{printable(self.path)}' is not empty and no dump: it holds {printable(min(others))}")
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -418,9 +417,7 @@ def _as_csv(rows: Iterable[Row]) -> bytes:
 
 def _as_parquet(rows: Sequence[Row]) -> bytes:
     parquet = import_parquet("a manifest in parquet")
-    import pyarrow  # pyright: ignore[reportMissingImports, reportMissingTypeStubs] (an extra)
-
-    arrow = cast("Any", pyarrow)
+    arrow: Any = import_module("pyarrow")
     kinds = {str: arrow.string(), int: arrow.int64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}

@@ -97,7 +97,7 @@ class Network:
     """Images to what a recipe makes of them."""
 
     def __init__(self, job: Job) -> None:
-        self._recipe = recipe = job.recipe
+        self.recipe = recipe = job.recipe
         device = choose_device(job.device)
         state, row = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed)
         if (digest := weights_digest(recipe, state)) != job.digest:
@@ -128,9 +128,9 @@ class Network:
                 features = self._extract(torch.from_numpy(pixels).to(self._device))  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
                 outputs = {
                     (layer, reduction): np.ascontiguousarray(
-                        reduce(features[layer], reduction, layer=layer, seed=self._recipe.seed).cpu().numpy()
+                        reduce(features[layer], reduction, layer=layer, seed=self.recipe.seed).cpu().numpy()
                     )
-                    for layer, reduction in self._recipe.outputs
+                    for layer, reduction in self.recipe.outputs
                 }
         except (MemoryError, RuntimeError) as error:
             if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
