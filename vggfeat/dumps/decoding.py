@@ -28,7 +28,7 @@ _LENGTHS = struct.Struct("<QQ")
 
 
 class Decoders:
-    """Prepares items in `workers` processes; with 0 of them, here. A context manager."""
+    """Prepares items in `workers` processes; with 0 of them, in a thread here. A context manager."""
 
     def __init__(self, how: Preparation, workers: int) -> None:
         self._how = how
@@ -36,7 +36,7 @@ class Decoders:
         self._idle: deque[_Worker] = deque()
         self._all: set[_Worker] = set()
         self._guard = threading.Lock()
-        self._threads = ThreadPoolExecutor(workers, "decode") if workers else None
+        self._threads = ThreadPoolExecutor(max(1, workers), "decode")
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -47,8 +47,7 @@ class Decoders:
     def __exit__(self, *_: object) -> None:
         self._closed = True
         self._kill_all()
-        if self._threads is not None:
-            self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
         self._kill_all()  # one may have been replaced meanwhile
 
     def _kill_all(self) -> None:
@@ -60,9 +59,6 @@ class Decoders:
 
     def map(self, items: Iterable[Item], *, ahead: int) -> Iterator[Prepared]:
         """Each of `items` prepared, in their order; at most `ahead` of them wait to be taken."""
-        if self._threads is None:
-            yield from (prepare(item, self._how) for item in items)
-            return
         waiting: deque[Future[Prepared]] = deque()
         source = iter(items)
         while True:
@@ -74,6 +70,8 @@ class Decoders:
 
     def _prepare(self, item: Item) -> Prepared:
         """Run in a thread, of which there are as many as workers."""
+        if not self._workers:
+            return prepare(item, self._how)
         worker = self._idle.popleft()
         try:
             return worker.ask(item, self._how)

@@ -2,13 +2,16 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.prepare import Preparation
 from vggfeat.dumps.store import Receipt
-from vggfeat.dumps.work import Job, ShardTask, ShardWorker
+from vggfeat.dumps.work import Job, ShardTask, ShardWorker, Writer
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _MOST_WORKERS = 8
 
@@ -24,28 +27,37 @@ class Engine(Protocol):
     whoever writes them. A `Job` and a `ShardTask` pickle. All workers must see the folder `job.out`.
     """
 
-    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Iterator[Receipt]:
-        """Yield the receipt of each task when its shard is on the disk, in any order."""
+    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
+        """Yield the receipt of each task when its shard is on the disk, in any order.
+
+        Closed before its end, it stops all that it started, and nothing writes into the folder any more.
+        """
         ...
 
 
 class LocalEngine:
-    """The network in this process, decoding in `workers` others (0: none; None: as many as there are cores, to 8)."""
+    """The network in this process, decoding in `workers` others (0: in a thread here; None: as many as cores, to 8)."""
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
 
-    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Iterator[Receipt]:
-        """Compute the tasks one after the other; pictures are decoded ahead, across their borders."""
+    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
+        """Compute the tasks one after the other; decoding runs ahead of the network, and writing behind it."""
         pictures = sum(len(task.items) for task in tasks)
         workers = default_workers(pictures) if self._workers is None else self._workers
         # Pictures of any size wait in memory, so that fewer of them may.
         ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
-        with Decoders(Preparation.of(job.recipe), workers) as decoders:
-            compute = ShardWorker(job)
+        with Decoders(Preparation.of(job.recipe), workers) as decoders, Writer() as writer:
+            worker = ShardWorker(job)
             prepared = decoders.map((item for task in tasks for item in task.items), ahead=ahead)
+            before: Future[Receipt] | None = None
             for task in tasks:
-                yield compute(task, itertools.islice(prepared, len(task.items)))
+                written = worker.submit(task, itertools.islice(prepared, len(task.items)), writer)
+                if before is not None:
+                    yield before.result()
+                before = written
+            if before is not None:
+                yield before.result()
 
 
 def default_workers(pictures: int) -> int:

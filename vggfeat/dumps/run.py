@@ -3,7 +3,8 @@
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
@@ -131,7 +132,7 @@ class Dumping:
         self._engine = engine or LocalEngine(workers)
         self._progress = self._run()
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Generator[Progress]:
         return self._progress
 
     def result(self) -> Dump:
@@ -141,7 +142,7 @@ class Dumping:
         return open_dump(self._store.path)
 
     def bytes_left(self) -> int:
-        """Bytes that will be written: exact where pictures are brought to one size, else a guess from that of 224x224."""
+        """Bytes that will be written: exact where pictures are brought to one size, else those of 224x224."""
         run = self._agreed(self._store.run())
         left = sum(len(task.items) for task in self._tasks(run, self._store.receipts()))
         size, _ = _cost(self.recipe, [self.recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)])
@@ -164,7 +165,7 @@ class Dumping:
         together = max(network, decoding / workers) if workers else network + decoding
         return Estimate(len(self.items), len(left), size * len(left), macs * len(left), together * len(left))
 
-    def _run(self) -> Iterator[Progress]:
+    def _run(self) -> Generator[Progress]:
         began = time.monotonic()
         store = self._store
         self._agreed(store.run())
@@ -186,9 +187,11 @@ class Dumping:
             del receipts
             if counts:
                 yield self._standing(counts, run, began)
-            for receipt in self._engine.run(self._job(run), tasks) if tasks else ():
-                counts[receipt.shard] = len(receipt.rows), receipt.failed
-                yield self._standing(counts, run, began)
+            if tasks:
+                with closing(self._engine.run(self._job(run), tasks)) as receipts_as_they_come:
+                    for receipt in receipts_as_they_come:
+                        counts[receipt.shard] = len(receipt.rows), receipt.failed
+                        yield self._standing(counts, run, began)
             self._finish(run)
 
     def _standing(self, counts: Mapping[int, tuple[int, int]], run: Mapping[str, Any], began: float) -> Progress:

@@ -196,20 +196,9 @@ class Store:
         for name in ("manifest.csv", "manifest.parquet", "statistics.npz"):
             (self.path / name).unlink(missing_ok=True)
 
-    @contextmanager
-    def shard(self, number: int) -> Generator["ShardFiles"]:
-        """Write the files of a shard. If anything goes wrong inside, none of them remains."""
-        files = ShardFiles(self, number)
-        try:
-            yield files
-        except OSError as error:
-            files.discard()
-            if error.errno in _FULL:
-                raise full(self.path, error) from error
-            raise
-        except BaseException:
-            files.discard()
-            raise
+    def shard(self, number: int) -> "ShardFiles":
+        """The files of a shard, to be written."""
+        return ShardFiles(self, number)
 
     def write_manifest(self, receipts: Mapping[int, Receipt], form: ManifestFormat) -> Path:
         """Compile the manifest: a row for every input, in the order of the sources."""
@@ -243,24 +232,39 @@ _DIGITS = 6
 
 
 class ShardFiles:
-    """The arrays of a shard while they are written, under temporary names until `finish`."""
+    """The arrays of a shard while they are written, under temporary names until `finish`.
+
+    What cannot be written raises OSError, or `StoreError` where the disk is full; then all must be given up, by
+    `discard`.
+    """
 
     def __init__(self, store: Store, number: int) -> None:
         self._store = store
         self.number = number
         self._open: dict[str, _Growing] = {}
+        self._finished = False
 
     def append(self, name: str, rows: npt.NDArray[Any]) -> None:
         """Add rows (N, ...) to the array `name`."""
-        if name not in self._open:
-            (self._store.path / name).parent.mkdir(exist_ok=True)
-            self._open[name] = _Growing(self._store.path / name, rows)
-        self._open[name].append(rows)
+        with self._telling():
+            if name not in self._open:
+                (self._store.path / name).parent.mkdir(exist_ok=True)
+                self._open[name] = _Growing(self._store.path / name, rows)
+                self._open[name].begin()
+            self._open[name].append(rows)
 
     def finish(
         self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None = None
     ) -> Receipt:
         """Give every file its name, the receipt last."""
+        with self._telling():
+            receipt = self._finish(rows, clipped, arrays)
+        self._finished = True
+        return receipt
+
+    def _finish(
+        self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None
+    ) -> Receipt:
         files: dict[str, dict[str, Any]] = {}
         folder = self._store.path / "receipts"
         folder.mkdir(exist_ok=True)
@@ -283,11 +287,22 @@ class ShardFiles:
         return receipt
 
     def discard(self) -> None:
-        """Delete what was written, as far as that is possible."""
+        """Delete what was written and not finished, as far as that is possible."""
+        if self._finished:
+            return
         stem = f"receipts/{shard_name(self.number)}"
         for name in [*self._open, f"{stem}.npz", f"{stem}.json"]:
             with suppress(OSError):
                 temporary_path(self._store.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _telling(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise full(self._store.path, error) from error
+            raise
 
 
 class _Growing:
@@ -298,6 +313,8 @@ class _Growing:
         self._shape = like.shape[1:]
         self._dtype = like.dtype
         self._count = 0
+
+    def begin(self) -> None:
         self._path.write_bytes(self._header())
 
     def append(self, rows: npt.NDArray[Any]) -> None:

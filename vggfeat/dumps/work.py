@@ -1,9 +1,11 @@
 """Compute one shard: the same function on every engine."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.reductions import reduce
 from vggfeat.dumps.sources import Item, printable
 from vggfeat.dumps.statistics import Measurements
-from vggfeat.dumps.store import Receipt, Row, Store, payload_name
+from vggfeat.dumps.store import Receipt, Row, ShardFiles, Store, payload_name
 from vggfeat.errors import VggfeatError
 from vggfeat.extract import FeatureExtractor, choose_device
 
@@ -24,6 +26,8 @@ from vggfeat.extract import FeatureExtractor, choose_device
 _USUAL_PIXELS = 512 * 512
 
 _FLOAT16_MAX = 65504.0
+
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +62,91 @@ class ShardWorker:
 
     def __call__(self, task: ShardTask, prepared: Iterable[Prepared]) -> Receipt:
         """Compute `task` from its pictures, in order, and write its files. Returns its receipt."""
+        with Writer() as writer:
+            return self.submit(task, prepared, writer).result()
+
+    def submit(self, task: ShardTask, prepared: Iterable[Prepared], writer: "Writer") -> Future[Receipt]:
+        """Compute `task`; `writer` writes its files meanwhile, and is still at it when this returns."""
         recipe = self.job.recipe
+        files = writer.adopt(self._store.shard(task.number))
         rows: list[Row | None] = [None] * len(task.items)
         counts: dict[tuple[int, int], int] = defaultdict(int)
         clipped: dict[str, int] = {}
         measured = Measurements(recipe) if recipe.measures else None
-        with self._store.shard(task.number) as files:
-            pictures = _good(task, prepared, rows)
-            for side, batch in batches(pictures, self.job.batch_size):
-                outcome = self._network(np.stack([pixels for _, pixels, _ in batch]))
-                if isinstance(outcome, str):
-                    for index, _, row in batch:
-                        rows[index] = _failed(row, outcome)
-                    continue
+        for side, batch in batches(_good(task, prepared, rows), self.job.batch_size):
+            outcome = self._network(np.stack([pixels for _, pixels, _ in batch]))
+            if isinstance(outcome, str):
                 for index, _, row in batch:
-                    rows[index] = _with_place(row, counts[side], side)
-                    counts[side] += 1
-                for output, array in outcome.outputs.items():
-                    kept, beyond = _as_dtype(array, recipe.dtype)
-                    if beyond:
-                        clipped[".".join(output)] = clipped.get(".".join(output), 0) + beyond
-                    files.append(payload_name(output, task.number, None if recipe.fixed_side else side), kept)
-                if measured is not None:
-                    measured.add([index for index, _, _ in batch], outcome.features)
-            arrays = None if measured is None else measured.partial(task.items)
-            return files.finish([row for row in rows if row is not None], dict(sorted(clipped.items())), arrays)
+                    rows[index] = _failed(row, outcome)
+                continue
+            for index, _, row in batch:
+                rows[index] = _with_place(row, counts[side], side)
+                counts[side] += 1
+            arrays: dict[str, npt.NDArray[np.generic]] = {}
+            for output, array in outcome.outputs.items():
+                kept, beyond = _as_dtype(array, recipe.dtype)
+                if beyond:
+                    clipped[".".join(output)] = clipped.get(".".join(output), 0) + beyond
+                arrays[payload_name(output, task.number, None if recipe.fixed_side else side)] = kept
+            writer.append(files, arrays)
+            if measured is not None:
+                measured.add([index for index, _, _ in batch], outcome.features)
+        partial = None if measured is None else measured.partial()
+        return writer.finish(files, [row for row in rows if row is not None], dict(sorted(clipped.items())), partial)
+
+
+class Writer:
+    """Writes shards in a thread, so that the network need not wait for the disk. A context manager.
+
+    What was not finished when it is left, because something went wrong or was interrupted, is deleted.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "write")
+        self._waiting: deque[Future[None]] = deque()
+        self._adopted: list[ShardFiles] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        for files in self._adopted:
+            files.discard()
+
+    def adopt(self, files: ShardFiles) -> ShardFiles:
+        """Be responsible for the files of a shard."""
+        self._adopted = [*self._adopted[-1:], files]  # those before the last have been waited for
+        return files
+
+    def append(self, files: ShardFiles, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Have a batch appended. At most `_BATCHES_AHEAD` wait; raises what went wrong with one of them."""
+        self._waiting.append(self._thread.submit(_append, files, arrays))
+        while len(self._waiting) > _BATCHES_AHEAD:
+            self._waiting.popleft().result()
+
+    def finish(
+        self,
+        files: ShardFiles,
+        rows: Sequence[Row],
+        clipped: Mapping[str, int],
+        partial: Mapping[str, npt.NDArray[np.generic]] | None,
+    ) -> Future[Receipt]:
+        """Have a shard finished, once all its batches are appended."""
+        appended = list(self._waiting)
+        self._waiting.clear()
+
+        def finish() -> Receipt:
+            for future in appended:
+                future.result()
+            return files.finish(rows, clipped, partial)
+
+        return self._thread.submit(finish)
+
+
+def _append(files: ShardFiles, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    for name, array in arrays.items():
+        files.append(name, array)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

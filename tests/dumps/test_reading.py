@@ -1,0 +1,85 @@
+import pickle
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+import vggfeat
+from vggfeat.errors import VggfeatError
+
+from .conftest import QUICK
+
+
+@pytest.fixture
+def dump(pictures, tmp_path):
+    (pictures / "005.jpg").write_text("no picture")
+    return vggfeat.dump(pictures, tmp_path / "out", **QUICK, reduce="full,relu1_1:mean", shard_size=4, batch_size=3)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        0,
+        -1,
+        slice(None),
+        slice(1, 3),
+        slice(2, 9),
+        slice(None, None, -1),
+        slice(0, 10, 3),
+        slice(4, 4),
+        [7, 0, 7],
+        np.array([True, False] * 5),
+        (slice(1, 8), 3),
+        (2, slice(None), 0),
+        (Ellipsis, 0),
+        np.int64(3),
+    ],
+    ids=str,
+)
+def test_indexing_is_that_of_numpy(index, dump):
+    array = dump["relu1_1", "full"]
+    whole = np.concatenate([np.load(path) for path in sorted(dump.path.glob("relu1_1.full/*.npy"))])
+    assert array.shape == whole.shape == (10, 64, 32, 32)
+    assert np.array_equal(array[index], whole[index])
+
+
+def test_names(dump):
+    assert dump.outputs == (("relu1_1", "full"), ("relu1_1", "mean"), ("relu2_1", "full"))
+    assert dump["relu2_1"].reduction == "full"
+    assert dump["relu1_1.mean"].shape == (10, 64)
+    with pytest.raises(KeyError, match=r"no array 'relu1_1' in the dump: near are relu1_1"):
+        dump["relu1_1"]
+    assert repr(dump).endswith("10 of 11 pictures, relu1_1.full, relu1_1.mean, relu2_1.full)")
+    assert repr(dump["relu2_1"]) == "FeatureArray(relu2_1.full, 10x128x16x16, float32)"
+
+
+def test_an_index_out_of_range(dump):
+    with pytest.raises(IndexError):
+        dump["relu2_1"][10]
+
+
+def test_what_lies_in_one_shard_is_not_copied(dump):
+    view = dump["relu2_1"][1:3]
+    assert isinstance(view.base, np.memmap | np.ndarray)
+    assert not view.flags.writeable
+    assert dump["relu2_1"].to_numpy().flags.writeable
+
+
+def test_batches_and_dataset(dump):
+    array = dump["relu1_1.mean"]
+    parts = list(array.batches(4))
+    assert sum((ids for ids, _ in parts), ()) == dump.ids
+    assert np.array_equal(np.concatenate([x for _, x in parts]), array.to_numpy())
+    loader = DataLoader(array.dataset(), batch_size=4, num_workers=0)
+    features, ids = zip(*loader, strict=True)
+    assert [name for part in ids for name in part] == list(dump.ids)
+    assert np.array_equal(np.concatenate(features), array.to_numpy())
+    assert np.array_equal(pickle.loads(pickle.dumps(array))[3], array[3])  # noqa: S301 (ours)
+
+
+def test_what_is_no_dump_is_said(dump, tmp_path):
+    with pytest.raises(VggfeatError, match=r"is no dump: it has no run\.json"):
+        vggfeat.open_dump(tmp_path)
+    (dump.path / "run.json").write_text("{")
+    with pytest.raises(VggfeatError, match="cannot read"):
+        vggfeat.open_dump(dump.path)
