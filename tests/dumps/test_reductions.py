@@ -7,13 +7,21 @@ from vggfeat.dumps.reductions import output_shape, project, reduce
 
 X = torch.randn(3, 5, 9, 11, generator=torch.Generator().manual_seed(0))
 
+
+def part(index, side):
+    return slice(index * side // 7, -(-(index + 1) * side // 7))
+
+
 ORACLES = {
     "full": lambda x: x,
     "mean": lambda x: x.mean((2, 3)),
     "max": lambda x: x.max(3).max(2),
     "avg7": lambda x: np.stack(
         [
-            [x[:, :, i * 9 // 7 : -(-(i + 1) * 9 // 7), j * 11 // 7 : -(-(j + 1) * 11 // 7)].mean((2, 3)) for j in range(7)]
+            [
+                x[:, :, i * 9 // 7 : -(-(i + 1) * 9 // 7), j * 11 // 7 : -(-(j + 1) * 11 // 7)].mean((2, 3))
+                for j in range(7)
+            ]
             for i in range(7)
         ]
     ).transpose(2, 3, 0, 1),
@@ -46,7 +54,9 @@ def test_a_projection_keeps_inner_products_on_average():
 
 def test_a_projection_is_linear_and_its_seed_chooses_it():
     a, b = X[:1], X[1:2]
-    assert torch.allclose(project(a + b, 7, layer="a", seed=0), sum(project(x, 7, layer="a", seed=0) for x in (a, b)), atol=1e-5)
+    assert torch.allclose(
+        project(a + b, 7, layer="a", seed=0), sum(project(x, 7, layer="a", seed=0) for x in (a, b)), atol=1e-5
+    )
     assert torch.equal(reduce(X, "proj7", layer="a", seed=3), project(X, 7, layer="a", seed=3))
     for other in ({"layer": "b", "seed": 0}, {"layer": "a", "seed": 1}):
         assert not torch.allclose(project(a, 7, layer="a", seed=0), project(a, 7, **other))

@@ -33,8 +33,8 @@ def test_values_are_those_of_the_extractor(pictures, tmp_path):
     for path in sorted(pictures.iterdir()):
         rgb = images.read_picture(path).rgb
         height, width = rgb.shape[2:]
-        rgb = images.resize(rgb, 32, round(width * 32 / height))
-        left = (rgb.shape[3] - 32) // 2
+        rgb = images.resize(rgb, 32, width * 32 // height)
+        left = round((rgb.shape[3] - 32) / 2)
         rows.append(rgb[:, :, :, left : left + 32])
     found = [extract(torch.cat(rows[start : start + 4])) for start in range(0, 11, 4)]
     for layer in ("relu1_1", "relu2_1"):

@@ -12,7 +12,15 @@ from .conftest import QUICK
 @pytest.fixture
 def dump(pictures, tmp_path):
     return vggfeat.dump(
-        pictures, tmp_path / "out", **QUICK, reduce="full,mean", statistics=True, cka=True, rdm=7, shard_size=4, batch_size=3
+        pictures,
+        tmp_path / "out",
+        **QUICK,
+        reduce="full,mean",
+        statistics=True,
+        cka=True,
+        rdm=7,
+        shard_size=4,
+        batch_size=3,
     )
 
 

@@ -59,7 +59,7 @@ def prepare(item: Item, how: Preparation) -> Prepared:
 
 
 def fit(rgb: Tensor, how: Preparation) -> Tensor:
-    """Resize (1, 3, H, W) as `how` says, bilinear and antialiased, and cut out the middle.
+    """Resize (1, 3, H, W) as `how` says, bilinear and antialiased, and cut out the middle: to the pixel as torchvision.
 
     Raises `ImageError` for a picture that is too small to be cut or for the network.
     """
@@ -68,8 +68,8 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
         if isinstance(how.resize, tuple):
             width, height = how.resize
         else:
-            scale = how.resize / min(height, width)
-            height, width = (max(how.resize, round(side * scale)) for side in (height, width))
+            short = min(height, width)
+            height, width = (how.resize * side // short for side in (height, width))
         if max(height, width) > _LONGEST:
             raise ImageError(f"it is {rgb.shape[3]}x{rgb.shape[2]} and would become {width}x{height} pixels")
         if (height, width) != rgb.shape[2:]:
@@ -77,7 +77,7 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
     if how.crop is not None:
         if min(height, width) < how.crop:
             raise ImageError(f"it is {width}x{height}, too small to cut {how.crop}x{how.crop} from")
-        top, left = (height - how.crop) // 2, (width - how.crop) // 2
+        top, left = (round((side - how.crop) / 2) for side in (height, width))
         rgb = rgb[:, :, top : top + how.crop, left : left + how.crop]
     if min(rgb.shape[2:]) < how.minimum_size:
         raise ImageError(

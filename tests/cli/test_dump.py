@@ -1,0 +1,134 @@
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggfeat import open_dump
+
+QUICK = ("--network", "vgg11", "--weights", "random", "--layers", "relu1_1,relu2_1", "--resize", 32, "--workers", 0,
+         "--device", "cpu")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path):
+    """A folder `in` of nine pictures."""
+    (tmp_path / "in").mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(9):
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"in/{number}.png")
+
+
+def test_dump(vggfeat):
+    result = vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean,relu2_1:full")
+    assert result.stdout == "out: 9 of 9 pictures\n"
+    assert result.stderr == ""
+    dump = open_dump("out")
+    assert dump["relu2_1", "full"].shape == (9, 128, 16, 16)
+    with Path("out/manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"{number}.png" for number in range(9)]
+    assert list(rows[0]) == ["id", "path", "sha256", "size", "status", "error", "shard", "offset", "height", "width"]
+    assert vggfeat("dump", "in", "-o", "quiet", *QUICK, "--quiet").output == ""
+
+
+def test_bad_pictures_are_told_and_the_exit_code_tells(vggfeat):
+    Path("in/4.png").write_text("no picture")
+    result = vggfeat("dump", "in", "-o", "out", *QUICK, code=3)
+    assert result.stdout == "out: 8 of 9 pictures\n"
+    assert result.stderr.startswith("failed: '4.png': cannot read '")
+    assert vggfeat("dump", "in", "-o", "out", *QUICK, code=3).stdout == result.stdout
+    Image.new("RGB", (40, 40)).save("in/4.png")
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--retry-failed")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("in", *QUICK, "--layers", "relu9_9"), "unknown layer 'relu9_9' of vgg11"),
+        (("in", *QUICK, "--reduce", "median"), "unknown reduction 'median': near are"),
+        (("in", *QUICK, "--reduce", "relu1_1:mean"), "relu2_1 has no reduction"),
+        (("in", *QUICK, "--reduce", "relu3_1:mean,max"), "none of the layers: relu1_1, relu2_1"),
+        (("in", *QUICK, "--crop", "64"), "crop is 64 and pictures are resized to 32"),
+        (("in", *QUICK, "--layers", "pool5", "--resize", "16"), "too small for pool5 of vgg11"),
+        (("in", *QUICK, "--resize", "big"), "neither"),
+        (("nowhere", *QUICK), "no such source 'nowhere'"),
+        (("in", *QUICK, "--batch-size", "some"), "'some' is neither a whole number nor auto"),
+    ],
+)
+def test_refusals_are_one_line(arguments, message, vggfeat):
+    stderr = vggfeat("dump", *arguments, "-o", "out", code=2).stderr
+    assert message in stderr or (message == "neither" and "must be a number of pixels" in stderr)
+    assert not Path("out").exists()
+
+
+def test_dry_run(vggfeat):
+    lines = vggfeat("dump", "in", "-o", "out", *QUICK, "--dry-run").stdout.splitlines()
+    assert lines[0] == "pictures    9 of 9"
+    assert lines[1] == f"disk        {9 * 4 * (64 * 32 * 32 + 128 * 16 * 16) / 1e6:.1f} MB"
+    assert lines[2] == f"work        {9 * (64 * 27 * 32**2 + 128 * 64 * 9 * 16**2) / 1e9:.1f} GMAC"
+    assert lines[3].startswith("time        about ")
+    assert not Path("out").exists()
+
+
+def test_asks_before_it_fills_a_disk(vggfeat, monkeypatch):
+    monkeypatch.setattr("vggfeat_cli.dump._ASK_ABOVE", 10**6)
+    message = vggfeat("dump", "in", "-o", "out", *QUICK, code=2).stderr
+    assert message == "vggfeat: 'out' would take about 3.5 MB: pass --yes to go on\n"
+    assert not Path("out").exists()
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--yes")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ends_by_convention(number, code, spawn, tmp_path, vggfeat):
+    arguments = ["dump", "in", "-o", "out", *QUICK, "--shard-size", 1, "--batch-size", 1]
+    arguments[arguments.index("--resize") + 1] = 512
+    process = spawn(*arguments)
+    while not list(tmp_path.glob("out/receipts/*.json")):
+        time.sleep(0.005)
+        assert process.poll() is None
+    process.send_signal(number)
+    _, stderr = process.communicate()
+    assert process.returncode == code, stderr
+    assert stderr == "interrupted: the finished shards are kept, the same command goes on\n"
+    assert not list((tmp_path / "out").rglob(".*"))
+    vggfeat(*arguments)
+
+
+def test_verify(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--shard-size", 4)
+    result = vggfeat("dump-verify", "out", "--device", "cpu")
+    assert result.stdout.startswith("6 files, 9 pictures computed anew, 0 wrong\nlargest difference: ")
+    path = Path("out/relu2_1.full/000001.npy")
+    data = bytearray(path.read_bytes())
+    data[200:204] = b"\0\0\x80\x42"  # 64.0
+    path.write_bytes(data)
+    Image.new("RGB", (40, 40)).save("in/0.png")
+    result = vggfeat("dump-verify", "out", "--device", "cpu", code=1)
+    assert "6 files, 9 pictures computed anew, 3 wrong" in result.stdout
+    assert "wrong: 'relu2_1.full/000001.npy': its sha256 is not that of its receipt" in result.stderr
+    assert "0.png': the file has changed since it was dumped" in result.stderr
+    assert "4.png': relu2_1.full differs by " in result.stderr
+    path.unlink()
+    assert "wrong: 'shard 1': its receipt" in vggfeat("dump-verify", "out", "--rows", 0, code=1).stderr
+    vggfeat("dump-verify", "in", code=2)
+
+
+def test_stats(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", "--statistics", "--cka")
+    lines = vggfeat("dump-stats", "out").stdout.splitlines()
+    assert lines[0].split()[:3] == ["layer", "channels", "pictures"]
+    assert lines[1].split()[:3] == ["relu1_1", "64", "9"]
+    assert lines[3].split() == ["linear", "CKA", "relu1_1", "relu2_1"]
+    lines = vggfeat("dump-stats", "out", "--layer", "relu2_1").stdout.splitlines()
+    assert len(lines) == 129
+    content = json.loads(vggfeat("dump-stats", "out", "--json").stdout)
+    assert len(content["layers"]["relu2_1"]["mean"]) == 128
+    assert content["cka"]["layers"] == ["relu1_1", "relu2_1"]
+    assert "near are" in vggfeat("dump-stats", "out", "--layer", "relu2_2", code=2).stderr
+    vggfeat("dump", "in", "-o", "plain", *QUICK, "--reduce", "mean")
+    assert "has no statistics" in vggfeat("dump-stats", "plain", code=2).stderr

@@ -1,0 +1,76 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from vggfeat import images
+from vggfeat.dumps.decoding import Decoders
+from vggfeat.dumps.prepare import Preparation, fit, prepare
+from vggfeat.dumps.sources import find
+from vggfeat.errors import ImageError
+
+
+@pytest.mark.parametrize("size", [(50, 64), (300, 64), (64, 301), (33, 37), (32, 32)], ids=str)
+def test_resizing_and_cropping_are_those_of_torchvision(size):
+    rgb = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    found = fit(rgb, Preparation(32, 32))
+    expected = v2.CenterCrop(32)(v2.Resize(32, antialias=True)(rgb))
+    assert found.shape == (1, 3, 32, 32)
+    assert (found - expected).abs().max() < 1e-6
+    assert torch.equal(fit(rgb, Preparation((20, 30), None)), images.resize(rgb, 30, 20))
+    assert fit(rgb, Preparation(None, None)) is rgb
+
+
+def test_a_picture_that_is_too_small_says_so():
+    rgb = torch.rand(1, 3, 10, 20)
+    with pytest.raises(ImageError, match="it is 20x10, too small to cut 16x16 from"):
+        fit(rgb, Preparation(None, 16))
+    with pytest.raises(ImageError, match="the deepest layer needs 32 pixels a side"):
+        fit(rgb, Preparation(None, None, 32))
+    with pytest.raises(ImageError, match="would become"):
+        fit(torch.rand(1, 3, 1, 1000), Preparation(224, 224))
+
+
+@pytest.mark.parametrize("kind", ["turned", "alpha", "grey", "cmyk", "deep", "palette"])
+def test_every_kind_of_picture_is_read_as_images_reads_it(kind, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    image, name, options = Image.fromarray(pixels), "x.png", {}
+    match kind:
+        case "turned":
+            exif = Image.Exif()
+            exif[274] = 6
+            name, options = "x.jpg", {"exif": exif}
+        case "alpha":
+            image.putalpha(Image.fromarray(pixels[..., 0]))
+        case "grey":
+            image = image.convert("L")
+        case "cmyk":
+            image, name = image.convert("CMYK"), "x.jpg"
+        case "deep":
+            image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+        case "palette":
+            image = image.convert("P")
+    image.save(tmp_path / name, **options)
+    found = prepare(find(tmp_path / name)[0], Preparation(None, None))
+    assert np.array_equal(found.pixels, images.flatten(images.read_picture(tmp_path / name))[0].numpy())
+    assert found.sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert found.size == (tmp_path / name).stat().st_size
+    assert kind != "turned" or found.pixels.shape == (3, 50, 40)
+
+
+def test_a_decoder_that_dies_costs_a_row_and_no_more(pictures):
+    items = find(pictures)
+    with Decoders(Preparation(32, 32), 1) as decoders:
+        found = decoders.map(items, ahead=1)
+        first = next(found)
+        decoders._idle[0]._process.kill()  # noqa: SLF001 (as a decoder's crash would)
+        rest = list(found)
+    assert first.pixels is not None
+    assert len(rest) == len(items) - 1
+    bad = [answer for answer in rest if answer.pixels is None]
+    assert len(bad) == 1
+    assert bad[0].error.startswith(f"cannot read '{pictures}")
+    assert "ended its process (code -9)" in bad[0].error
