@@ -78,7 +78,7 @@ def _parse_batch(_context: click.Context, _option: click.Parameter, text: str) -
 )
 @click.option("--batch-size", default="auto", show_default=True, callback=_parse_batch, metavar="N|auto")
 @click.option("--shard-size", type=click.IntRange(1), help="Pictures of a shard, which a kill costs.  [default: auto]")
-@click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: as many as cores, to 8]")
+@click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: by cores and device]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--manifest", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 @click.option("--retry-failed", is_flag=True, help="Do again the shards whose bad pictures have changed.")

@@ -161,7 +161,7 @@ class Dumping:
         network = _seconds_a_picture(Network(self._job(run)), good, run["fingerprint"]["batch_size"])
         sides = [self.recipe.fixed_side] if self.recipe.fixed_side else [(x.shape[1], x.shape[2]) for x in good]
         size, macs = _cost(self.recipe, [side for side in sides if side])
-        workers = default_workers(len(left)) if self._workers is None else self._workers
+        workers = default_workers(len(left), self._device.type) if self._workers is None else self._workers
         together = max(network, decoding / workers) if workers else network + decoding
         return Estimate(len(self.items), len(left), size * len(left), macs * len(left), together * len(left))
 
