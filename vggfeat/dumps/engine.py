@@ -39,7 +39,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """The network in this process, decoding in `workers` others (0: in a thread here; None: as `default_workers` has it)."""
+    """The network in this process, decoding in `workers` others; 0 decodes in a thread, None as `default_workers` says."""
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
