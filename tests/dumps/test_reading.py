@@ -7,13 +7,16 @@ from torch.utils.data import DataLoader
 import vggfeat
 from vggfeat.errors import VggfeatError
 
-from .conftest import QUICK
+from .conftest import QUICK, make_pictures
 
 
-@pytest.fixture
-def dump(pictures, tmp_path):
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory):
+    pictures = make_pictures(tmp_path_factory.mktemp("pictures"), 11)
     (pictures / "005.jpg").write_text("no picture")
-    return vggfeat.dump(pictures, tmp_path / "out", **QUICK, reduce="full,relu1_1:mean", shard_size=4, batch_size=3)
+    return vggfeat.dump(
+        pictures, tmp_path_factory.mktemp("out"), **QUICK, reduce="full,relu1_1:mean", shard_size=4, batch_size=3
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,9 +80,12 @@ def test_batches_and_dataset(dump):
     assert np.array_equal(pickle.loads(pickle.dumps(array))[3], array[3])  # noqa: S301 (ours)
 
 
-def test_what_is_no_dump_is_said(dump, tmp_path):
+def test_what_is_no_dump_is_said(tmp_path):
     with pytest.raises(VggfeatError, match=r"is no dump: it has no run\.json"):
         vggfeat.open_dump(tmp_path)
-    (dump.path / "run.json").write_text("{")
+    (tmp_path / "run.json").write_text("{")
     with pytest.raises(VggfeatError, match="cannot read"):
-        vggfeat.open_dump(dump.path)
+        vggfeat.open_dump(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 99}')
+    with pytest.raises(VggfeatError, match="has the format 99, not 1"):
+        vggfeat.open_dump(tmp_path)

@@ -333,15 +333,12 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(place, pictures, tmp_path, 
 
 def test_a_limit_on_file_sizes_is_a_full_disk(pictures, tmp_path):
     out = tmp_path / "out"
-    options = QUICK | {"shard_size": 1, "reduce": "relu2_1:full,mean"}
+    options = QUICK | {"shard_size": 1, "reduce": "full"}
     code = (
         "import resource, vggfeat\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         f"vggfeat.dump({str(pictures)!r}, {str(out)!r}, **{options!r})\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    code = code.replace("'relu2_1:full,mean'", "'full'").replace(str(out), str(out) + "2")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert "file too large; what is written is intact" in ended.stderr.lower()
 

@@ -39,7 +39,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """The network in this process, decoding in `workers` others; 0 decodes in a thread, None as `default_workers` says."""
+    """The network in this process, decoding in `workers` others; with 0 in a thread, None is `default_workers`."""
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
