@@ -1,14 +1,27 @@
-"""How commands write text files: checked before long work, then whole or not at all."""
+"""How commands write files: checked before long work, then whole or not at all."""
 
+import itertools
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import click
 
 # A chain of symbolic links that is longer leads nowhere, to Linux too.
 _MOST_LINKS = 40
+
+
+def check_spares(path: Path, inputs: Iterable[str | Path]) -> None:
+    """Refuse to write over a picture that was read."""
+    if any(path.exists() and Path(name).exists() and path.samefile(name) for name in inputs):
+        raise click.UsageError(f"the output '{path}' is one of the inputs")
+
+
+def unused(path: Path) -> Path:
+    """`path`, or with a number at its end where it exists: a name nobody chose overwrites nothing."""
+    candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in candidates if not other.exists())
 
 
 def check_text_file(path: Path, rooms: Collection[str] = ()) -> None:

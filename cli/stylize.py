@@ -1,8 +1,7 @@
 """`vggfeat stylize`: paint one picture in the manner of another."""
 
-import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +10,7 @@ import click
 
 from vggfeat.transfer.recipe import CHOICES, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
 
+from ._files import check_spares, unused
 from ._progress import report, tell, uninterrupted
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def command(
     from vggfeat.transfer.run import stylize
 
     chosen = _recipe(recipe_name, options)
-    target = Path(output) if output is not None else _unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
+    target = Path(output) if output is not None else unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
     images.check_writable(target)
     inputs = [Path(name) for name in (content, style, chosen.start) if Path(name).exists()]
     picture = images.read_picture(content)
@@ -93,10 +93,10 @@ def command(
     )
 
     def save(path: Path, image: "Tensor") -> None:
-        _check_spares(path, inputs)
+        check_spares(path, inputs)
         _save(path, image, picture)
 
-    _check_spares(target, inputs)
+    check_spares(target, inputs)
     progress: Progress | None = None
     try:
         for number, progress in enumerate(report(run, quiet=quiet), 1):
@@ -121,12 +121,6 @@ def command(
         _tell_result(target, chosen, progress, quiet=quiet, as_json=as_json)
 
 
-def _check_spares(path: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write over a picture that was read."""
-    if any(path.exists() and path.samefile(name) for name in inputs):
-        raise click.UsageError(f"the output '{path}' is one of the inputs")
-
-
 def _tell_result(target: Path, chosen: Recipe, progress: "Progress", *, quiet: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_summary(target, chosen, progress), allow_nan=False))
@@ -142,12 +136,6 @@ def _recipe(name: str, options: dict[str, Any]) -> Recipe:
         if key in changes:
             changes[key] = parse_layers(network, changes[key])
     return recipe(name, **changes)
-
-
-def _unused(path: Path) -> Path:
-    """`path`, or with a number at its end where it exists: a name nobody chose overwrites nothing."""
-    candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    return path if not path.exists() else next(other for other in candidates if not other.exists())
 
 
 def _save(target: Path, image: "Tensor", content: "Picture") -> None:

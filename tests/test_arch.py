@@ -59,6 +59,22 @@ def test_receptive_field_is_where_the_gradient_reaches(network):
         felt = gradient[0, 0].nonzero()
         assert (felt.max(0).values - felt.min(0).values + 1).tolist() == [found.receptive_field] * 2
         assert 128 // y.shape[-1] == found.stride
+        span = found.span(middle)
+        assert felt.min(0).values.tolist() == [span.start] * 2
+        assert felt.max(0).values.tolist() == [span[-1]] * 2
+
+
+def test_where_positions_lie():
+    for network in arch.NETWORKS:
+        for row in arch.layers(network):
+            for position in (0, 1, 7):
+                span = row.span(position)
+                assert len(span) == row.receptive_field
+                assert (span.start + span[-1]) / 2 == row.offset + position * row.stride
+                assert row.position(row.offset + position * row.stride) == position
+    [relu] = arch.find("vgg16", "relu3_3")
+    assert relu.offset == 1.5  # max-pools of two leave the middle between pixels
+    assert [relu.position(pixel) for pixel in (-3, 0, 3, 4, 7.4, 7.5)] == [-1, 0, 0, 1, 1, 2]
 
 
 @pytest.mark.parametrize(

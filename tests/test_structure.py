@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "arch": set(),
     "functional": set(),
     "images": set(),
+    "colours": set(),
     "weights": {"arch"},
     "execution": {"arch"},
     "extract": {"arch", "execution", "functional", "weights"},
@@ -26,8 +27,12 @@ MAY_IMPORT = {
     "perceptual": {"arch", "criterion", "extract", "functional", "losses", "similarity", "weights"},
     "metrics": {"similarity"},
     "dumps": {"arch", "extract", "functional", "images", "weights"},
-    "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
+    "pairs": {"colours", "criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},
+    "sources": {"extract", "images"},
+    "view": {"arch", "colours", "extract", "images", "sources"},
+    "matching": {"arch", "extract", "functional", "images", "sources"},
+    "pages": {"arch", "colours", "images", "matching", "view"},
 }
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.losses import SlicedWassersteinLoss as SlicedWassersteinLoss
     from vggfeat.losses import TotalVariationLoss as TotalVariationLoss
     from vggfeat.losses import WeightedSum as WeightedSum
+    from vggfeat.matching import Matches as Matches
+    from vggfeat.matching import match as match
     from vggfeat.pairs.result import Comparison as Comparison
     from vggfeat.pairs.run import compare as compare
     from vggfeat.perceptual import PerceptualLoss as PerceptualLoss
@@ -57,6 +59,7 @@ _NAMES = {
         *("ContentLoss", "ContextualLoss", "CovarianceLoss", "GramLoss", "MeanStdLoss", "SlicedWassersteinLoss"),
         *("TotalVariationLoss", "WeightedSum"),
     ),
+    "matching": ("Matches", "match"),
     "pairs.result": ("Comparison",),
     "pairs.run": ("compare",),
     "perceptual": ("PerceptualLoss", "StyleLoss"),

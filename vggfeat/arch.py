@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
+from math import floor
 from typing import Literal
 
 from vggfeat.errors import InputError, LayerError, near
@@ -88,9 +89,10 @@ NETWORKS: Mapping[str, Network] = {
 class Layer:
     """One operation of the `features` stack.
 
-    `kernel`, `step` and `padding` describe the operation itself, in pixels of its input. `stride` and
-    `receptive_field` are those of the whole stack up to here, in pixels of the image. `parameters` is cumulative;
-    `minimum_size` is the smallest image side for which this layer's output is not empty.
+    `kernel`, `step` and `padding` describe the operation itself, in pixels of its input. `stride`,
+    `receptive_field` and `start`, the first pixel that the first position sees, are those of the whole stack up to
+    here, in pixels of the image; in the padding `start` is negative. `parameters` is cumulative; `minimum_size` is
+    the smallest image side for which this layer's output is not empty.
     """
 
     name: str
@@ -103,8 +105,23 @@ class Layer:
     padding: int
     stride: int
     receptive_field: int
+    start: int
     parameters: int
     minimum_size: int
+
+    def span(self, position: int) -> range:
+        """The pixels that a position sees along one side. Those outside the image are padding."""
+        first = self.start + position * self.stride
+        return range(first, first + self.receptive_field)
+
+    @property
+    def offset(self) -> float:
+        """The middle of what the first position sees; pixel 0 has its centre at 0. Each later one is a stride on."""
+        return self.start + (self.receptive_field - 1) / 2
+
+    def position(self, pixel: float) -> int:
+        """The position whose middle is nearest to a pixel; it may lie outside the output."""
+        return floor((pixel - self.offset) / self.stride + 0.5)
 
     def output_side(self, side: int) -> int:
         """Pixels along one side of this operation's output, given those of its input."""
@@ -183,9 +200,10 @@ def layers(name: str, *, pooling: Pooling = "max") -> tuple[Layer, ...]:
     `pooling` replaces the plan's max-pools; `"l2"` also changes their window, and with it all that follows.
     """
     table: list[Layer] = []
-    channels, stride, field, parameters, minimum = 3, 1, 1, 0, 1
+    channels, stride, field, start, parameters, minimum = 3, 1, 1, 0, 0, 1
     for index, op in enumerate(_operations(network(name), pooling)):
         field += (op.kernel - 1) * stride
+        start -= op.padding * stride
         stride *= op.step
         parameters += op.parameters
         layer = Layer(
@@ -199,6 +217,7 @@ def layers(name: str, *, pooling: Pooling = "max") -> tuple[Layer, ...]:
             padding=op.padding,
             stride=stride,
             receptive_field=field,
+            start=start,
             parameters=parameters,
             minimum_size=minimum,
         )

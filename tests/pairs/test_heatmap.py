@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from vggfeat import LPIPS, ImageError, compare
-from vggfeat.pairs.heatmap import colours
 
 
 def test_heat_map_is_bright_where_a_patch_differs(picture, read, save):
@@ -92,14 +91,3 @@ def test_heat_maps_replace_no_picture(picture, read, save):
     with pytest.raises(ImageError, match=r"cannot make the folder 'b/one.png'"):
         compare("a/one.png", "a/one.png", "psnr", heatmaps="b/one.png")
     assert torch.equal(read("store/one.png"), before)
-
-
-def test_colours_are_in_gamut_and_evenly_lighter():
-    rgb = colours(torch.linspace(0, 1, 101).reshape(1, 1, 1, 101))
-    assert rgb[0, :, 0, 0].max() < 0.01
-    assert rgb[0, :, 0, -1].min() > 0.9
-    lightness = kornia.color.rgb_to_lab(rgb)[0, 0, 0]
-    assert lightness.diff().min() > 0
-    steps = lightness[25:].diff()  # in the dark CIELAB and OKLab disagree
-    assert steps.max() < 1.3 * steps.min()
-    assert rgb.diff(dim=3).norm(dim=1).max() < 0.06  # no edges

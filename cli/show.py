@@ -1,0 +1,86 @@
+"""`vggfeat show`: what the layers of a network make of a picture, as one page."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._files import check_spares, unused
+
+
+def _parse_channels(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        raise click.BadParameter(f"'{text}' is not a list of channels such as 3,17")
+    return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+
+
+def _parse_at(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    if not (found := re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)):
+        raise click.BadParameter(f"'{text}' is not a pixel X,Y such as 120,80")
+    return int(found[1]), int(found[2])
+
+
+@click.command()
+@click.argument("image", type=click.Path())
+@click.option(
+    "-l",
+    "--layer",
+    "layers",
+    multiple=True,
+    required=True,
+    metavar="NAME,...",
+    help="Such as relu3_3, relu*_1; a row each.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(), metavar="FILE", help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-show.png]"
+)
+@click.option("--network", default="vgg16", show_default=True, help="vgg11 to vgg19, and so on.")
+@click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
+@click.option("--channels", callback=_parse_channels, metavar="N,...", help="Only these channels.  [default: all]")
+@click.option("--top", type=click.IntRange(1), metavar="K", help="Only the K most active channels.")
+@click.option("--at", callback=_parse_at, metavar="X,Y", help="Also what the position at this pixel of IMAGE sees.")
+@click.option(
+    "--scale",
+    type=click.Choice(["channel", "layer"]),
+    default="channel",
+    show_default=True,
+    help="What the colours span: the values of each channel, or of the layer.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Long side at which IMAGE is seen; never enlarges.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+def command(
+    image: str,
+    *,
+    layers: tuple[str, ...],
+    output: str | None,
+    channels: tuple[int, ...] | None,
+    top: int | None,
+    at: tuple[int, int] | None,
+    scale: Any,  # noqa: ANN401 (click has checked it)
+    **options: Any,  # noqa: ANN401 (those of view.look)
+) -> None:
+    """Show what the layers of a network make of IMAGE: heat map, principal components, channels.
+
+    Several layers make one page, a row each. Numbers beneath a channel are its own and its largest value.
+    """
+    from vggfeat import images
+    from vggfeat.pages.layers import sheet
+    from vggfeat.view import look
+
+    target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-show.png"))
+    images.check_writable(target)
+    check_spares(target, [image])
+    page = sheet(look(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
+    images.write_picture(target, page)
+    click.echo(str(target))

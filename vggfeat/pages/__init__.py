@@ -1,0 +1,1 @@
+"""Pages to look at: pictures with their titles, laid out."""
