@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from vggfeat.transfer.recipe import CHOICES, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
+from vggfeat.transfer.recipe import CHOICES, LABELS, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
 
 from ._progress import report, tell, uninterrupted
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """An option for each field of a recipe, that shows the default recipe's value; None stands for the recipe's."""
-    for field in reversed([field for field in fields(Recipe) if field.name != "name"]):
+    for field in reversed([field for field in fields(Recipe) if field.name not in LABELS]):
         default: Any = getattr(RECIPES["default"], field.name)
         kind = cast("Any", type(default))
         if field.name in CHOICES:
@@ -44,9 +44,12 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("content", type=click.Path())
 @click.argument("style", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: CONTENT-STYLE.png]")
-@click.option("--recipe", "recipe_name", default="default", show_default=True, help=f"One of {', '.join(RECIPES)}.")
 @click.option(
-    "--size", type=click.IntRange(1), default=512, show_default=True, help="Long side of the result; never enlarges."
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    help=f"One of {', '.join(RECIPES)}, or a .toml file; options override it.",
 )
 @click.option("--seconds", type=float, help="Time for the optimisation, instead of steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
@@ -67,7 +70,6 @@ def command(
     *,
     output: str | None,
     recipe_name: str,
-    size: int,
     seconds: float | None,
     device: str,
     precision: Any,  # noqa: ANN401 (click has checked it)
@@ -89,7 +91,7 @@ def command(
     inputs = [Path(name) for name in (content, style, chosen.start) if Path(name).exists()]
     picture = images.read_picture(content)
     run = stylize(
-        images.flatten(picture), style, chosen, size=size, seconds=seconds, device=device, precision=precision
+        images.flatten(picture), style, chosen, size=chosen.size, seconds=seconds, device=device, precision=precision
     )
 
     def save(path: Path, image: "Tensor") -> None:
