@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -49,7 +49,7 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     "recipe_name",
     default="default",
     show_default=True,
-    help=f"One of {', '.join(RECIPES)}, or a .toml file; options override it.",
+    help=f"One of {', '.join(RECIPES)}, a .toml file, or a picture painted before; options override it.",
 )
 @click.option("--seconds", type=float, help="Time for the optimisation, instead of steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
@@ -83,20 +83,24 @@ def command(
     Ctrl-C saves the picture as it stands.
     """
     from vggfeat import images
+    from vggfeat.transfer.record import record
     from vggfeat.transfer.run import stylize
 
     chosen = _recipe(recipe_name, options)
     target = Path(output) if output is not None else _unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
     images.check_writable(target)
-    inputs = [Path(name) for name in (content, style, chosen.start) if Path(name).exists()]
+    sources = {"content": content, "style": style, "start": chosen.start, "weights": chosen.weights}
+    read = [(role, Path(name)) for role, name in sources.items() if Path(name).is_file()]
+    inputs = [path for _, path in read]
     picture = images.read_picture(content)
+    text = record(chosen, read).text()
     run = stylize(
         images.flatten(picture), style, chosen, size=chosen.size, seconds=seconds, device=device, precision=precision
     )
 
     def save(path: Path, image: "Tensor") -> None:
         _check_spares(path, inputs)
-        _save(path, image, picture)
+        _save(path, image, picture, text)
 
     _check_spares(target, inputs)
     progress: Progress | None = None
@@ -152,13 +156,13 @@ def _unused(path: Path) -> Path:
     return path if not path.exists() else next(other for other in candidates if not other.exists())
 
 
-def _save(target: Path, image: "Tensor", content: "Picture") -> None:
-    """Write `image` with the content's alpha, at its size, and the content's profile."""
+def _save(target: Path, image: "Tensor", content: "Picture", text: Mapping[str, str]) -> None:
+    """Write `image` with the content's alpha, at its size, the content's profile, and `text` in its metadata."""
     from vggfeat import images
 
     height, width = image.shape[2:]
     alpha = None if content.alpha is None else images.resize(content.alpha, height, width)
-    images.write_picture(target, image, alpha=alpha, icc=content.icc)
+    images.write_picture(target, image, alpha=alpha, icc=content.icc, text=text)
 
 
 def _summary(target: Path, chosen: Recipe, progress: "Progress") -> dict[str, Any]:

@@ -195,9 +195,10 @@ def format_layers(weights: Mapping[str, float]) -> str:
 
 
 def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:  # noqa: ANN401 (the fields' own types)
-    """The preset called `source`, or the recipe of the file `source` (.toml), with the fields in `changes` replaced.
+    """The preset called `source`, or the recipe in the file `source`, with the fields in `changes` replaced.
 
-    Raises `RecipeError`, and `LayerError` for a layer in `changes`.
+    A file is a recipe file (.toml), or a picture that `vggfeat stylize` painted: its recipe is in it.
+    Raises `RecipeError`, `LayerError` for a layer in `changes`, `ImageError` for a picture that cannot be read.
     """
     known = {field.name for field in fields(Recipe)}
     for option in changes:
@@ -293,8 +294,13 @@ _FOLDER = files("vggfeat.transfer") / "recipes"
 def _find(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
-    if Path(name).suffix.lower() == ".toml":
+    suffix = Path(name).suffix.lower()
+    if suffix == ".toml":
         return read_recipe(name)
+    if suffix:
+        from vggfeat.transfer.record import read_record
+
+        return read_record(name).recipe
     raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}; a recipe file ends in .toml")
 
 
