@@ -1,14 +1,14 @@
 """`vggfeat stylize`: paint one picture in the manner of another."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from vggfeat.transfer.recipe import CHOICES, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
+from vggfeat.transfer.recipe import CHOICES, LABELS, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
 
 from ._files import check_spares, unused
 from ._progress import report, tell, uninterrupted
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     """An option for each field of a recipe, that shows the default recipe's value; None stands for the recipe's."""
-    for field in reversed([field for field in fields(Recipe) if field.name != "name"]):
+    for field in reversed([field for field in fields(Recipe) if field.name not in LABELS]):
         default: Any = getattr(RECIPES["default"], field.name)
         kind = cast("Any", type(default))
         if field.name in CHOICES:
@@ -44,9 +44,12 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("content", type=click.Path())
 @click.argument("style", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: CONTENT-STYLE.png]")
-@click.option("--recipe", "recipe_name", default="default", show_default=True, help=f"One of {', '.join(RECIPES)}.")
 @click.option(
-    "--size", type=click.IntRange(1), default=512, show_default=True, help="Long side of the result; never enlarges."
+    "--recipe",
+    "recipe_name",
+    default="default",
+    show_default=True,
+    help=f"One of {', '.join(RECIPES)}, a .toml file, or a picture painted before; options override it.",
 )
 @click.option("--seconds", type=float, help="Time for the optimisation, instead of steps.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
@@ -67,7 +70,6 @@ def command(
     *,
     output: str | None,
     recipe_name: str,
-    size: int,
     seconds: float | None,
     device: str,
     precision: Any,  # noqa: ANN401 (click has checked it)
@@ -81,20 +83,24 @@ def command(
     Ctrl-C saves the picture as it stands.
     """
     from vggfeat import images
+    from vggfeat.transfer.record import record
     from vggfeat.transfer.run import stylize
 
     chosen = _recipe(recipe_name, options)
     target = Path(output) if output is not None else unused(Path(f"{Path(content).stem}-{Path(style).stem}.png"))
     images.check_writable(target)
-    inputs = [Path(name) for name in (content, style, chosen.start) if Path(name).exists()]
+    sources = {"content": content, "style": style, "start": chosen.start, "weights": chosen.weights}
+    read = [(role, Path(name)) for role, name in sources.items() if Path(name).is_file()]
+    inputs = [path for _, path in read]
     picture = images.read_picture(content)
+    text = record(chosen, read).text()
     run = stylize(
-        images.flatten(picture), style, chosen, size=size, seconds=seconds, device=device, precision=precision
+        images.flatten(picture), style, chosen, size=chosen.size, seconds=seconds, device=device, precision=precision
     )
 
     def save(path: Path, image: "Tensor") -> None:
         check_spares(path, inputs)
-        _save(path, image, picture)
+        _save(path, image, picture, text)
 
     check_spares(target, inputs)
     progress: Progress | None = None
@@ -138,13 +144,13 @@ def _recipe(name: str, options: dict[str, Any]) -> Recipe:
     return recipe(name, **changes)
 
 
-def _save(target: Path, image: "Tensor", content: "Picture") -> None:
-    """Write `image` with the content's alpha, at its size, and the content's profile."""
+def _save(target: Path, image: "Tensor", content: "Picture", text: Mapping[str, str]) -> None:
+    """Write `image` with the content's alpha, at its size, the content's profile, and `text` in its metadata."""
     from vggfeat import images
 
     height, width = image.shape[2:]
     alpha = None if content.alpha is None else images.resize(content.alpha, height, width)
-    images.write_picture(target, image, alpha=alpha, icc=content.icc)
+    images.write_picture(target, image, alpha=alpha, icc=content.icc, text=text)
 
 
 def _summary(target: Path, chosen: Recipe, progress: "Progress") -> dict[str, Any]:

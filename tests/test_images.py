@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import signal
 import stat
@@ -21,7 +22,17 @@ import torch
 from PIL import Image, ImageCms, JpegImagePlugin
 
 from vggfeat.errors import ImageError, InputError
-from vggfeat.images import Picture, check_writable, fit, from_pil, read_picture, resize, to_pil, write_picture
+from vggfeat.images import (
+    Picture,
+    check_writable,
+    fit,
+    from_pil,
+    read_picture,
+    read_text,
+    resize,
+    to_pil,
+    write_picture,
+)
 
 COLOURS = np.array(
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [128, 128, 128], [250, 240, 230]]], np.uint8
@@ -611,6 +622,77 @@ def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
         first = (tmp_path / name).read_bytes()
         write_picture(tmp_path / name, RGB, icc=ADOBE_ICC)
         assert (tmp_path / name).read_bytes() == first
+
+
+TEXTS = {
+    "Title": "Größe \u65e5\u672c \U0001f3a8 'single' \"double\" \\",
+    "lines and tabs": "\n\t\r\n\x01 x " * 50,
+    "empty": "",
+    "a" * 79: "{}",
+}
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "jpeg", "webp", "tif", "tiff"])
+def test_texts_come_back(tmp_path: Path, ending: str) -> None:
+    rgb, alpha = torch.rand(1, 3, 5, 7), torch.rand(1, 1, 5, 7)
+    plain, path = tmp_path / f"plain.{ending}", tmp_path / f"a.{ending}"
+    write_picture(plain, rgb, alpha=alpha, icc=ADOBE_ICC)
+    write_picture(path, rgb, alpha=alpha, icc=ADOBE_ICC, text=TEXTS)
+    assert read_text(path) == TEXTS
+    assert list(read_text(path)) == list(TEXTS)
+    assert read_text(plain) == {}
+    before, after = read_picture(plain), read_picture(path)
+    assert torch.equal(before.rgb, after.rgb)
+    assert before.icc == after.icc == ADOBE_ICC
+    assert ending.startswith("jp") or torch.equal(before.alpha, after.alpha)
+    write_picture(path, rgb, text={})
+    assert read_text(path) == {}
+
+
+def test_other_programs_read_the_texts(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", torch.rand(1, 3, 5, 7), text=TEXTS)
+    data = (tmp_path / "a.png").read_bytes()
+    assert chunk(b"iTXt", b"Title\0\0\0\0\0" + TEXTS["Title"].encode()) in data
+    assert data.index(b"iTXt") < data.index(b"IDAT")
+    write_picture(tmp_path / "a.jpg", torch.rand(1, 3, 5, 7), text=TEXTS)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert json.loads(image.getexif()[0x010E]) == TEXTS
+
+
+@pytest.mark.parametrize("description", ["a plain caption", "[1]", "{", '{"a": 1}', "NaN"])
+def test_what_others_describe_is_no_text_of_ours(tmp_path: Path, description: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = description
+    assert read_text(saved(tmp_path / "a.jpg", Image.fromarray(COLOURS), exif=exif)) == {}
+    assert read_text(saved(tmp_path / "b.jpg", Image.fromarray(COLOURS), exif=b"Exif\0\0broken")) == {}
+
+
+def test_a_text_behind_the_pixels_is_read(tmp_path: Path) -> None:
+    end = chunk(b"IEND", b"")
+    data = png(1, 1, 8, 0, b"\0\0").removesuffix(end) + chunk(b"tEXt", b"Comment\0late") + end
+    (tmp_path / "a.png").write_bytes(data)
+    assert read_text(tmp_path / "a.png") == {"Comment": "late"}
+
+
+@pytest.mark.parametrize("name", ["", "a" * 80, "ü", " a", "a ", "a  b", "a\nb", "a\0b"])
+def test_names_of_texts_that_png_cannot_hold(tmp_path: Path, name: str) -> None:
+    for ending in ("png", "jpg"):
+        with pytest.raises(InputError, match="names are 1 to 79 printable ASCII characters"):
+            write_picture(tmp_path / f"a.{ending}", torch.rand(1, 3, 2, 2), text={name: ""})
+    with pytest.raises(InputError, match="'a' has a NUL character"):
+        write_picture(tmp_path / "a.png", torch.rand(1, 3, 2, 2), text={"a": "b\0c"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_of_what_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"cannot read '.*a\.png': it is not a picture"):
+        read_text(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="no such file"):
+        read_text(tmp_path / "absent.png")
+    write_picture(tmp_path / "b.png", torch.rand(1, 3, 8, 8))
+    with pytest.raises(ImageError, match="the limit is 63"):
+        read_text(tmp_path / "b.png", max_pixels=63)
 
 
 def test_rounding_is_half_to_even_after_the_clamp() -> None:

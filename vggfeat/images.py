@@ -10,6 +10,7 @@ TIFF on the process's stderr is.
 import difflib
 import io
 import itertools
+import json
 import os
 import secrets
 import shutil
@@ -21,12 +22,12 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from vggfeat.errors import ImageError, InputError
@@ -93,8 +94,8 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = 200_000_000)
     path = Path(path)
     with _refusing(f"cannot read {str(path)!r}", "the file is damaged"):
         _check_readable(path)
-        with path.open("rb") as file:
-            return _decode(file, max_pixels)
+        with path.open("rb") as file, _opened(file, max_pixels) as image:
+            return _picture(image, max_pixels)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -110,20 +111,20 @@ def decode_picture(data: bytes, *, name: str = "the picture", max_pixels: int = 
     with _refusing(f"cannot read {name!r}", "the file is damaged"):
         if not data:
             raise ImageError("it is empty")
-        return _decode(io.BytesIO(data), max_pixels)
+        with _opened(io.BytesIO(data), max_pixels) as image:
+            return _picture(image, max_pixels)
 
 
-def _decode(file: BinaryIO, max_pixels: int) -> Picture:
-    try:
-        with _quiet(max_pixels):
-            image = Image.open(file)
-        if image.format in _DRAWINGS:
-            raise ImageError("it is a drawing, not a picture")
-        if (pixels := image.width * image.height) > max_pixels:
-            raise ImageError(f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}")
-        return _picture(image, max_pixels)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}") from error
+def read_text(path: str | os.PathLike[str], *, max_pixels: int = 200_000_000) -> dict[str, str]:
+    """The texts that `write_picture` put into the file at `path`; empty where it has none.
+
+    Of a PNG these are all its text chunks, whoever wrote them. Raises what `read_picture` does.
+    """
+    path = Path(path)
+    with _refusing(f"cannot read {str(path)!r}", "the file is damaged"):
+        _check_readable(path)
+        with path.open("rb") as file, _opened(file, max_pixels) as image, _quiet(max_pixels):
+            return _texts(image)
 
 
 def from_pil(image: Image.Image) -> Picture:
@@ -164,7 +165,12 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def write_picture(
-    path: str | os.PathLike[str], rgb: torch.Tensor, *, alpha: torch.Tensor | None = None, icc: bytes | None = None
+    path: str | os.PathLike[str],
+    rgb: torch.Tensor,
+    *,
+    alpha: torch.Tensor | None = None,
+    icc: bytes | None = None,
+    text: Mapping[str, str] | None = None,
 ) -> None:
     """Write a picture as its ending says: .png, .jpg, .jpeg (quality 95, 4:4:4), .webp (lossless), .tif, .tiff.
 
@@ -172,14 +178,17 @@ def write_picture(
     `rgb` is written as it stands.
     `icc`: the profile to write in, such as `Picture.icc`: the colours are converted to it and it is embedded. A profile
     that is broken or not of RGB (that of a CMYK or grey original) is left out. Without one the file is plain sRGB.
+    `text`: what `read_text` gives back: names of 1 to 79 printable ASCII characters, and any text without the character
+    NUL. PNG has an iTXt chunk each; elsewhere they are one JSON object in the EXIF tag ImageDescription.
     The file appears whole or not at all: it is written beside its place as `.vggfeat-*.tmp`, then renamed. It keeps
     the mode of the file it replaces; a symbolic link stays, and what it points to is replaced.
-    Raises ImageError if the file cannot be written, and what `to_pil` raises.
+    Raises ImageError if the file cannot be written, InputError on a bad `text`, and what `to_pil` raises.
     """
     target = _target(Path(path))
+    _check_text(text or {})
     image = to_pil(rgb, alpha)
     with _refusing(f"cannot write {str(path)!r}", "Pillow refuses it"):
-        _replace(target, _encode(image, _KINDS[Path(path).suffix.lower()], icc))
+        _replace(target, _encode(image, _KINDS[Path(path).suffix.lower()], icc, text or {}))
 
 
 def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
@@ -247,6 +256,34 @@ def _quiet(max_pixels: int | None = None) -> Generator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int) -> Generator[Image.Image]:
+    """The picture whose header is read, and inside one ImageError for what is too large."""
+    try:
+        with _quiet(max_pixels):
+            image = Image.open(file)
+        if image.format in _DRAWINGS:
+            raise ImageError("it is a drawing, not a picture")
+        if (pixels := image.width * image.height) > max_pixels:
+            raise ImageError(f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}")
+        yield image
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}") from error
+
+
+def _texts(image: Image.Image) -> dict[str, str]:
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return {key: str(value) for key, value in image.text.items()}
+    try:
+        texts = json.loads(image.getexif().get(ExifTags.Base.ImageDescription, ""))
+    except Exception:  # noqa: BLE001 - whatever else the tag holds, or Pillow's EXIF parser makes of it, is not ours
+        return {}
+    if not isinstance(texts, dict):
+        return {}
+    named = cast("dict[str, object]", texts)
+    return {key: value for key, value in named.items() if isinstance(value, str)}
 
 
 def _check_readable(path: Path) -> None:
@@ -381,7 +418,15 @@ def _target(path: Path) -> Path:
         return target
 
 
-def _encode(image: Image.Image, kind: _Kind, icc: bytes | None) -> bytes:
+def _check_text(text: Mapping[str, str]) -> None:
+    for name, value in text.items():
+        if not (name.isascii() and name.isprintable() and 0 < len(name) < 80 and " ".join(name.split()) == name):
+            raise InputError(f"a text is called {name!r}: names are 1 to 79 printable ASCII characters")
+        if "\0" in value:
+            raise InputError(f"the text {name!r} has a NUL character")
+
+
+def _encode(image: Image.Image, kind: _Kind, icc: bytes | None, text: Mapping[str, str]) -> bytes:
     alpha = image.getchannel("A") if image.mode == "RGBA" and kind.alpha else None
     image = image.convert("RGB")
     if transform := _transform(icc, "RGB", back=True) if icc else None:
@@ -389,8 +434,22 @@ def _encode(image: Image.Image, kind: _Kind, icc: bytes | None) -> bytes:
     if alpha:
         image.putalpha(alpha)
     buffer = io.BytesIO()
-    image.save(buffer, kind.format, icc_profile=icc if transform else None, **kind.options)
+    image.save(buffer, kind.format, icc_profile=icc if transform else None, **kind.options, **_labels(kind, text))
     return buffer.getvalue()
+
+
+def _labels(kind: _Kind, text: Mapping[str, str]) -> dict[str, object]:
+    """Pillow's options that put `text` into a file."""
+    if not text:
+        return {}
+    if kind.format == "PNG":
+        chunks = PngImagePlugin.PngInfo()
+        for name, value in text.items():
+            chunks.add_itxt(name, value)
+        return {"pnginfo": chunks}
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII: all that the tag may hold
+    return {"exif": exif}
 
 
 def _replace(target: Path, data: bytes) -> None:

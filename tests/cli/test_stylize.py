@@ -53,6 +53,14 @@ def test_json_summary(vggfeat):
     assert summary["recipe"]["steps"] == 3
 
 
+def test_a_recipe_file_is_overridden_by_options(vggfeat):
+    Path("my.toml").write_text("size = 64\nfirst_size = 32\nsteps = 500\ntv_weight = 2.0")
+    result = vggfeat("stylize", "content.png", "style.jpg", "--recipe", "my.toml", "--steps", 2, "--json")
+    summary = json.loads(result.stdout)
+    assert (summary["width"], summary["height"]) == (64, 48)
+    assert (summary["recipe"]["name"], summary["recipe"]["steps"], summary["recipe"]["tv_weight"]) == ("my", 2, 2.0)
+
+
 def test_every_field_of_a_recipe_is_an_option_with_its_default(vggfeat):
     text = " ".join(vggfeat("stylize", "--help").output.split())
     for option in ("--content-layers", "--style-weight", "--optimiser", "--start", "--seed"):
@@ -101,6 +109,7 @@ def test_alpha_and_profile_are_given_back(vggfeat):
         (["content.png", "style.jpg", "-o", "no/out.png"], "no such folder"),
         (["content.png", "style.jpg", "-o", "content.png"], "the output 'content.png' is one of the inputs"),
         (["content.png", "style.jpg", "--recipe", "gaty"], "unknown recipe 'gaty': near are gatys"),
+        (["content.png", "style.jpg", "--recipe", "my.toml"], "recipe 'my.toml' has the unknown key 'stepz'"),
         (["content.png", "style.jpg", "--style-layers", "relu1_3"], "block 1 has relu1_1, relu1_2"),
         (["content.png", "style.jpg", "--steps", "0"], "steps is 0: it must be a whole number"),
         (["content.png", "style.jpg", "--size", "10"], "pixels are too few for the recipe's layers"),
@@ -119,6 +128,7 @@ def test_alpha_and_profile_are_given_back(vggfeat):
 )
 def test_bad_input_is_one_line_and_writes_nothing(arguments, message, vggfeat):
     Path("text.jpg").write_text("no picture")
+    Path("my.toml").write_text("stepz = 3")
     Path("start.png").write_bytes(Path("content.png").read_bytes())
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert message in vggfeat("stylize", *arguments, code=2).stderr

@@ -1,24 +1,41 @@
-"""Recipes: what a style transfer optimises and how, as data. No torch here."""
+"""Recipes: what a style transfer optimises and how, as data: fields, files, presets. No torch here.
 
-from collections.abc import Callable, Mapping
+A recipe file is TOML: `key = value` for any field of `Recipe`, layers as a table or as text (`"relu1_1:0.5,relu3_*"`).
+What a file leaves out is as in the recipe `default`; its name, where it gives none, is the file's.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from vggfeat import arch
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import LayerError, RecipeError, near
 
 Optimiser = Literal["lbfgs", "adam"]
+Objective = Literal["gram", "gram+meanstd", "covariance", "swd", "nn"]
+Color = Literal["style", "content", "luminance", "linear", "histogram"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "network": tuple(name for name in arch.NETWORKS if name.startswith("vgg")),
     "pooling": get_args(arch.Pooling),
     "optimiser": get_args(Optimiser),
+    "objective": get_args(Objective),
+    "color": get_args(Color),
 }
 """The fields of a recipe that are one of a few words."""
 
 LAYER_FIELDS = ("content_layers", "style_layers")
 """The fields of a recipe that weigh layers."""
+
+LABELS = ("name", "about")
+"""The fields of a recipe that change nothing in the picture."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -33,15 +50,21 @@ def _ones(*layers: str) -> Callable[[], Mapping[str, float]]:
 class Recipe:
     """How a picture is painted in a style. Sizes are those of the long side, in pixels.
 
-    The objective is `content_weight` x the mean square difference of the content layers' features, plus
-    `style_weight` x that of the style layers' Gram matrices (divided by C·H·W), each times its layer's weight, plus
-    `tv_weight` x the total variation of the image in [0, 1].
+    What is minimised is `content_weight` x the mean square difference of the content layers' features, plus
+    `style_weight` x the style term, each layer times its weight, plus `tv_weight` x the total variation of the image in
+    [0, 1]. The style term is the `objective`: `gram` is the mean square difference of Gram matrices divided by C·H·W,
+    the others are other distances between the features' distributions.
     """
 
     name: str = field(default="custom", metadata=_help("what the recipe is called"))
+    about: str = field(default="", metadata=_help("what it is for, in a line"))
+    size: int = field(default=512, metadata=_help("long side of the result in pixels; a smaller content stays small"))
     network: str = field(default="vgg19", metadata=_help("network that looks at the pictures"))
     weights: str = field(default="default", metadata=_help("its weights: a name, or a file"))
     pooling: arch.Pooling = field(default="max", metadata=_help("its pooling: max, avg or l2"))
+    objective: Objective = field(
+        default="gram", metadata=_help("what of the style is matched: gram, gram+meanstd, covariance, swd or nn")
+    )
     content_layers: Mapping[str, float] = field(
         default_factory=_ones("relu4_2"), metadata=_help("layers that keep the content, NAME:WEIGHT,...")
     )
@@ -53,6 +76,12 @@ class Recipe:
     style_weight: float = field(default=1.0, metadata=_help("weight of the style term"))
     tv_weight: float = field(default=0.0, metadata=_help("weight of the total variation, which smooths"))
     style_scale: float = field(default=1.0, metadata=_help("size of the style's strokes against the picture"))
+    color: Color = field(
+        default="style",
+        metadata=_help(
+            "whose colours: style; content, luminance (the content's stay); linear, histogram (the style takes them)"
+        ),
+    )
     margin: int = field(
         default=0,
         metadata=_help("pixels mirrored around the pictures, so that no border is painted; a multiple of 16"),
@@ -62,11 +91,13 @@ class Recipe:
     growth: float = field(default=2.0, metadata=_help("factor from one stage's size to the next"))
     steps: int = field(default=100, metadata=_help("optimisation steps of the first stage"))
     step_decay: float = field(default=1.0, metadata=_help("factor from one stage's steps to the next's"))
+    until_plateau: float = field(
+        default=0.0,
+        metadata=_help("a stage ends once its loss fell by less than this share over 10 steps; 0 is never"),
+    )
     optimiser: Optimiser = field(default="lbfgs", metadata=_help("lbfgs or adam"))
     learning_rate: float = field(default=0.02, metadata=_help("Adam's step, in units of the picture's range"))
     seed: int = field(default=0, metadata=_help("seed of the noise"))
-    objective: str = field(default="gram", metadata=_help("x"))
-    until_plateau: float = field(default=0.0, metadata=_help("x"))
 
     def __post_init__(self) -> None:
         """Name every layer, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
@@ -81,7 +112,11 @@ class Recipe:
         for option, (least, most) in _LIMITS.items():
             value: object = getattr(self, option)
             whole = isinstance(least, int)
-            if not isinstance(value, int if whole else int | float) or not least <= value <= most:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else int | float)
+                or not least <= value <= most
+            ):
                 kind = "a whole number" if whole else "a number"
                 raise RecipeError(
                     f"{option.replace('_', ' ')} is {value}: it must be {kind} between {least:g} and {most:g}"
@@ -109,6 +144,7 @@ class Recipe:
 
 # Least and most of each number; whole numbers where the least is one.
 _LIMITS: Mapping[str, tuple[float, float]] = {
+    "size": (1, 65536),
     "content_weight": (0.0, 1e12),
     "style_weight": (0.0, 1e12),
     "tv_weight": (0.0, 1e12),
@@ -118,6 +154,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "growth": (1.1, 16.0),
     "steps": (1, 1_000_000),
     "step_decay": (0.01, 10.0),
+    "until_plateau": (0.0, 1.0),
     "learning_rate": (1e-6, 1.0),
     "seed": (0, 2**63 - 1),
 }
@@ -157,22 +194,142 @@ def format_layers(weights: Mapping[str, float]) -> str:
     return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
 
 
-# The Gatys notebook weighs Gram matrices divided by H·W by 1e3 / C² a layer: divided by C·H·W, that is 1e3 for each.
-RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="default", style_weight=1e3, content_weight=8.0, steps=60, margin=16),
-        Recipe(name="gatys", weights="oxford", style_weight=1e3, steps=100),
-    )
-}
+def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:  # noqa: ANN401 (the fields' own types)
+    """The preset called `source`, or the recipe in the file `source`, with the fields in `changes` replaced.
 
-
-def recipe(name: str, **changes: Any) -> Recipe:  # noqa: ANN401 (the fields' own types)
-    """The recipe called `name`, with the fields in `changes` replaced. Raises `RecipeError`."""
-    if name not in RECIPES:
-        raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}")
+    A file is a recipe file (.toml), or a picture that `vggfeat stylize` painted: its recipe is in it.
+    Raises `RecipeError`, `LayerError` for a layer in `changes`, `ImageError` for a picture that cannot be read.
+    """
     known = {field.name for field in fields(Recipe)}
     for option in changes:
         if option not in known:
             raise RecipeError(f"unknown option '{option}' of a recipe: {near(option, known)}")
-    return replace(RECIPES[name], **changes)
+    return replace(_find(os.fspath(source)), **changes)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe file. Raises `RecipeError`, which names the file and the key."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe '{path}': {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"recipe '{path}' is not UTF-8 text") from error
+    return _parse(text, f"recipe '{path}'", path.stem, RECIPES["default"])
+
+
+def from_values(values: Mapping[str, Any], source: str, base: Recipe | None = None) -> Recipe:
+    """The recipe `base`, by default `default`, with plain values such as those of `as_dict`, each of them checked.
+
+    Raises `RecipeError` for unknown keys, wrong types and what `Recipe` refuses; `source` begins its message.
+    """
+    base = RECIPES["default"] if base is None else base
+    kinds: dict[str, type[object]] = {field.name: type(getattr(base, field.name)) for field in fields(Recipe)}
+    for key, value in values.items():
+        if key not in kinds:
+            raise RecipeError(f"{source} has the unknown key '{key}': {near(key, kinds)}")
+        if reason := _mistyped(key, value, kinds[key]):
+            raise RecipeError(f"{source}: '{key}' is {value!r}, {reason}")
+    changes = dict(values)
+    try:
+        network: str = changes.get("network", base.network)
+        for key in LAYER_FIELDS:
+            if isinstance(layers := changes.get(key), str):
+                changes[key] = parse_layers(network, layers)
+        return replace(base, **changes)
+    except (RecipeError, LayerError) as error:
+        raise RecipeError(f"{source}: {error}") from error
+
+
+def format_recipe(chosen: Recipe) -> str:
+    """The recipe as a file's text: every field with its value, and its help text as a comment."""
+    helps: dict[str, str] = {field.name: field.metadata["help"] for field in fields(Recipe)}
+    lines = [
+        (f"{key} = {_toml(value)}", helps[key]) for key, value in chosen.as_dict().items() if key not in LAYER_FIELDS
+    ]
+    width = min(30, max(len(line) for line, _ in lines))
+    text = [f"{line:{width}}  # {comment}" for line, comment in lines]
+    for key in LAYER_FIELDS:
+        layers: Mapping[str, float] = getattr(chosen, key)
+        text += ["", f"[{key}]  # {helps[key].removesuffix(', NAME:WEIGHT,...')}"]
+        text += [f"{name} = {_toml(weight)}" for name, weight in layers.items()]
+    return "\n".join(text) + "\n"
+
+
+class _Presets(Mapping[str, Recipe]):
+    """The recipes that ship, one file each, read when they are asked for."""
+
+    def __getitem__(self, name: str) -> Recipe:
+        return _preset(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_presets())
+
+    def __len__(self) -> int:
+        return len(_presets())
+
+
+RECIPES: Mapping[str, Recipe] = _Presets()
+"""The presets by name."""
+
+
+@cache
+def _presets() -> tuple[str, ...]:
+    found = (name.removesuffix(".toml") for item in _FOLDER.iterdir() if (name := item.name).endswith(".toml"))
+    return tuple(sorted(found))
+
+
+@cache
+def _preset(name: str) -> Recipe:
+    if name not in _presets():
+        raise KeyError(name)
+    base = Recipe() if name == "default" else RECIPES["default"]
+    return _parse((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"preset '{name}'", name, base)
+
+
+_FOLDER = files("vggfeat.transfer") / "recipes"
+
+
+def _find(name: str) -> Recipe:
+    if name in RECIPES:
+        return RECIPES[name]
+    suffix = Path(name).suffix.lower()
+    if suffix == ".toml":
+        return read_recipe(name)
+    if suffix:
+        from vggfeat.transfer.record import read_record
+
+        return read_record(name).recipe
+    raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}; a recipe file ends in .toml")
+
+
+def _parse(text: str, source: str, name: str, base: Recipe) -> Recipe:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source} is not TOML: {error}") from error
+    return from_values({"name": name, "about": "", **values}, source, base)
+
+
+def _mistyped(key: str, value: object, kind: type[object]) -> str | None:
+    """Why `value` is of no use for a field of the type `kind`; None if it is."""
+    if key in LAYER_FIELDS:
+        weights = cast("Mapping[object, object]", value).values() if isinstance(value, Mapping) else None
+        if isinstance(value, str) or (weights is not None and all(map(_is_number, weights))):
+            return None
+        return 'not layers: write a table of weights, or "NAME:WEIGHT,..."'
+    if kind is float:
+        return None if _is_number(value) else "not a number"
+    if isinstance(value, kind) and not isinstance(value, bool):
+        return None
+    return "not a whole number" if kind is int else "not text"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _toml(value: str | float) -> str:
+    # JSON's strings are TOML's, but for the one control character that JSON leaves as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

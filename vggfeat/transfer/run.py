@@ -17,7 +17,7 @@ from vggfeat import arch, functional, images
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device, resolve_precision
 from vggfeat.losses import Features
-from vggfeat.transfer import checkpoint, memory
+from vggfeat.transfer import checkpoint, colours, memory
 from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
@@ -119,7 +119,8 @@ class Stylization:
         if resume is not None:
             _check_resumable(resume, {**self._facts, "inputs": inputs.fingerprint()})
         self._inputs = inputs.to(device)
-        self._start = images.resize(_start(recipe, self._inputs.content), self.stages[0].height, self.stages[0].width)
+        self._seen, self._places = _recoloured(self._inputs, recipe)
+        self._start = images.resize(_start(recipe, self._seen), self.stages[0].height, self.stages[0].width)
         self._content_losses, self._style_losses = content_losses(recipe), style_losses(recipe)
         self._extract = FeatureExtractor(
             recipe.network,
@@ -245,7 +246,7 @@ class Stylization:
         """Targets at the stage's size, and an optimiser that starts from the picture so far or goes on from `state`."""
         stage = self.stages[number - 1]
         height, width = stage.height, stage.width
-        content = images.resize(self._inputs.content, height, width)
+        content = images.resize(self._seen, height, width)
         terms = self._terms(number, content)
         fixed = None if self._inputs.keep is None else images.resize(self._inputs.keep, height, width)
 
@@ -287,7 +288,7 @@ class Stylization:
         if not self._style_losses:
             return terms
         losses = [loss for _, _, loss in self._style_losses]
-        for place in self._inputs.places:
+        for place in self._places:
             style = self._style_for(place.style, content.shape[2] * content.shape[3])
             masks = None if place.mask is None else self._masks(place.mask, content)
             targets = look.targets(style, losses)
@@ -323,7 +324,8 @@ class Stylization:
         return images.resize(style, max(least, round(height * scale)), max(least, round(width * scale)))
 
     def _finished(self, image: Tensor) -> Tensor:
-        """The picture that is shown: with what is kept put back."""
+        """The picture that is shown: in its colours, with what is kept put back."""
+        image = colours.finish(image, self._inputs.content, self.recipe.color)
         if self._inputs.keep is None:
             return image
         height, width = image.shape[2:]
@@ -336,7 +338,7 @@ def stylize(
     style: Source | Sequence[Source],
     recipe: Recipe | str = "default",
     *,
-    size: int = 512,
+    size: int | None = None,
     weights: Sequence[float] | None = None,
     masks: Sequence[Source | None] | None = None,
     keep: Source | None = None,
@@ -352,7 +354,7 @@ def stylize(
         content: the picture to paint. Where a file is transparent, its mean visible colour is seen.
         style: the picture whose manner is taken, likewise; or several.
         recipe: a `Recipe`, or the name of one.
-        size: pixels of the result's long side; a smaller content is not enlarged.
+        size: pixels of the result's long side, the recipe's if None; a smaller content is not enlarged.
         weights: of the styles, which mix in this proportion; equal where None.
         masks: for each style the place where it goes: a picture whose white is inside, of any size, or a tensor
             (1, 1, H, W) in [0, 1]; None for a style that goes everywhere.
@@ -387,16 +389,24 @@ def stylize(
         ),
         None if keep is None else _read_mask(keep),
     )
+    chosen = named(recipe) if isinstance(recipe, str) else recipe
     return Stylization(
         inputs,
-        named(recipe) if isinstance(recipe, str) else recipe,
-        size=size,
+        chosen,
+        size=chosen.size if size is None else size,
         seconds=seconds,
         device=place,
         precision=precision,
         budget=memory.available(place) if memory_limit is None else memory_limit,
         resume=None if resume is None else checkpoint.load(resume),
     )
+
+
+def _recoloured(inputs: _Inputs, recipe: Recipe) -> tuple[Tensor, tuple[Place, ...]]:
+    """The content and the styles as the network sees them."""
+    seen = [colours.prepare(inputs.content, place.style, recipe.color) for place in inputs.places]
+    places = [Place(style, place.share, place.mask) for place, (_, style) in zip(inputs.places, seen, strict=True)]
+    return seen[0][0], tuple(places)
 
 
 def _check_resumable(found: checkpoint.Checkpoint, facts: Mapping[str, Any]) -> None:

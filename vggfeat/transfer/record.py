@@ -1,0 +1,83 @@
+"""What a painted picture says of itself: its recipe, the versions and the inputs it was painted from.
+
+It is JSON, in the text `vggfeat` of the picture's metadata.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from vggfeat import images
+from vggfeat.errors import RecipeError
+from vggfeat.transfer.recipe import Recipe, from_values
+
+KEY = "vggfeat"
+"""The name of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file that was read: what it was for (`content`, `style`, ...), its name without folders, its SHA-256."""
+
+    role: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The recipe of a picture, the versions that painted it, and the files it was painted from."""
+
+    recipe: Recipe
+    versions: Mapping[str, str]
+    inputs: tuple[Input, ...]
+
+    def text(self) -> dict[str, str]:
+        """The record for the `text` of `images.write_picture`; `read_record` reads it. The same for the same inputs."""
+        values = {
+            "recipe": self.recipe.as_dict(),
+            "versions": dict(self.versions),
+            "inputs": [asdict(item) for item in self.inputs],
+        }
+        return {"Software": f"vggfeat {self.versions['vggfeat']}", KEY: json.dumps(values)}
+
+
+def record(recipe: Recipe, inputs: Iterable[tuple[str, str | os.PathLike[str]]]) -> Record:
+    """The record of a run that starts now, with `inputs` as pairs of role and file. Raises `OSError`."""
+    versions = {
+        "vggfeat": version("vggfeat"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+    return Record(recipe, versions, tuple(_hashed(role, Path(path)) for role, path in inputs))
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Read the record of a painted picture. Raises `ImageError`, and `RecipeError` if the picture holds none."""
+    source = f"the picture '{os.fspath(path)}'"
+    text = images.read_text(path).get(KEY)
+    if text is None:
+        raise RecipeError(
+            f"{source} holds no recipe: `vggfeat stylize` did not write it, or another program stripped it"
+        )
+    try:
+        values: dict[str, Any] = json.loads(text)
+        recipe: dict[str, Any] = dict(values["recipe"])
+        versions = cast("dict[str, str]", dict(values["versions"]))
+        inputs = tuple(Input(**item) for item in values["inputs"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"{source} holds a recipe that is damaged") from error
+    return Record(from_values(recipe, source), versions, inputs)
+
+
+def _hashed(role: str, path: Path) -> Input:
+    with path.open("rb") as file:
+        return Input(role, path.name, hashlib.file_digest(file, "sha256").hexdigest())
