@@ -29,10 +29,11 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_what_is_imported_is_required():
-    aliases = {"PIL": "pillow"}
+    aliases = {"PIL": "pillow", "sklearn": "scikit-learn"}
     needed = {aliases.get(name, name).lower() for name in imported("vggfeat") | imported("cli")}
-    # lpips is found by name, for its heads; torchmetrics is an extra.
-    assert needed | {"lpips"} == names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["metrics"])
+    # lpips is found by name, for its heads; torchmetrics and scikit-learn are extras.
+    extras = PROJECT["optional-dependencies"]
+    assert needed | {"lpips"} == names(PROJECT["dependencies"]) | names(extras["metrics"]) | names(extras["train"])
 
 
 def test_every_requirement_states_a_lower_bound():

@@ -27,6 +27,9 @@ MAY_IMPORT = {
     "perceptual": {"arch", "criterion", "extract", "functional", "losses", "similarity", "weights"},
     "metrics": {"similarity"},
     "pairs": {"criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
+    "plots": set(),
+    "classification": {"arch", "extract", "functional", "images", "network", "weights"},
+    "training": {"arch", "extract", "functional", "images", "network", "plots", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images"},
 }
 

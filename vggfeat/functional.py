@@ -5,7 +5,7 @@ bfloat16 are rounded to it once for each part of the positions.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -87,6 +87,11 @@ def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
             difference = x.diff(dim=axis)
             total = total + (difference.abs() if power == 1 else difference.square()).mean(dim=(1, 2, 3))
     return total
+
+
+def values(x: Tensor) -> list[Any]:
+    """The numbers of a tensor, as lists in lists."""
+    return cast("list[Any]", x.tolist())  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
