@@ -458,9 +458,7 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def _fetch(row: Weights) -> None:
     """Bring a row into the cache: from a file of torchvision's that is already here, else by download."""
-    import torch
-
-    places = [cache_dir() / row.file, Path(torch.hub.get_dir()) / "checkpoints" / row.file]
+    places = [cache_dir() / row.file, _torch_downloads() / row.file]
     if here := next((place for place in places if place.is_file()), None):
         _convert(here, row, _sha256(here))
         return
@@ -476,6 +474,45 @@ def _fetch(row: Weights) -> None:
             f"weights {row} are not bundled and could not be downloaded ({reason}); bundled are {bundled}; "
             f"or put torchvision's {row.file} into '{cache_dir()}', or pass a file's path"
         ) from error
+
+
+def whole(network: str, name: str = "imagenet1k_v1") -> Path:
+    """Torchvision's file of a whole network, its classifier included: downloaded once, checked against its hash.
+
+    Raises `WeightsError` where there is none, or it cannot be had.
+    """
+    row = find(network, name)
+    if row.name != "imagenet1k_v1" or row.network == "alexnet":
+        raise WeightsError(f"weights {row} have no classifier: those that do are imagenet1k_v1 of a VGG, or a file")
+    from torchvision.models import get_model_weights  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped upstream)
+
+    url = cast("str", get_model_weights(row.network)["IMAGENET1K_V1"].url)
+    file = url.rpartition("/")[2]
+    path = cache_dir() / file
+    places = [path, _torch_downloads() / file]
+    if here := next((place for place in places if place.is_file()), None):
+        _check_name(here, file, _sha256(here))
+        return here
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=cache_dir(), prefix=".") as folder:
+            temporary = Path(folder) / file
+            _check_name(temporary, file, _download(url, temporary))
+            temporary.replace(path)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise WeightsError(
+            f"the whole {row.network} could not be downloaded ({reason}): what is bundled are features, without a "
+            f"classifier; put torchvision's {file} into '{cache_dir()}', or pass a file's path"
+        ) from error
+    return path
+
+
+def _torch_downloads() -> Path:
+    """The folder in which torch keeps what torchvision downloads."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _download(url: str, path: Path) -> str:
@@ -497,9 +534,14 @@ def _download(url: str, path: Path) -> str:
 
 
 def _convert(file: Path, row: Weights, digest: str) -> None:
-    """Keep the features of torchvision's `file`, whose name ends in the first digits of its sha256."""
-    stated = Path(row.file).stem.rpartition("-")[2]
-    if not digest.startswith(stated):
-        raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")
+    """Keep the features of torchvision's `file`."""
+    _check_name(file, row.file, digest)
     features = _fit(read_state(file), row.network, f"'{file}'")
     pack(row.path, row, features, features)
+
+
+def _check_name(file: Path, name: str, digest: str) -> None:
+    """Torchvision's file names end in the first digits of their sha256. Raises `WeightsError` where they do not."""
+    stated = Path(name).stem.rpartition("-")[2]
+    if not digest.startswith(stated):
+        raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")
