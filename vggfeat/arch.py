@@ -207,7 +207,7 @@ def row(
     """
     if isinstance(config, str | Network):
         known = network(config)
-        base = re.split(r"_bn$|\+", known.name)[0]
+        base = known.name.partition("+")[0].removesuffix("_bn")
     else:
         plan = _checked(tuple(config))
         known = next((other for other in NETWORKS.values() if other.plan == plan and not other.batch_norm), None)
@@ -505,6 +505,11 @@ def sized_layers(
 def block_sides(name: str | Network, side: int = 224) -> tuple[int, ...]:
     """The side of a square image, then of what each block hands to the next: 224, 112, 56, 28, 14, 7."""
     return (side, *(row.height for row in sized_layers(name, side) if row.kind == "pool"))
+
+
+def is_vgg(name: str | Network) -> bool:
+    """Whether a network is a VGG of the paper, of torchvision or of one's own, whose head is the paper's or simpler."""
+    return not network(name).name.startswith("alexnet")
 
 
 HEAD_SIDE = 7

@@ -140,7 +140,7 @@ def vgg(
     if activation == "leaky_relu" and slope is None:
         slope = arch.DEFAULT_SLOPE
     network = arch.row(config, batch_norm=batch_norm, slope=slope, in_channels=in_channels)
-    if head == "paper" and network.name.partition("+")[0] == "alexnet":
+    if head == "paper" and not arch.is_vgg(network):
         raise LayerError("alexnet is not a VGG, and its head is not the paper's: pass head='gap' or None")
     with torch.device("meta"):
         model = VGG(network, head=head, classes=[str(n) for n in range(num_classes)], hidden=hidden, dropout=dropout)
