@@ -118,6 +118,8 @@ def ticks(low: float, high: float, most: int = 6, *, log: bool = False) -> list[
 
 def format_number(value: float) -> str:
     """A number as short as its first four digits allow."""
+    if not math.isfinite(value):
+        return str(value)
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -235,7 +237,7 @@ def matrix_chart(
     high = high if high > low else low + 1
     texts = None if numbers is None else np.asarray(numbers)
     longest = 0.0 if texts is None else max((_text_width(_cell(float(n))) for n in texts.flat), default=0.0)
-    side = min(56.0, max(3.0, longest + 10, 24.0 if max(cells.shape) <= 40 else 640 / max(cells.shape)))
+    side = min(56.0, max(3.0, longest and longest + 10, 24.0 if max(cells.shape) <= 40 else 640 / max(cells.shape)))
     named = side >= _TEXT + 2
     row_width = max(map(_text_width, rows), default=0.0) if named else 0.0
     column_width = max(map(_text_width, columns), default=0.0) if named else 0.0
