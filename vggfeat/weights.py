@@ -218,11 +218,8 @@ def network_for(network: str, weights: "str | os.PathLike[str] | Mapping[str, Te
     Where a file says that its activations are leaky, so are those of the `network` that it is read for. Raises
     `LayerError` for an unknown name, `WeightsError` for `auto` where nothing says which.
     """
-    path = file_of(weights)
-    try:
-        named = arch.network(str(metadata(path)["network"])) if path else None
-    except (KeyError, LayerError):
-        named = None
+    text = named_network(weights)
+    named = arch.network(text) if text else None
     if network == "auto":
         if named is None:
             raise WeightsError(f"network 'auto': '{weights}' does not say which network it holds, name it")
@@ -231,6 +228,15 @@ def network_for(network: str, weights: "str | os.PathLike[str] | Mapping[str, Te
     if named and replace(named, name=row.name, slope=row.slope) == row and named.slope != row.slope:
         return named.name
     return row.name
+
+
+def named_network(weights: "str | os.PathLike[str] | Mapping[str, Tensor] | None") -> str | None:
+    """The name of the network that the file `weights` says it holds, if it is a file and says so."""
+    path = file_of(weights)
+    try:
+        return arch.network(str(metadata(path)["network"])).name if path else None
+    except (KeyError, LayerError):
+        return None
 
 
 def file_of(weights: "str | os.PathLike[str] | Mapping[str, Tensor] | None") -> Path | None:

@@ -6,12 +6,11 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from vggfeat import arch
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import LayerError, RecipeError, near
 
 Optimiser = Literal["lbfgs", "adam"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "network": tuple(name for name in arch.NETWORKS if name.startswith("vgg")),
     "pooling": get_args(arch.Pooling),
     "optimiser": get_args(Optimiser),
 }
@@ -68,6 +67,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Name every layer, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        try:
+            arch.network(self.network)
+        except LayerError as error:
+            raise RecipeError(str(error)) from None
         for option, known in CHOICES.items():
             word: object = getattr(self, option)
             if word not in known:
