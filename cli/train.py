@@ -90,16 +90,18 @@ def command(
     folder = Path(output) if output is not None else Path(f"{Path(data).name}-{recipe.row().name}")
     processes.join()
     try:
-        run = train(
-            data,
-            folder,
-            recipe,
-            resume=resume,
-            device=device,
-            precision=precision,
-            channels_last=channels_last,
-            checkpoint_seconds=checkpoint_seconds,
-        )
+        with _looking(quiet=quiet or processes.rank() > 0) as report:
+            run = train(
+                data,
+                folder,
+                recipe,
+                resume=resume,
+                device=device,
+                precision=precision,
+                channels_last=channels_last,
+                checkpoint_seconds=checkpoint_seconds,
+                report=report,
+            )
         for path, reason in run.data.skipped.items() if run.first else ():
             tell(f"skipped '{path}': {reason}")
         with _stoppable() as stopped:
@@ -134,14 +136,32 @@ def _stoppable() -> Generator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def _looking(*, quiet: bool) -> Generator[Callable[[int, int], None] | None]:
+    """A bar for the pictures of a folder that were decoded, on a terminal."""
+    if quiet or not _on_terminal():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    with Bar(TextColumn("looking at"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _on_terminal() -> bool:
+    # A process may be started without a standard error.
+    return sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+
+
 def _report(run: "Training", *, quiet: bool) -> "Iterator[Progress]":
     """Pass on a run's progress: a bar on a terminal, a line an epoch elsewhere."""
     if quiet:
         yield from run
         return
-    # A process may be started without a standard error.
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
-    with _bar(run, wanted=on_terminal) as update:
+    with _bar(run, wanted=_on_terminal()) as update:
         for progress in run:
             update(progress)
             if progress.evaluation:

@@ -56,7 +56,7 @@ class _Canvas:
         self._draw.circle((x * _SCALE, y * _SCALE), radius * _SCALE, colour)
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
-        if right > left and bottom > top:
+        if (right - left) * _SCALE >= 1 and (bottom - top) * _SCALE >= 1:
             corners = (left * _SCALE, top * _SCALE, right * _SCALE - 1, bottom * _SCALE - 1)
             self._draw.rectangle(corners, colour)
 
@@ -258,7 +258,7 @@ def matrix_chart(
         shade: Colour = (*map(int, shades[row, column]),)  # pyright: ignore[reportAssignmentType] (three of them)
         canvas.box(x, y, x + side - (side > 8), y + side - (side > 8), shade)
         if texts is not None and longest + 6 <= side:
-            dark = (value - low) / (high - low) > 0.55
+            dark = (value - low) / (high - low) > 0.45
             canvas.text((x + side / 2, y + side / 2), _cell(float(texts[row, column])), "mm", _PAPER if dark else _INK)
     for number, name in enumerate(rows if named else ()):
         canvas.text((left - 8, top + side * (number + 0.5)), name, "rm")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models import VGG16_Weights
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import pil_to_tensor, resize
 
 from vggfeat import images
 from vggfeat.errors import InputError, VggfeatError
@@ -146,6 +146,34 @@ def test_refusals(damage, message, make_folder, tmp_path):
     pattern = re.escape(message).replace(re.escape(".*"), ".*")
     with pytest.raises(InputError, match=pattern):
         load_data(folder, size=16)
+
+
+@pytest.mark.parametrize("size", [0, 48])
+def test_stl10_is_torchvisions(size, monkeypatch, tmp_path):
+    """With a stand-in for the download of 2.6 GB: the same attributes, as torchvision reads them from its file."""
+    import numpy as np
+
+    class Theirs:
+        classes = ["airplane", "bird"]  # noqa: RUF012 (as torchvision has it)
+
+        def __init__(self, root, *, split, download):
+            assert (root, download) == (tmp_path, True)
+            count = {"train": 6, "test": 4}[split]
+            self.data = np.random.default_rng(count).integers(0, 256, (count, 3, 96, 96)).astype(np.uint8)
+            self.labels = np.arange(count) % 2
+
+    monkeypatch.setenv("VGGFEAT_CACHE", str(tmp_path))
+    monkeypatch.setattr("torchvision.datasets.STL10", Theirs)
+    found = load_data("stl10", size=size)
+    assert (len(found.train), len(found.held_out), found.classes) == (6, 4, ("airplane", "bird"))
+    assert found.train.kept.shape == (6, 3, size or 96, size or 96)
+    expected = torch.from_numpy(Theirs(tmp_path, split="train", download=True).data)
+    if size:
+        expected = resize(expected.float(), [size, size], antialias=True)
+        assert (found.train.kept.float() - expected).abs().max() < 0.51
+    else:
+        assert torch.equal(found.train.kept, expected)
+    assert found.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):

@@ -32,6 +32,7 @@ from vggfeat.training.recipe import TrainingRecipe
 CHECKPOINT = "checkpoint.pt"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
+METRICS = "metrics.csv"
 
 _UNFINISHED = ".vggfeat-"
 _COLUMNS = ("epoch", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "learning_rate", "seconds")
@@ -246,6 +247,8 @@ class Training:
             if self.first:
                 # Before the checkpoint: a run killed between the two makes the same file again.
                 networks.save(self.model, self.output / BEST, source=self._source())
+        if self.first:
+            _write(self.output, {METRICS: self.metrics_csv()})
         self.save()
         return progress
 
@@ -265,6 +268,10 @@ class Training:
             loss, confusion = tally(logits_of, batches, len(self.data.classes))
         loss, confusion = processes.total(loss, self.device), processes.total(confusion, self.device)
         return Evaluation(self.data.classes, float(loss) / max(1, int(confusion.sum())), confusion)
+
+    def metrics_csv(self) -> str:
+        """A row an epoch: loss and accuracy of the training and the held-out pictures, learning rate, seconds."""
+        return csv_text(_COLUMNS, [[_number(row[column]) for column in _COLUMNS] for row in self.history])
 
     def save(self) -> None:
         """Write a checkpoint: all that a killed run needs to go on exactly. Atomic. Every process calls it."""
@@ -331,7 +338,7 @@ def write_report(training: Training) -> None:
     if best is None:
         return
     texts = {
-        "metrics.csv": csv_text(_COLUMNS, [[_number(row[column]) for column in _COLUMNS] for row in history]),
+        METRICS: training.metrics_csv(),
         "classes.csv": best.classes_csv(),
         "confusion.csv": best.confusion_csv(),
         "report.json": json.dumps(
@@ -350,13 +357,17 @@ def write_report(training: Training) -> None:
         )
         + "\n",
     }
-    with TemporaryDirectory(dir=output, prefix=_UNFINISHED) as folder:
-        for name, text in texts.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        for path in sorted(Path(folder).iterdir()):
-            path.replace(output / path.name)
+    _write(output, texts)
     for name, picture in _pictures(training, best).items():
         images.write_picture(output / name, images.from_pil(picture).rgb)
+
+
+def _write(output: Path, texts: Mapping[str, str]) -> None:
+    with TemporaryDirectory(dir=output, prefix=_UNFINISHED) as folder:
+        for name, text in texts.items():
+            temporary = Path(folder) / name
+            temporary.write_text(text, encoding="utf-8", newline="")
+            temporary.replace(output / name)
 
 
 def _pictures(training: Training, best: Evaluation) -> dict[str, Image.Image]:
@@ -438,7 +449,10 @@ def train(
             shutil.rmtree(rest, ignore_errors=True)
     checkpoint = processes.from_first(checkpoint)
     if not isinstance(data, Data):
-        data = load_data(
+        waits = str(data) == "stl10" and processes.rank() > 0
+        if waits:
+            processes.from_first(None)  # until the first process has downloaded it
+        found = load_data(
             data,
             size=recipe.size,
             held_out=recipe.held_out,
@@ -446,6 +460,9 @@ def train(
             skip=None if checkpoint is None else checkpoint["skipped"],
             report=report,
         )
+        if str(data) == "stl10" and not waits:
+            processes.from_first(None)
+        data = found
     if len(set(processes.from_all(data.fingerprint))) > 1:
         raise InputError(f"the processes do not see the same pictures of '{data.name}'")
     return Training(
