@@ -1,4 +1,4 @@
-"""`vggfeat layers`: the layer table of a network."""
+"""`vggfeat layers`: the layer table of a network, and what the paper says of it."""
 
 import json
 from dataclasses import asdict, fields
@@ -12,6 +12,7 @@ from ._tables import print_table
 
 @click.command()
 @click.argument("network", default="vgg16")
+@click.option("--config", metavar="ROW", help="A row of your own instead: 64,64,M,128,128,M; also conv1-256 and LRN.")
 @click.option(
     "--size",
     type=click.IntRange(1, 100_000),
@@ -19,12 +20,92 @@ from ._tables import print_table
     show_default=True,
     help="Side of the square image, in pixels.",
 )
+@click.option(
+    "--head",
+    type=click.Choice(["paper", "gap"]),
+    default="paper",
+    show_default=True,
+    help="What --paper and the last line count: the paper's three linear layers, or one after an average.",
+)
+@click.option("--paper", is_flag=True, help="Also the paper's networks, with their parameters and published errors.")
+@click.option("--compare-kernels", is_flag=True, help="Only why three 3x3 convolutions beat one of 7x7.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
-def command(network: str, size: int, as_json: bool) -> None:
+def command(
+    network: str, *, config: str | None, size: int, head: arch.Head, paper: bool, compare_kernels: bool, as_json: bool
+) -> None:
     """Print the layers of NETWORK: names, indices, shapes, receptive fields, and cumulative costs."""
-    rows = arch.sized_layers(network, size)
+    if compare_kernels:
+        _print_kernels(as_json=as_json)
+        return
+    name = network if config is None else arch.row(arch.parse_plan(config)).name
+    rows = arch.sized_layers(name, size)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=1))
         return
     columns = [field.name.replace("_", " ") for field in fields(arch.SizedLayer)]
     print_table(columns, [[str(value) for value in asdict(row).values()] for row in rows])
+    click.echo()
+    click.echo(_summary(name, size, head))
+    if paper:
+        click.echo()
+        _print_paper(head)
+
+
+def _summary(name: str, size: int, head: arch.Head) -> str:
+    sides = f"{' -> '.join(map(str, arch.block_sides(name, size)))} pixels"
+    if not arch.is_vgg(name):
+        return sides
+    counted = arch.count_parameters(name, head)
+    return (
+        f"{sides}; {counted.features / 1e6:.2f} M parameters of "
+        f"features, {counted.head / 1e6:.2f} M of the {head} head for 1000 classes ({counted.head_share:.1%} of "
+        f"{counted.total / 1e6:.2f} M)"
+    )
+
+
+def _print_paper(head: arch.Head) -> None:
+    """The paper's tables 2 to 4, beside what is computed here."""
+    rows: list[list[str]] = []
+    for name, millions in arch.PUBLISHED_MILLIONS.items():
+        counted = arch.count_parameters(name, head)
+        rows.append(
+            [
+                *(name, str(arch.weight_layers(name, head)), f"{counted.total / 1e6:.2f}", str(millions)),
+                *(f"{counted.head_share:.1%}", f"{arch.sized_layers(name)[-1].macs / 1e9:.2f}"),
+            ]
+        )
+    print_table(["network", "weight layers", "M parameters", "published", "in the head", "GMAC of features"], rows)
+    click.echo()
+    print_table(
+        ["network", "trained at", "tested at", "top-1 error %", "top-5 error %"],
+        [[row.network, row.train, row.test, f"{row.top1:.1f}", f"{row.top5:.1f}"] for row in arch.PUBLISHED],
+    )
+    click.echo()
+    click.echo("Simonyan & Zisserman (ICLR 2015), tables 2, 3 (one size) and 4 (several); ImageNet's validation set")
+
+
+def _print_kernels(*, as_json: bool) -> None:
+    """Stacks of small convolutions against one large one that sees as much: section 2.3 of the paper."""
+    stacks = [arch.kernel_stack(kernel, depth) for kernel, depth in ((3, 2), (5, 1), (3, 3), (7, 1))]
+    if as_json:
+        click.echo(json.dumps([{**asdict(stack), "activations": stack.activations} for stack in stacks], indent=1))
+        return
+    print_table(
+        ["convolutions", "receptive field", "weights", "non-linearities"],
+        [
+            [
+                *(
+                    f"{stack.depth} of {stack.kernel}x{stack.kernel}",
+                    f"{stack.receptive_field}x{stack.receptive_field}",
+                ),
+                *(f"{stack.weights} C\u00b2", str(stack.activations)),
+            ]
+            for stack in stacks
+        ],
+    )
+    three, seven = stacks[2:]
+    click.echo()
+    click.echo(
+        f"C channels in and out. Three of 3x3 see what one of 7x7 sees, with {1 - three.weights / seven.weights:.0%} "
+        f"fewer weights and {three.activations} non-linearities instead of {seven.activations}."
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from vggfeat import weights
 from vggfeat.transfer.recipe import CHOICES, LABELS, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
 
 from ._files import check_spares, unused
@@ -138,6 +139,8 @@ def _recipe(name: str, options: dict[str, Any]) -> Recipe:
     """The named recipe with the options that were given; layers are read for its network."""
     changes = {key: value for key, value in options.items() if value is not None}
     network = changes.get("network", recipe(name).network)
+    if "network" not in changes and "weights" in changes and (named := weights.named_network(changes["weights"])):
+        network = changes["network"] = named  # what a file of `vggfeat train` says of itself
     for key in LAYER_FIELDS:
         if key in changes:
             changes[key] = parse_layers(network, changes[key])

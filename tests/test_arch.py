@@ -173,3 +173,79 @@ def test_too_small_is_named():
 def test_needs_no_torch():
     code = "import sys, vggfeat.arch, vggfeat.weights, vggfeat.transfer.stages; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A", "A"),
+        ("vgg11+bn", "vgg11_bn"),
+        ("A-LRN_bn+leaky_relu", "A-LRN_bn+leaky_relu:0.01"),
+        ("64, 64,M,128+in:1+bn", "64,64,M,128+bn+in:1"),
+        ("[64, 'M', conv1-8, 'LRN', M3s1p1]", "64,M,conv1-8,LRN,M3s1p1"),
+        ("64,M,128,M,256,256,M,512,512,M,512,512,M", "vgg11"),
+        ("conv3-64,conv5-8p2,conv11-8s4p2", "64,conv5-8,conv11-8s4p2"),
+    ],
+)
+def test_a_row_as_text_is_a_name(text, name):
+    row = arch.network(text)
+    assert row.name == name
+    assert arch.network(name) == row == arch.row(row)
+    assert arch.layers(text) == arch.layers(row)
+
+
+@pytest.mark.parametrize("name", list(arch.NETWORKS))
+def test_plans_are_written_and_read(name):
+    plan = arch.network(name).plan
+    assert arch.parse_plan(arch.format_plan(plan)) == plan
+    assert arch.network(name) == arch.network(arch.row(arch.network(name)).name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("64,Q", "a row holds channels such as 64, M, LRN or conv1-256, not 'Q'"),
+        ("64,,M", "not ''"),
+        ("M,LRN,64", "an LRN of a row follows a convolution"),
+        ("64,LRN,LRN", "an LRN of a row follows a convolution"),
+        ("M,M", "has no convolution"),
+        ("0,M", "0 is no convolution of a row"),
+        ("64,M2s0", "is no pool of a row"),
+        ("A+leaky", r"unknown variation '+leaky' of A: known are +bn, +leaky_relu:0.01, +in:1"),
+        ("A+leaky_relu:2", "the slope of an activation is 2: it must be between -1 and 1"),
+        ("A+in:0", "a network of 0 input channels"),
+        ("A+in:x", "unknown variation '+in:x' of A"),
+    ],
+)
+def test_rows_that_cannot_be_read(text, message):
+    with pytest.raises(LayerError) as caught:
+        arch.network(text)
+    assert message in str(caught.value)
+
+
+def test_blocks_are_patterns():
+    assert [row.name for row in arch.find("A", "block2")] == ["conv2_1", "relu2_1", "pool2"]
+    assert arch.find("vgg16", "block1-5") == arch.layers("vgg16")
+    with pytest.raises(LayerError, match="unknown blocks 'block6' of vgg16: it has block1 to block5"):
+        arch.find("vgg16", "block6")
+
+
+def test_the_papers_tables():
+    assert [arch.weight_layers(name) for name in arch.PUBLISHED_MILLIONS] == [11, 11, 13, 16, 16, 19]
+    for name, millions in arch.PUBLISHED_MILLIONS.items():
+        assert round(arch.count_parameters(name).total / 1e6) == millions
+        assert arch.block_sides(name) == (224, 112, 56, 28, 14, 7)
+    assert {row.network for row in arch.PUBLISHED} == set(arch.PUBLISHED_MILLIONS)
+    assert all(row.top5 < row.top1 for row in arch.PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "depth", "field", "weights"), [(3, 2, 5, 18), (5, 1, 5, 25), (3, 3, 7, 27), (7, 1, 7, 49)]
+)
+def test_kernels_compared(kernel, depth, field, weights):
+    channels = 6
+    stack = torch.nn.Sequential(*(torch.nn.Conv2d(channels, channels, kernel, bias=False) for _ in range(depth)))
+    found = arch.kernel_stack(kernel, depth)
+    assert found.weights * channels**2 == sum(tensor.numel() for tensor in stack.parameters()) == weights * channels**2
+    assert stack(torch.zeros(1, channels, field, field)).shape[-1] == 1
+    assert found.receptive_field == field

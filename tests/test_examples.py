@@ -38,7 +38,7 @@ def short(tmp_path_factory):
 
 
 def test_there_is_no_example_without_a_test():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {GAN.name, "perceptual_loss.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {GAN.name, "fine_tune.py", "perceptual_loss.py"}
 
 
 def test_perceptual_loss_goes_down():
@@ -96,6 +96,20 @@ def test_super_resolution_never_trains_on_what_it_holds_out():
         crops = [example["draw_crop"]([photograph]) for _ in range(300)]
         assert {crop.shape for crop in crops} == {(3, example["CROP"], example["CROP"])}
         assert not torch.stack(crops).any()
+
+
+def test_fine_tuning_runs_through(tmp_path):
+    printed = run(EXAMPLES / "fine_tune.py", "--out", tmp_path, "--crops", 2, "--epochs", 1)
+    assert "relu5_3 of the tuned network: (1, 512, 6, 6)" in printed
+    assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_fine_tuning_tells_paintings_from_photographs(tmp_path):
+    printed = run(EXAMPLES / "fine_tune.py", "--out", tmp_path)
+    assert max(float(share) for share in re.findall(r"held out ([\d.]+)%", printed)) >= 85
+    assert "woodcut: painting" in printed
+    assert "china: photograph" in printed
 
 
 @pytest.mark.slow

@@ -29,10 +29,10 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_what_is_imported_is_required():
-    aliases = {"PIL": "pillow"}
+    aliases = {"PIL": "pillow", "sklearn": "scikit-learn"}
     needed = {aliases.get(name, name).lower() for name in imported("vggfeat") | imported("cli")}
-    # lpips is found by name, for its heads; torchmetrics and pyarrow are extras.
-    extras = names([row for name in ("metrics", "parquet") for row in PROJECT["optional-dependencies"][name]])
+    # lpips is found by name, for its heads; the others are extras.
+    extras = names([row for name in ("metrics", "parquet", "train") for row in PROJECT["optional-dependencies"][name]])
     assert needed | {"lpips"} == names(PROJECT["dependencies"]) | extras
 
 

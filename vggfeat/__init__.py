@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists together
+    from vggfeat.classification import Classifier as Classifier
     from vggfeat.criterion import Criterion as Criterion
     from vggfeat.dumps.reading import open_dump as open_dump
     from vggfeat.dumps.run import dump as dump
@@ -33,6 +34,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.losses import WeightedSum as WeightedSum
     from vggfeat.matching import Matches as Matches
     from vggfeat.matching import match as match
+    from vggfeat.network import VGG as VGG
+    from vggfeat.network import vgg as vgg
     from vggfeat.pairs.result import Comparison as Comparison
     from vggfeat.pairs.run import compare as compare
     from vggfeat.perceptual import PerceptualLoss as PerceptualLoss
@@ -41,6 +44,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.similarity import LPIPS as LPIPS
     from vggfeat.similarity import DISTSLoss as DISTSLoss
     from vggfeat.similarity import LPIPSLoss as LPIPSLoss
+    from vggfeat.training.recipe import TrainingRecipe as TrainingRecipe
+    from vggfeat.training.run import train as train
     from vggfeat.transfer.recipe import Recipe as Recipe
     from vggfeat.transfer.recipe import recipe as recipe
     from vggfeat.transfer.run import Progress as Progress
@@ -49,6 +54,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
 
 _NAMES = {
     "errors": ("ImageError", "InputError", "LayerError", "RecipeError", "VggfeatError", "WeightsError"),
+    "classification": ("Classifier",),
     "criterion": ("Criterion",),
     "dumps.reading": ("open_dump",),
     "dumps.run": ("dump",),
@@ -60,10 +66,13 @@ _NAMES = {
         *("TotalVariationLoss", "WeightedSum"),
     ),
     "matching": ("Matches", "match"),
+    "network": ("VGG", "vgg"),
     "pairs.result": ("Comparison",),
     "pairs.run": ("compare",),
     "perceptual": ("PerceptualLoss", "StyleLoss"),
     "similarity": ("DISTS", "DISTSLoss", "LPIPS", "LPIPSLoss"),
+    "training.recipe": ("TrainingRecipe",),
+    "training.run": ("train",),
     "transfer.recipe": ("Recipe", "recipe"),
     "transfer.run": ("Progress", "Stylization", "stylize"),
 }

@@ -64,6 +64,8 @@ class Step:
                 weight, bias, mean, variance = tensors
                 return F.batch_norm(x, mean, variance, weight, bias)
             case "relu":
+                if first.slope:
+                    return F.leaky_relu(x, first.slope, inplace=self.overwritable)
                 return F.relu(x, inplace=self.overwritable)
             case "lrn":
                 # Krizhevsky et al. (2012), as the paper cites them; torch divides alpha by the size.
@@ -95,11 +97,15 @@ def steps(
     while rest:
         layer = rest.pop(0)
         taken = [layer]
-        if layer.kind == "conv" and layer.name not in handed_out and rest and rest[0].kind == "relu":
+        if layer.kind == "conv" and layer.name not in handed_out and rest and _is_plain_relu(rest[0]):
             taken.append(rest.pop(0))
         found.append(Step(taken, overwritable, pooling, plain))
         overwritable = taken[-1].name not in handed_out
     return tuple(found)
+
+
+def _is_plain_relu(layer: arch.Layer) -> bool:
+    return layer.kind == "relu" and not layer.slope
 
 
 def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:

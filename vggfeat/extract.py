@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from vggfeat import arch, execution, functional
 from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near, users_line
 from vggfeat.weights import Triple
+
+if TYPE_CHECKING:
+    from vggfeat.tap import Tap
 
 InputRange = Literal["unit", "signed", "byte"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
@@ -46,7 +49,14 @@ class Trunk(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, layers: Sequence[str], *, mean: Triple, std: Triple, input_range: InputRange, check: Check, minimum: int
+        self,
+        layers: Sequence[str],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_range: InputRange,
+        check: Check,
+        minimum: int,
     ) -> None:
         super().__init__()
         _choose("input_range", input_range, RANGES)
@@ -106,15 +116,19 @@ class Trunk(nn.Module):
         with torch.inference_mode(mode=False):
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in self._mean_std)
             for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
-                self.register_buffer(name, values.float().reshape(1, 3, 1, 1).to(place), persistent=False)
+                self.register_buffer(name, values.float().reshape(1, -1, 1, 1).to(place), persistent=False)
 
     def _check_shape(self, images: Tensor) -> None:
         if images.ndim != 4:
             hint = ": a single image is images[None]" if images.ndim == 3 else ""
             raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, 3, H, W){hint}")
-        if images.shape[1] != 3:
+        channels = self.offset.shape[1]
+        if images.shape[1] != channels:
             hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
-            raise InputError(f"images have {images.shape[1]} channels, not 3{hint.get(images.shape[1], '')}")
+            came = images.shape[1]
+            raise InputError(
+                f"images have {came} channels, not {channels}{hint.get(came, '') if channels == 3 else ''}"
+            )
         if not images.is_floating_point():
             low, high = RANGES[self.input_range]
             raise InputError(f"images are {images.dtype}: pass floating point in [{low:g}, {high:g}]")
@@ -145,7 +159,8 @@ class FeatureExtractor(Trunk):
     """The named activations of a VGG network.
 
     Args:
-        network: a name of `arch.NETWORKS`, such as `vgg16`.
+        network: a name of `arch.NETWORKS`, such as `vgg16`; a row as text, such as `64,64,M,128,M`; or `auto` for the
+            one that a file of `vggfeat train` names.
         layers: what to return: names (`relu3_3`), `features` indices (`15`, `features.15`) or globs (`relu*_1`).
         weights: `default`, the name of a row of `weights.TABLE`, a file, a state dict, or None for random weights
             drawn from `seed`. A row brings its own mean and std.
@@ -167,6 +182,16 @@ class FeatureExtractor(Trunk):
 
     row: weights_table.Weights
 
+    @staticmethod
+    def of(model: nn.Module, layers: str | Iterable[str], *, frozen: bool = True, **options: Any) -> "Tap":  # noqa: ANN401 (Tap's)
+        """The named activations of a live VGG, of ours, torchvision's or anybody's `make_layers`: see `tap.Tap`.
+
+        `options` are `mean`, `std`, `input_range` and `check`; what is left out comes from the model.
+        """
+        from vggfeat.tap import Tap
+
+        return Tap(model, layers, frozen=frozen, **options)
+
     def __init__(
         self,
         network: str,
@@ -186,6 +211,7 @@ class FeatureExtractor(Trunk):
         _choose("pooling", pooling, ("max", "avg", "l2"))
         place = choose_device(device)
         dtype = resolve_precision(precision, place)
+        network = weights_table.network_for(network, weights)
         taps = arch.find(network, layers, pooling=pooling)
         with torch.inference_mode(mode=False):  # what is made inside inference mode could never take part in a graph
             state, row = weights_table.load(network, weights, seed=seed)

@@ -89,6 +89,11 @@ def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
     return total
 
 
+def values(x: Tensor) -> list[Any]:
+    """The numbers of a tensor, as lists in lists."""
+    return cast("list[Any]", x.tolist())  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` as it is in float32 and float64, and as float32 in half precision: what statistics are formed of."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

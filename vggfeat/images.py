@@ -215,6 +215,23 @@ def resize(rgb: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return interpolate(rgb, (height, width), mode="bilinear", antialias=True)
 
 
+def middle_square(rgb: torch.Tensor, shorter: int, side: int) -> torch.Tensor:
+    """Bring the shorter side of (N, C, H, W) to `shorter` pixels, and cut out the middle `side` x `side`.
+
+    As torchvision's presets do it, of 256 and 224 pixels. Raises InputError as `resize` does.
+    """
+    _check_tensor("rgb", rgb, ("N", "C", "H", "W"))
+    height, width = rgb.shape[2:]
+    least = min(height, width)
+    return middle(resize(rgb, int(shorter * height / least), int(shorter * width / least)), side)
+
+
+def middle(rgb: torch.Tensor, side: int) -> torch.Tensor:
+    """The middle `side` x `side` pixels of (N, C, H, W), neither side of which is less."""
+    top, left = (round((length - side) / 2) for length in rgb.shape[2:])
+    return rgb[:, :, top : top + side, left : left + side]
+
+
 @contextmanager
 def _refusing(what: str, otherwise: str) -> Generator[None]:
     """Make of whatever goes wrong inside one ImageError of one line: `what`, then the reason."""

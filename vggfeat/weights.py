@@ -14,7 +14,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from math import prod
 from pathlib import Path
@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from vggfeat import arch
-from vggfeat.errors import WeightsError
+from vggfeat.errors import LayerError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -168,7 +168,7 @@ def find(network: str, name: str = "default") -> Weights:
 
 def _same_stack(one: str, other: str) -> bool:
     a, b = arch.network(one), arch.network(other)
-    return (a.plan, a.batch_norm) == (b.plan, b.batch_norm)
+    return replace(a, name=b.name) == b
 
 
 def load(
@@ -185,21 +185,65 @@ def load(
         return _random(network, seed), Weights(network, f"random, seed {seed}", "", "drawn at random")
     if isinstance(weights, Mapping):
         return _fit(weights, network, "the state dict"), Weights(network, "state dict", "", "given as a mapping")
-    if isinstance(weights, os.PathLike) or _looks_like_a_file(weights):
-        path = Path(weights)
+    if path := file_of(weights):
         state = _fit(decode(read_state(path)), network, f"'{path}'")
+        if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
+            raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
         return state, _row_of(path, network)
-    row = find(network, weights)
+    row = find(network, cast("str", weights))
     return _load_row(row), row
 
 
 def _row_of(path: Path, network: str) -> Weights:
-    """What a file of weights is: the row of the table that it holds, by its name or by what `pack` wrote in it."""
-    name = _metadata(path).get("weights") if path.suffix.lower() == ".safetensors" else None
+    """What a file of weights is: the row of the table that it holds, or what `network.save` wrote in it."""
+    about = metadata(path)
     for row in TABLE:
-        if _same_stack(row.network, network) and (row.file == path.name or row.name == name):
+        if _same_stack(row.network, network) and row.file == path.name:
+            return row
+    try:
+        mean, std = (cast("Triple", tuple(map(float, about[key]))) for key in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    else:
+        return Weights(network, path.name, path.name, str(about.get("source")) or "a file", "", mean, std)
+    for row in TABLE:
+        if _same_stack(row.network, network) and row.name == about.get("weights"):
             return row
     return Weights(network, path.name, path.name, "a file")
+
+
+def network_for(network: str, weights: "str | os.PathLike[str] | Mapping[str, Tensor] | None") -> str:
+    """The name of the network that is meant: `auto` is the one that the file `weights` names.
+
+    Where a file says that its activations are leaky, so are those of the `network` that it is read for. Raises
+    `LayerError` for an unknown name, `WeightsError` for `auto` where nothing says which.
+    """
+    text = named_network(weights)
+    named = arch.network(text) if text else None
+    if network == "auto":
+        if named is None:
+            raise WeightsError(f"network 'auto': '{weights}' does not say which network it holds, name it")
+        return named.name
+    row = arch.network(network)
+    if named and replace(named, name=row.name, slope=row.slope) == row and named.slope != row.slope:
+        return named.name
+    return row.name
+
+
+def named_network(weights: "str | os.PathLike[str] | Mapping[str, Tensor] | None") -> str | None:
+    """The name of the network that the file `weights` says it holds, if it is a file and says so."""
+    path = file_of(weights)
+    try:
+        return arch.network(str(metadata(path)["network"])).name if path else None
+    except (KeyError, LayerError):
+        return None
+
+
+def file_of(weights: "str | os.PathLike[str] | Mapping[str, Tensor] | None") -> Path | None:
+    """The file that `weights` names, if it names one."""
+    if isinstance(weights, os.PathLike) or (isinstance(weights, str) and _looks_like_a_file(weights)):
+        return Path(weights)
+    return None
 
 
 def _looks_like_a_file(text: str) -> bool:
@@ -209,7 +253,7 @@ def _looks_like_a_file(text: str) -> bool:
 def verify(row: Weights) -> None:
     """Check a bundled or cached row: its file's hash, and every layer's fingerprint. Raises `WeightsError`."""
     fingerprint = fingerprints(row.network, _load_row(row))
-    recorded = _metadata(row.path)["layers"]
+    recorded = metadata(row.path)["layers"]
     if changed := [layer for layer, digest in fingerprint.items() if recorded.get(layer) != digest]:
         raise WeightsError(f"weights {row} are not what was packed: {', '.join(changed)} differ in '{row.path}'")
 
@@ -231,7 +275,7 @@ def _load_row(row: Weights) -> dict[str, "Tensor"]:
     if row.bundled:
         _check_sha256(row.path, row.sha256)
     state = _fit(decode(read_state(row.path)), row.network, f"'{row.path}'")
-    if not row.bundled and fingerprints(row.network, state) != _metadata(row.path).get("layers"):
+    if not row.bundled and fingerprints(row.network, state) != metadata(row.path).get("layers"):
         raise WeightsError(f"'{row.path}' is damaged: delete it, and it will be downloaded again")
     return state
 
@@ -403,24 +447,24 @@ def pack(path: Path, row: Weights, features: Mapping[str, "Tensor"], stored: Map
         temporary.replace(path)
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    """What `pack` wrote about a file; empty for a file that it did not write."""
-    from safetensors import safe_open
+def metadata(path: Path) -> dict[str, Any]:
+    """What `pack` or `network.save` wrote about a file; no `layers` for a file that neither wrote."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="np") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
-        about = cast("dict[str, str] | None", file.metadata())  # pyright: ignore[reportUnknownMemberType]
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return {"layers": {}}
     try:
+        with safe_open(path, framework="np") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+            about = cast("dict[str, str] | None", file.metadata())  # pyright: ignore[reportUnknownMemberType]
         found: Any = json.loads((about or {})["vggfeat"])
         return {**found, "layers": dict(found["layers"])}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
         return {"layers": {}}
 
 
 def _fetch(row: Weights) -> None:
     """Bring a row into the cache: from a file of torchvision's that is already here, else by download."""
-    import torch
-
-    places = [cache_dir() / row.file, Path(torch.hub.get_dir()) / "checkpoints" / row.file]
+    places = [cache_dir() / row.file, _torch_downloads() / row.file]
     if here := next((place for place in places if place.is_file()), None):
         _convert(here, row, _sha256(here))
         return
@@ -436,6 +480,45 @@ def _fetch(row: Weights) -> None:
             f"weights {row} are not bundled and could not be downloaded ({reason}); bundled are {bundled}; "
             f"or put torchvision's {row.file} into '{cache_dir()}', or pass a file's path"
         ) from error
+
+
+def whole(network: str, name: str = "imagenet1k_v1") -> Path:
+    """Torchvision's file of a whole network, its classifier included: downloaded once, checked against its hash.
+
+    Raises `WeightsError` where there is none, or it cannot be had.
+    """
+    row = find(network, name)
+    if row.name != "imagenet1k_v1" or row.network == "alexnet":
+        raise WeightsError(f"weights {row} have no classifier: those that do are imagenet1k_v1 of a VGG, or a file")
+    from torchvision.models import get_model_weights  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped upstream)
+
+    url = cast("str", get_model_weights(row.network)["IMAGENET1K_V1"].url)
+    file = url.rpartition("/")[2]
+    path = cache_dir() / file
+    places = [path, _torch_downloads() / file]
+    if here := next((place for place in places if place.is_file()), None):
+        _check_name(here, file, _sha256(here))
+        return here
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=cache_dir(), prefix=".") as folder:
+            temporary = Path(folder) / file
+            _check_name(temporary, file, _download(url, temporary))
+            temporary.replace(path)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise WeightsError(
+            f"the whole {row.network} could not be downloaded ({reason}): what is bundled are features, without a "
+            f"classifier; put torchvision's {file} into '{cache_dir()}', or pass a file's path"
+        ) from error
+    return path
+
+
+def _torch_downloads() -> Path:
+    """The folder in which torch keeps what torchvision downloads."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _download(url: str, path: Path) -> str:
@@ -457,9 +540,14 @@ def _download(url: str, path: Path) -> str:
 
 
 def _convert(file: Path, row: Weights, digest: str) -> None:
-    """Keep the features of torchvision's `file`, whose name ends in the first digits of its sha256."""
-    stated = Path(row.file).stem.rpartition("-")[2]
-    if not digest.startswith(stated):
-        raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")
+    """Keep the features of torchvision's `file`."""
+    _check_name(file, row.file, digest)
     features = _fit(read_state(file), row.network, f"'{file}'")
     pack(row.path, row, features, features)
+
+
+def _check_name(file: Path, name: str, digest: str) -> None:
+    """Torchvision's file names end in the first digits of their sha256. Raises `WeightsError` where they do not."""
+    stated = Path(name).stem.rpartition("-")[2]
+    if not digest.startswith(stated):
+        raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")

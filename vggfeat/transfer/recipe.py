@@ -23,7 +23,6 @@ Objective = Literal["gram", "gram+meanstd", "covariance", "swd", "nn"]
 Color = Literal["style", "content", "luminance", "linear", "histogram"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "network": tuple(name for name in arch.NETWORKS if name.startswith("vgg")),
     "pooling": get_args(arch.Pooling),
     "optimiser": get_args(Optimiser),
     "objective": get_args(Objective),
@@ -101,6 +100,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Name every layer, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        try:
+            arch.network(self.network)
+        except LayerError as error:
+            raise RecipeError(str(error)) from None
         for option, known in CHOICES.items():
             word: object = getattr(self, option)
             if word not in known:

@@ -1,0 +1,1 @@
+"""Train a VGG: recipe -> data -> loop that yields progress; checkpoints, evaluation, several processes."""

@@ -1,0 +1,73 @@
+"""Augmentation: every picture of a batch changed in its own way, by numbers drawn beforehand.
+
+The numbers come from the caller, so that a picture is changed alike however the batch is shared out over processes,
+and again when a run is resumed.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from kornia.enhance import (
+    adjust_brightness_accumulative,
+    adjust_contrast_with_mean_subtraction,
+    adjust_saturation_with_gray_subtraction,
+)
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+from vggfeat.images import middle
+
+DRAWS = 8
+"""How many numbers, uniform in [0, 1), a picture takes."""
+
+# `shift`: share of the side by which a picture is moved, degrees by which it is turned, factor of its size.
+_MOVE, _TURN, _SCALE = 0.1, 10.0, 0.12
+# `photo`: least share of the picture's area that is read, most of its proportions, change of each colour property.
+_LEAST_AREA, _PROPORTION, _COLOUR = 0.35, 4 / 3, 0.3
+
+
+def augment(pixels: Tensor, draws: Tensor | None, kind: Literal["none", "shift", "photo"], size: int) -> Tensor:
+    """Bytes (N, 3, S, S) -> (N, 3, size, size), float32 in [0, 1].
+
+    `draws` is (N, `DRAWS`). Without it, or where `kind` is `none`, the middle of each picture is taken as it is.
+    """
+    images = pixels.float() / 255
+    if kind == "none" or draws is None:
+        return middle(images, size)
+    draws = draws.to(images.device, torch.float32)
+    if kind == "shift":
+        scale = 1 + _SCALE * (2 * draws[:, 0] - 1)
+        angle = math.radians(_TURN) * (2 * draws[:, 1] - 1)
+        moves = _MOVE * size * (2 * draws[:, 2:4] - 1)
+        return _warp(images, torch.stack([scale, scale], 1), angle, moves, size=size, padding="zeros").clamp(0, 1)
+    return _recolour(_crop(images, draws, size), draws).clamp(0, 1)
+
+
+def _crop(images: Tensor, draws: Tensor, size: int) -> Tensor:
+    """A part of each picture of random area, proportions and place, mirrored or not, brought to `size`."""
+    side = images.shape[-1]
+    area = _LEAST_AREA + (1 - _LEAST_AREA) * draws[:, 0]
+    proportion = torch.exp(math.log(_PROPORTION) * (2 * draws[:, 1] - 1))
+    width, height = ((area * proportion).sqrt().clamp(max=1) * side, (area / proportion).sqrt().clamp(max=1) * side)
+    centre = torch.stack([(draws[:, 2] - 0.5) * (side - width), (draws[:, 3] - 0.5) * (side - height)], dim=1)
+    mirror = torch.where(draws[:, 4] < 0.5, -1.0, 1.0)
+    scale = torch.stack([size / width * mirror, size / height], dim=1)
+    return _warp(images, scale, torch.zeros_like(mirror), -centre * scale, size=size, padding="border")
+
+
+def _warp(images: Tensor, scale: Tensor, angle: Tensor, moves: Tensor, *, size: int, padding: str) -> Tensor:
+    """Scale by (x, y) about the middle, turn by `angle`, then move by `moves` pixels of the result."""
+    cos, sin = angle.cos(), angle.sin()
+    x, y = scale.unbind(1)
+    linear = torch.stack([torch.stack([x * cos, -y * sin], 1), torch.stack([x * sin, y * cos], 1)], 1)
+    offset = (size - 1) / 2 + moves - linear.sum(2) * ((images.shape[-1] - 1) / 2)
+    return warp_affine(images, torch.cat([linear, offset[:, :, None]], 2), (size, size), padding_mode=padding)
+
+
+def _recolour(images: Tensor, draws: Tensor) -> Tensor:
+    """Brightness, contrast and saturation, each by a factor of its own."""
+    brightness, contrast, saturation = (1 + _COLOUR * (2 * draws[:, 5:8] - 1)).unbind(1)
+    images = adjust_brightness_accumulative(images, brightness)
+    images = adjust_contrast_with_mean_subtraction(images, contrast)
+    return adjust_saturation_with_gray_subtraction(images, saturation)

@@ -1,0 +1,158 @@
+"""Recipes: which network is trained, and how, as data. No torch here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from vggfeat import arch
+from vggfeat.errors import RecipeError, near
+
+Augment = Literal["auto", "none", "shift", "photo"]
+Optimiser = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "step", "constant"]
+HeadName = Literal["paper", "gap"]
+Init = Literal["torchvision", "paper", "glorot"]
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "activation": get_args(arch.Activation),
+    "head": get_args(HeadName),
+    "init": get_args(Init),
+    "augment": get_args(Augment),
+    "optimiser": get_args(Optimiser),
+    "schedule": get_args(Schedule),
+}
+"""The fields of a recipe that are one of a few words."""
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How a network is trained. Epochs are passes over the training pictures.
+
+    Weight decay acts on the weights of convolutions and linear layers, not on biases and batch normalisation. The
+    learning rate rises linearly over `warmup` epochs, then follows the schedule: `cosine` falls to 0 at the end, `step`
+    is multiplied by `step_factor` after every `step_epochs` epochs, `constant` stays.
+    """
+
+    network: str = field(default="A", metadata=_help("network: a name, or a row such as 64,64,M,128,128,M"))
+    batch_norm: bool = field(default=False, metadata=_help("normalise every convolution's output"))
+    activation: arch.Activation = field(default="relu", metadata=_help("relu or leaky_relu"))
+    slope: float = field(default=arch.DEFAULT_SLOPE, metadata=_help("slope of leaky_relu below zero"))
+    head: HeadName = field(
+        default="gap", metadata=_help("paper: 7x7 pool and three linear layers; gap: average and one linear layer")
+    )
+    hidden: int = field(default=4096, metadata=_help("units of the paper's hidden linear layers"))
+    dropout: float = field(default=0.5, metadata=_help("share of the paper's hidden units that a step leaves out"))
+    init: Init = field(default="torchvision", metadata=_help("how new weights are drawn"))
+    source: str = field(
+        default="", metadata=_help("weights to start from: a row of `vggfeat weights`, or a file; none draws new ones")
+    )
+    freeze: str = field(default="", metadata=_help("layers that stay as they are, such as block1-3 or conv1_*"))
+    size: int = field(default=0, metadata=_help("pixels a side that the network reads; 0 takes the data's own"))
+    augment: Augment = field(
+        default="auto",
+        metadata=_help("none; shift: move, turn, scale; photo: crop, mirror, colour; auto: the data's own"),
+    )
+    epochs: int = field(default=15, metadata=_help("passes over the training pictures"))
+    batch_size: int = field(default=64, metadata=_help("pictures a step, over all processes"))
+    optimiser: Optimiser = field(default="adamw", metadata=_help("adamw, or sgd with momentum"))
+    learning_rate: float = field(default=5e-4, metadata=_help("highest learning rate"))
+    momentum: float = field(default=0.9, metadata=_help("of sgd"))
+    weight_decay: float = field(default=5e-4, metadata=_help("pull of the weights towards zero"))
+    schedule: Schedule = field(default="cosine", metadata=_help("course of the learning rate"))
+    warmup: float = field(default=1.0, metadata=_help("epochs over which the learning rate rises"))
+    step_epochs: float = field(default=10.0, metadata=_help("epochs from one fall of schedule step to the next"))
+    step_factor: float = field(default=0.1, metadata=_help("factor of each fall of schedule step"))
+    label_smoothing: float = field(default=0.0, metadata=_help("share of a label that is spread over all classes"))
+    patience: int = field(
+        default=0, metadata=_help("stop after so many epochs without a better held-out accuracy; 0 never does")
+    )
+    held_out: float = field(
+        default=0.2, metadata=_help("share of each class that is held out, where the data has no split of its own")
+    )
+    seed: int = field(default=0, metadata=_help("seed of weights, order, augmentation and split"))
+
+    def __post_init__(self) -> None:
+        """Name the network, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        for option, known in CHOICES.items():
+            word: object = getattr(self, option)
+            if word not in known:
+                raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
+        for option, (least, most) in _LIMITS.items():
+            value: object = getattr(self, option)
+            whole = isinstance(least, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise RecipeError(f"{_words(option)} is {value!r}: it must be a {'whole ' if whole else ''}number")
+            if not least <= value <= most:
+                raise RecipeError(f"{_words(option)} is {value:g}: it must be between {least:g} and {most:g}")
+        row = self.row()
+        if self.size and self.size < arch.layers(row)[-1].minimum_size:
+            raise RecipeError(
+                f"size is {self.size}: {row.name} needs at least {arch.layers(row)[-1].minimum_size} pixels a side"
+            )
+        self.frozen_layers()
+
+    def row(self) -> arch.Network:
+        """The network that is trained."""
+        slope = self.slope if self.activation == "leaky_relu" else None
+        return arch.row(self.network, batch_norm=self.batch_norm, slope=slope, in_channels=3)
+
+    def frozen_layers(self) -> tuple[arch.Layer, ...]:
+        """The layers that stay as they are."""
+        return arch.find(self.row(), self.freeze) if self.freeze else ()
+
+    def rate(self, epoch: float) -> float:
+        """The learning rate after so many epochs, whole or not."""
+        rate = self.learning_rate
+        if epoch < self.warmup:
+            return rate * epoch / self.warmup
+        match self.schedule:
+            case "cosine":
+                share = (epoch - self.warmup) / max(self.epochs - self.warmup, 1e-9)
+                return rate * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+            case "step":
+                return rate * self.step_factor ** int(epoch / self.step_epochs)
+            case "constant":
+                return rate
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values, for JSON and checkpoints."""
+        return asdict(self)
+
+
+def training_recipe(**changes: Any) -> TrainingRecipe:  # noqa: ANN401 (the fields' own types)
+    """A recipe with the fields in `changes`. Raises `RecipeError` for fields that do not exist."""
+    known = {item.name for item in fields(TrainingRecipe)}
+    for option in changes:
+        if option not in known:
+            raise RecipeError(f"unknown option '{option}' of a training recipe: {near(option, known)}")
+    return TrainingRecipe(**changes)
+
+
+def _words(option: str) -> str:
+    return option.replace("_", " ")
+
+
+# Least and most of each number; whole numbers where the least is one.
+_LIMITS: Mapping[str, tuple[float, float]] = {
+    "slope": (-0.99, 0.99),
+    "hidden": (1, 65536),
+    "dropout": (0.0, 0.99),
+    "size": (0, 4096),
+    "epochs": (1, 100_000),
+    "batch_size": (2, 1_000_000),
+    "learning_rate": (0.0, 100.0),
+    "momentum": (0.0, 0.9999),
+    "weight_decay": (0.0, 1.0),
+    "warmup": (0.0, 100_000.0),
+    "step_epochs": (0.01, 100_000.0),
+    "step_factor": (0.0, 1.0),
+    "label_smoothing": (0.0, 0.99),
+    "patience": (0, 100_000),
+    "held_out": (0.01, 0.9),
+    "seed": (0, 2**31 - 1),
+}
