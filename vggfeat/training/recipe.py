@@ -57,7 +57,7 @@ class TrainingRecipe:
         default="auto",
         metadata=_help("none; shift: move, turn, scale; photo: crop, mirror, colour; auto: the data's own"),
     )
-    epochs: int = field(default=15, metadata=_help("passes over the training pictures"))
+    epochs: int = field(default=12, metadata=_help("passes over the training pictures"))
     batch_size: int = field(default=64, metadata=_help("pictures a step, over all processes"))
     optimiser: Optimiser = field(default="adamw", metadata=_help("adamw, or sgd with momentum"))
     learning_rate: float = field(default=5e-4, metadata=_help("highest learning rate"))
