@@ -153,7 +153,7 @@ def _save(target: Path, image: "Tensor", content: "Picture", text: Mapping[str, 
 
     height, width = image.shape[2:]
     alpha = None if content.alpha is None else images.resize(content.alpha, height, width)
-    images.write_picture(target, image, alpha=alpha, icc=content.icc, text=text)
+    images.write_picture(target, image, alpha=alpha, icc=content.icc, text=text, bits=content.bits)
 
 
 def _summary(target: Path, chosen: Recipe, progress: "Progress") -> dict[str, Any]:

@@ -336,14 +336,6 @@ def test_values_without_a_known_range_are_refused(tmp_path: Path, values: np.nda
         read_picture(saved(tmp_path / "a.tiff", Image.fromarray(values)))
 
 
-def test_colour_of_16_bits_comes_in_8(tmp_path: Path) -> None:
-    values = (300, 4397, 65535, 0x80FF, 0x8000, 0)
-    (tmp_path / "a.png").write_bytes(png(2, 1, 16, 2, b"\0" + struct.pack(">6H", *values)))
-    (tmp_path / "a.tiff").write_bytes(tiff_rgb16(*values))
-    for name in ("a.png", "a.tiff"):
-        assert np.allclose(pixels(read_picture(tmp_path / name)).ravel(), [v >> 8 for v in values], atol=1e-4)
-
-
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tiff"])
 def test_animation_gives_its_first_frame(tmp_path: Path, ending: str) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 255, 0))]

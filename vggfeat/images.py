@@ -1,8 +1,10 @@
 """The only place that opens or saves picture files.
 
 Whatever a file holds (grey, palette, CMYK, Lab, 1, 8 or 16 bits, any EXIF orientation, any ICC profile) comes in as
-upright sRGB. Some limits are Pillow's: colour of 16 bits a channel is cut to its upper 8 bits (grey keeps all 16),
-profiles are applied in 8 bits, and the one transparent colour that a PNG of 2, 4 or 3 x 16 bits may name is not seen.
+upright sRGB. PNG that is not interlaced keeps 16 bits a channel, and so does TIFF that is uncompressed or deflated,
+unless it has a profile made of tables. Elsewhere Pillow's limits are ours: colour of 16 bits is cut to its upper 8
+(grey keeps all 16), profiles are applied in 8 bits, and the one transparent colour that a PNG of 2 or 4 bits may name
+is not seen.
 The PNG chunks gAMA and cHRM are not applied. Pillow's warnings are not shown; what libtiff itself says of a damaged
 TIFF on the process's stderr is.
 """
@@ -18,7 +20,7 @@ import stat
 import textwrap
 import threading
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +29,11 @@ from typing import BinaryIO, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
+from vggfeat import deep
+from vggfeat import icc as profiles
 from vggfeat.errors import ImageError, InputError
 
 
@@ -40,11 +44,13 @@ class Picture:
     `rgb`: (1, 3, H, W), float32 in [0, 1]. Where `alpha` is 0 it holds the colour that the file has there.
     `alpha`: (1, 1, H, W), float32 in [0, 1], 1 is opaque; None where the file has no transparency.
     `icc`: the profile the colours were converted from; None where they were taken as sRGB.
+    `bits`: 16 where each channel has more than 8, else 8.
     """
 
     rgb: torch.Tensor
     alpha: torch.Tensor | None = None
     icc: bytes | None = field(default=None, repr=False)
+    bits: int = 8
 
 
 class _Kind(NamedTuple):
@@ -53,12 +59,13 @@ class _Kind(NamedTuple):
     format: str
     options: Mapping[str, object]
     alpha: bool = True
+    deep: "Callable[[deep.Pixels, bytes | None, Mapping[str, str]], bytes] | None" = None
 
 
 _JPEG = _Kind("JPEG", {"quality": 95, "subsampling": 0}, alpha=False)
-_TIFF = _Kind("TIFF", {"compression": "tiff_adobe_deflate"})
+_TIFF = _Kind("TIFF", {"compression": "tiff_adobe_deflate"}, deep=deep.encode_tiff)
 _KINDS = {
-    ".png": _Kind("PNG", {}),
+    ".png": _Kind("PNG", {}, deep=deep.encode_png),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".webp": _Kind("WEBP", {"lossless": True, "exact": True}),  # lossy WebP halves the resolution of the colour
@@ -79,6 +86,15 @@ _UPRIGHT = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+_TURNS: Mapping[Image.Transpose, Callable[[deep.Pixels], deep.Pixels]] = {
+    Image.Transpose.FLIP_LEFT_RIGHT: np.fliplr,
+    Image.Transpose.ROTATE_180: lambda pixels: pixels[::-1, ::-1],
+    Image.Transpose.FLIP_TOP_BOTTOM: np.flipud,
+    Image.Transpose.TRANSPOSE: lambda pixels: pixels.swapaxes(0, 1),
+    Image.Transpose.ROTATE_270: lambda pixels: np.rot90(pixels, 3),
+    Image.Transpose.TRANSVERSE: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    Image.Transpose.ROTATE_90: np.rot90,
 }
 
 
@@ -151,10 +167,9 @@ def to_pil(rgb: torch.Tensor, alpha: torch.Tensor | None = None) -> Image.Image:
     `rgb`: (1, 3, H, W) and `alpha`: (1, 1, H, W), floating, any device. Values are clamped to [0, 1], multiplied by
     255 and rounded half to even. Raises InputError on another shape or type, ImageError on NaN and infinity.
     """
-    _check_tensor("rgb", rgb, (1, 3, "H", "W"))
+    _check_picture(rgb, alpha)
     image = Image.fromarray(_eight_bits(rgb))
     if alpha is not None:
-        _check_tensor("alpha", alpha, (1, 1, *rgb.shape[2:]))
         image.putalpha(Image.fromarray(_eight_bits(alpha)[..., 0]))
     return image
 
@@ -171,6 +186,7 @@ def write_picture(
     alpha: torch.Tensor | None = None,
     icc: bytes | None = None,
     text: Mapping[str, str] | None = None,
+    bits: int = 8,
 ) -> None:
     """Write a picture as its ending says: .png, .jpg, .jpeg (quality 95, 4:4:4), .webp (lossless), .tif, .tiff.
 
@@ -180,15 +196,25 @@ def write_picture(
     that is broken or not of RGB (that of a CMYK or grey original) is left out. Without one the file is plain sRGB.
     `text`: what `read_text` gives back: names of 1 to 79 printable ASCII characters, and any text without the character
     NUL. PNG has an iTXt chunk each; elsewhere they are one JSON object in the EXIF tag ImageDescription.
+    `bits`: 8, or 16 a channel in PNG and TIFF; JPEG and WebP have 8.
     The file appears whole or not at all: it is written beside its place as `.vggfeat-*.tmp`, then renamed. It keeps
     the mode of the file it replaces; a symbolic link stays, and what it points to is replaced.
-    Raises ImageError if the file cannot be written, InputError on a bad `text`, and what `to_pil` raises.
+    Raises ImageError if the file cannot be written, InputError on a bad `text` or `bits`, and what `to_pil` raises.
     """
     target = _target(Path(path))
     _check_text(text or {})
+    if bits not in {8, 16}:
+        raise InputError(f"bits is {bits}: a channel has 8 or 16")
+    kind = _KINDS[Path(path).suffix.lower()]
+    if bits == 16 and kind.deep:
+        _check_picture(rgb, alpha)
+        levels = _levels(rgb, 65535), None if alpha is None else _levels(alpha, 65535)
+        with _refusing(f"cannot write {str(path)!r}", "it cannot be encoded"):
+            _replace(target, _encode_deep(*levels, kind.deep, icc, text or {}))
+        return
     image = to_pil(rgb, alpha)
     with _refusing(f"cannot write {str(path)!r}", "Pillow refuses it"):
-        _replace(target, _encode(image, _KINDS[Path(path).suffix.lower()], icc, text or {}))
+        _replace(target, _encode(image, kind, icc, text or {}))
 
 
 def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
@@ -326,10 +352,16 @@ def _near(path: Path) -> str:
 
 
 def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:
+    data = _whole_file(image) if deep.is_deep(image) else None
+    turn = _orientation(image) if data else None  # Pillow turns a TIFF while it loads it
     with nullcontext() if image.format in _SILENT else _quiet(max_pixels):  # so that threads decode JPEGs side by side
         image.load()
     if not image.width * image.height:
         raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
+    if data:
+        turn = _orientation(image) if turn is None else turn
+        if picture := _deep_colour(image, data, turn):
+            return picture
     image = _upright(image)
     icc: bytes | None = image.info.get("icc_profile")
     alpha = None
@@ -342,7 +374,7 @@ def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:
         channels: list[npt.NDArray[np.float64]] = [
             np.interp(grey * 255, np.arange(256), curve) for curve in np.array(ramp)[0].T / 255
         ]
-        return Picture(_tensor(np.stack(channels, axis=-1), 1), alpha, icc)
+        return Picture(_tensor(np.stack(channels, axis=-1), 1), alpha, icc, 16)
     plain = "L" if image.mode in _COLOURLESS else "CMYK" if image.mode == "CMYK" else "RGB"
     if image.has_transparency_data and plain in {"L", "RGB"}:
         image = image.convert("LA" if plain == "L" else "RGBA")
@@ -352,12 +384,49 @@ def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    method = _orientation(image)
+    return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
     try:
         with _quiet():
-            method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises what it likes, and the pixels are good all the same
-        return image
-    return image if method is None else image.transpose(method)
+        return None
+
+
+def _whole_file(image: Image.Image) -> bytes | None:
+    if not (isinstance(image, ImageFile.ImageFile) and image.fp):
+        return None
+    place = image.fp.tell()
+    image.fp.seek(0)
+    data = image.fp.read()
+    image.fp.seek(place)
+    return data
+
+
+def _deep_colour(image: Image.Image, data: bytes, turn: Image.Transpose | None) -> Picture | None:
+    """The picture of a file of 16 bits a channel; None if its profile can only be applied in 8."""
+    icc: bytes | None = image.info.get("icc_profile")
+    if not (icc and _transform(icc, "RGB")):
+        icc = None
+    source = profiles.parse(icc) if icc else None
+    if icc and not source:
+        return None
+    pixels = deep.decode(image, data)
+    if turn is not None:
+        pixels = _TURNS[turn](pixels)
+    if pixels.shape[2] == 2:
+        pixels = pixels[..., [0, 0, 0, 1]]
+    clear = image.info.get("transparency")
+    seen = (
+        pixels[..., 3:] if pixels.shape[2] == 4 else (pixels != clear).any(2, keepdims=True) * 65535 if clear else None
+    )
+    rgb = (pixels[..., :3] / np.float32(65535)).astype(np.float32)
+    if source:
+        rgb = profiles.convert(rgb, source, profiles.srgb())
+    return Picture(_tensor(rgb, 1), None if seen is None else _tensor(seen.astype(np.float32), 65535), icc, 16)
 
 
 def _deep_grey(image: Image.Image) -> npt.NDArray[np.float64]:
@@ -411,11 +480,22 @@ def _check_tensor(name: str, tensor: torch.Tensor, shape: tuple[int | str, ...])
         raise InputError(f"{name} is a {tensor.dtype} tensor of shape {came}, not a floating one of shape {known}")
 
 
+def _check_picture(rgb: torch.Tensor, alpha: torch.Tensor | None) -> None:
+    _check_tensor("rgb", rgb, (1, 3, "H", "W"))
+    if alpha is not None:
+        _check_tensor("alpha", alpha, (1, 1, *rgb.shape[2:]))
+
+
 def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    return _levels(tensor, 255).astype(np.uint8)
+
+
+def _levels(tensor: torch.Tensor, most: int) -> npt.NDArray[np.float32]:
+    """(1, C, H, W) in [0, 1] -> (H, W, C), whole numbers up to `most`."""
     values = tensor.detach().to("cpu", torch.float32)
     if not (finite := values.isfinite()).all():
         raise ImageError(f"{int((~finite).sum())} of the picture's {values.numel()} values are NaN or infinite")
-    return values[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return values[0].clamp(0, 1).mul(most).round().permute(1, 2, 0).contiguous().numpy()
 
 
 def _target(path: Path) -> Path:
@@ -453,6 +533,24 @@ def _encode(image: Image.Image, kind: _Kind, icc: bytes | None, text: Mapping[st
     buffer = io.BytesIO()
     image.save(buffer, kind.format, icc_profile=icc if transform else None, **kind.options, **_labels(kind, text))
     return buffer.getvalue()
+
+
+def _encode_deep(
+    rgb: npt.NDArray[np.float32],
+    alpha: npt.NDArray[np.float32] | None,
+    encode: "Callable[[deep.Pixels, bytes | None, Mapping[str, str]], bytes]",
+    icc: bytes | None,
+    text: Mapping[str, str],
+) -> bytes:
+    transform = _transform(icc, "RGB", back=True) if icc else None
+    if icc and transform:
+        if profile := profiles.parse(icc):
+            rgb = np.rint(profiles.convert(rgb / np.float32(65535), profiles.srgb(), profile) * 65535)
+        else:
+            image = transform.apply(Image.fromarray(np.rint(rgb / 257).astype(np.uint8)))
+            rgb = np.array(image, np.float32) * 257
+    pixels = rgb if alpha is None else np.concatenate([rgb, alpha], axis=2)
+    return encode(pixels.astype(np.uint16), icc if transform else None, text)
 
 
 def _labels(kind: _Kind, text: Mapping[str, str]) -> dict[str, object]:

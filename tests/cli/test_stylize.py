@@ -100,6 +100,14 @@ def test_alpha_and_profile_are_given_back(vggfeat):
     assert alpha[..., 34:].min() == 1
 
 
+def test_16_bits_stay_16_bits(vggfeat):
+    write_picture("deep.png", read_picture("content.png").rgb, alpha=torch.full((1, 1, 60, 80), 0.3), bits=16)
+    for ending, bits in (("png", 16), ("tiff", 16), ("jpg", 8)):
+        vggfeat("stylize", "deep.png", "style.jpg", *QUICK, "-o", f"out.{ending}")
+        assert read_picture(f"out.{ending}").bits == bits
+        assert read_picture("content.png").bits == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -91,7 +91,7 @@ def test_what_is_formatted_is_read_again(name, written):
 def test_any_value_survives_the_file(written):
     odd = recipe(
         "default",
-        name='a "quoted" ü日本\\ \n\t\x7f\x01 # name',
+        name='a "quoted" ü日本🎨\\ \n\t\x7f\x01 # name',
         start="C:\\paint\\é.png",
         style_weight=0.1 + 0.2,
         tv_weight=1e-12,
