@@ -102,6 +102,7 @@ class Stylization:
         precision: Precision,
         budget: int | None,
         resume: checkpoint.Checkpoint | None,
+        after: "Stylization | None",
     ) -> None:
         self.recipe = recipe
         if seconds is not None and not 0 < seconds < math.inf:
@@ -122,15 +123,9 @@ class Stylization:
         self._seen, self._places = _recoloured(self._inputs, recipe)
         self._start = images.resize(_start(recipe, self._seen), self.stages[0].height, self.stages[0].width)
         self._content_losses, self._style_losses = content_losses(recipe), style_losses(recipe)
-        self._extract = FeatureExtractor(
-            recipe.network,
-            [name for name, weight in recipe.layer_weights().items() if weight],
-            weights=recipe.weights,
-            pooling=recipe.pooling,
-            precision=precision,
-            check="off",
-            device=device,
-        )
+        alike = after is not None and after.alike(recipe, device, precision)
+        self._extract = after._extract if after is not None and alike else _extractor(recipe, device, precision)  # noqa: SLF001 (its own kind)
+        self._known: dict[tuple[str, int, int], list[Features]] = after._known if after is not None and alike else {}  # noqa: SLF001 (as above)
         itemsize = self._extract.dtype.itemsize
         sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
         # A run goes on in the blocks that it began with: others would change the last digits.
@@ -141,6 +136,16 @@ class Stylization:
         self._note: str | None = None
         self._raw = self._start
         self._progress = self._run()
+
+    def alike(self, recipe: Recipe, device: torch.device, precision: Precision) -> bool:
+        """Whether a run of `recipe` could look at styles through this one's network."""
+        same = ("network", "weights", "pooling", "margin", "objective", "content_layers", "style_layers")
+        return (
+            all(getattr(recipe, name) == getattr(self.recipe, name) for name in same)
+            and self.recipe.layer_weights().keys() == recipe.layer_weights().keys()
+            and resolve_precision(precision, device) == self._extract.dtype
+            and self._inputs.content.device == device
+        )
 
     @property
     def image(self) -> Tensor:
@@ -291,7 +296,10 @@ class Stylization:
         for place in self._places:
             style = self._style_for(place.style, content.shape[2] * content.shape[3])
             masks = None if place.mask is None else self._masks(place.mask, content)
-            targets = look.targets(style, losses)
+            key = (_hash(place.style), style.shape[2], style.shape[3])
+            if key not in self._known:
+                self._known[key] = look.targets(style, losses)
+            targets = self._known[key]
             share = place.share if place.mask is None else place.share * float(place.mask.mean())
             if not share:
                 continue
@@ -345,6 +353,7 @@ def stylize(
     seconds: float | None = None,
     memory_limit: int | str | None = None,
     resume: str | PathLike[str] | None = None,
+    after: Stylization | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Stylization:
@@ -363,6 +372,7 @@ def stylize(
         memory_limit: what a step may take, as bytes or `4GB`; None allows six tenths of what is free. Above it the
             picture is computed in blocks, whose gradient is the same.
         resume: a checkpoint that `Stylization.save` wrote during a run of the same inputs and recipe.
+        after: an earlier run: where styles, sizes and recipe are the same, what it found in the styles is used again.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the network; `auto` takes bfloat16 where the device is fast at it.
 
@@ -399,7 +409,26 @@ def stylize(
         precision=precision,
         budget=memory.available(place) if memory_limit is None else memory_limit,
         resume=None if resume is None else checkpoint.load(resume),
+        after=after,
     )
+
+
+def _extractor(recipe: Recipe, device: torch.device, precision: Precision) -> FeatureExtractor:
+    return FeatureExtractor(
+        recipe.network,
+        [name for name, weight in recipe.layer_weights().items() if weight],
+        weights=recipe.weights,
+        pooling=recipe.pooling,
+        precision=precision,
+        check="off",
+        device=device,
+    )
+
+
+def _hash(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "meta"
+    return hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _recoloured(inputs: _Inputs, recipe: Recipe) -> tuple[Tensor, tuple[Place, ...]]:
