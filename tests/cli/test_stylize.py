@@ -193,3 +193,72 @@ def test_ctrl_c_saves_the_picture_as_it_stands(spawn, tmp_path):
     assert "interrupted: 'out.png' holds the picture after" in stderr
     assert "Traceback" not in stderr
     assert read_picture(tmp_path / "out.png").rgb.shape == (1, 3, 48, 64)
+
+
+def pixels(path):
+    return read_picture(path).rgb
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_picture(vggfeat):
+    """SIGTERM at some moment: exit code 143, a checkpoint, and the rest gives what an uninterrupted run gives."""
+    options = ("--size", 96, "--first-size", 48, "--steps", 25, "--checkpoint", "run.ckpt", "--checkpoint-every", 0)
+    arguments = [str(each) for each in ("stylize", "content.png", "style.jpg", *options)]
+    vggfeat(*arguments, "-o", "whole.png", "--quiet")
+    Path("run.ckpt").unlink()
+    command = [sys.executable, "-m", "vggfeat_cli", *arguments, "-o", "part.png"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not Path("run.ckpt").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert "goes on from here" in process.communicate()[1]
+    assert process.returncode == 143
+    vggfeat("stylize", "content.png", "style.jpg", "--resume", "run.ckpt", "-o", "part.png", "--quiet")
+    assert torch.equal(pixels("part.png"), pixels("whole.png"))
+    wrong = vggfeat("stylize", "style.jpg", "style.jpg", "--resume", "run.ckpt", "-o", "x.png", code=2)
+    assert "the checkpoint is of another run" in wrong.stderr
+
+
+def test_masks_styles_and_what_is_kept(vggfeat):
+    white = torch.zeros(1, 3, 60, 80)
+    white[..., :40] = 1
+    write_picture("left.png", white)
+    write_picture("other.png", pixels("style.jpg").flip(1))
+    vggfeat("stylize", "content.png", "--mask", "left.png=style.jpg", "--style", "other.png", "-o", "a.png", *QUICK)
+    vggfeat("stylize", "content.png", "style.jpg", "other.png", "--mix", "3,1", "-o", "b.png", *QUICK)
+    vggfeat("stylize", "content.png", "style.jpg", "--keep", "left.png", "-o", "c.png", *QUICK)
+    assert not torch.equal(pixels("a.png"), pixels("b.png"))
+    small = torch.nn.functional.interpolate(pixels("content.png"), (48, 64), mode="bilinear", antialias=True)
+    assert (pixels("c.png")[..., :28] - small[..., :28]).abs().max() < 0.02
+    for arguments, message in (
+        (("content.png",), "there is no style for 'content.png'"),
+        (("content.png", "--mask", "left.png"), "is no MASK=STYLE"),
+        (("content.png", "style.jpg", "--mix", "a"), "is no list of 1 numbers"),
+        (("content.png", "style.jpg", "--mix", "1,2"), "there are 2 weights for 1 styles"),
+        (("content.png", "style.jpg", "--memory", "much"), "is no amount of memory"),
+        (("content.png", "style.jpg", "--sequence"), "--sequence is for several contents"),
+    ):
+        assert message in vggfeat("stylize", *arguments, *QUICK, code=2).stderr
+
+
+def test_a_folder_is_painted_but_for_what_is_there_and_what_is_damaged(vggfeat):
+    Path("frames").mkdir()
+    for number in range(3):
+        write_picture(f"frames/{number}.png", pixels("content.png").roll(number, 3))
+    Path("frames/3.png").write_bytes(b"damaged")
+    arguments = ("stylize", "frames", "--style", "style.jpg", "-o", "painted", "--sequence", *QUICK)
+    first = vggfeat(*arguments, code=3)
+    assert "1 of 4 could not be painted: frames/3.png" in first.stderr
+    assert "from frame to frame a value changes by" in first.stderr
+    before = {path.name: path.stat().st_mtime_ns for path in Path("painted").iterdir()}
+    assert sorted(before) == ["0.png", "1.png", "2.png"]
+    Path("painted/1.png").unlink()
+    again = vggfeat(*arguments, code=3)
+    assert again.stderr.count("painted before") == 2
+    assert Path("painted/0.png").stat().st_mtime_ns == before["0.png"]
+    assert "need -o DIR" in vggfeat("stylize", "frames", "--style", "style.jpg", *QUICK, code=2).stderr
+
+
+def test_draws_the_losses(vggfeat):
+    vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--plot", "losses.png", "-o", "out.png")
+    with Image.open("losses.png") as chart:
+        assert chart.width > 300
