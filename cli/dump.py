@@ -78,6 +78,8 @@ def _parse_batch(_context: click.Context, _option: click.Parameter, text: str) -
 @click.option("--shard-size", type=click.IntRange(1), help="Pictures of a shard, which a kill costs.  [default: auto]")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: by cores and device]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="ray: on the cluster of RAY_ADDRESS; extra `ray`.")  # fmt: skip
 @click.option("--manifest", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 @click.option("--retry-failed", is_flag=True, help="Do again the shards whose bad pictures have changed.")
 @click.option("--dry-run", is_flag=True, help="Say what it will take, from a few timed batches.")
