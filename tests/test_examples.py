@@ -38,7 +38,7 @@ def short(tmp_path_factory):
 
 
 def test_there_is_no_example_without_a_test():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {GAN.name, "perceptual_loss.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {GAN.name, "linear_probe.py", "perceptual_loss.py"}
 
 
 def test_perceptual_loss_goes_down():
@@ -96,6 +96,29 @@ def test_super_resolution_never_trains_on_what_it_holds_out():
         crops = [example["draw_crop"]([photograph]) for _ in range(300)]
         assert {crop.shape for crop in crops} == {(3, example["CROP"], example["CROP"])}
         assert not torch.stack(crops).any()
+
+
+def probed(*arguments):
+    """{features: accuracy} of what the linear probe prints."""
+    pytest.importorskip("sklearn")
+    printed = run(EXAMPLES / "linear_probe.py", *arguments)
+    return {name: float(value) for name, value in re.findall(r"^(.+?) +(0\.\d+|1\.0+)$", printed, re.MULTILINE)}
+
+
+def test_linear_probe_goes_on_with_its_dump(tmp_path):
+    first = probed("--pictures", 60, "--out", tmp_path)
+    assert list(first) == ["raw pixels", "relu2_2", "relu3_3", "relu4_3"]
+    assert all(value > 0.5 for value in first.values())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    assert len(before) == 3
+    assert probed("--pictures", 60, "--out", tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == before
+
+
+@pytest.mark.slow
+def test_linear_probe_sees_more_in_features_than_in_pixels():
+    found = probed()
+    assert found["relu4_3"] > found["raw pixels"] > 0.95
 
 
 @pytest.mark.slow
