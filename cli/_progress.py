@@ -38,6 +38,30 @@ def uninterrupted() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+class _Terminated(BaseException):
+    """A request to end: what was begun is given up in order, as for Ctrl-C."""
+
+
+@contextmanager
+def terminable(message: str) -> Generator[None]:
+    """End by convention, with `message`: 130 after Ctrl-C, 143 when terminated."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise _Terminated
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if main else None
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as error:
+        tell(message)
+        code = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        raise click.exceptions.Exit(128 + code) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
 def report(run: "Stylization", *, quiet: bool) -> "Iterator[Progress]":
     """Pass on a run's progress, showing it unless `quiet`."""
     if quiet:

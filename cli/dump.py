@@ -1,8 +1,6 @@
 """`vggfeat dump`: the activations of many pictures, as arrays on disk."""
 
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +11,7 @@ from vggfeat import arch
 from vggfeat.dumps.recipe import REDUCTIONS, Resize, parse_resize
 from vggfeat.errors import RecipeError
 
-from ._progress import tell
+from ._progress import tell, terminable
 from ._sizes import bytes_text, seconds_text
 
 if TYPE_CHECKING:
@@ -80,6 +78,8 @@ def _parse_batch(_context: click.Context, _option: click.Parameter, text: str) -
 @click.option("--shard-size", type=click.IntRange(1), help="Pictures of a shard, which a kill costs.  [default: auto]")
 @click.option("--workers", type=click.IntRange(0), help="Processes that decode.  [default: by cores and device]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="ray: on the cluster of RAY_ADDRESS; extra `ray`.")  # fmt: skip
 @click.option("--manifest", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
 @click.option("--retry-failed", is_flag=True, help="Do again the shards whose bad pictures have changed.")
 @click.option("--dry-run", is_flag=True, help="Say what it will take, from a few timed batches.")
@@ -113,7 +113,7 @@ def command(
         if not sys.stdin.isatty():
             raise click.UsageError(f"'{output}' would take about {bytes_text(size)}: pass --yes to go on")
         click.confirm(f"'{output}' will take about {bytes_text(size)}. Go on?", abort=True, err=True)
-    with _terminable():
+    with terminable("interrupted: the finished shards are kept, the same command goes on"):
         _watch(run, quiet=quiet)
         _report(run.result(), quiet=quiet)
 
@@ -136,30 +136,6 @@ def _report(dump: "Dump", *, quiet: bool) -> None:
         click.echo(f"{dump.path}: {len(dump)} of {len(dump.manifest)} pictures")
     if dump.failed:
         raise click.exceptions.Exit(_SOME_FAILED)
-
-
-class _Terminated(BaseException):
-    """A request to end: what was begun is given up in order, as for Ctrl-C."""
-
-
-@contextmanager
-def _terminable() -> Generator[None]:
-    """End by convention: 130 after Ctrl-C, 143 when terminated; what is written stays."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise _Terminated
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, end) if main else None
-    try:
-        yield
-    except (KeyboardInterrupt, _Terminated) as error:
-        tell("interrupted: the finished shards are kept, the same command goes on")
-        code = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        raise click.exceptions.Exit(128 + code) from None
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _watch(run: "Dumping", *, quiet: bool) -> None:

@@ -38,7 +38,12 @@ def short(tmp_path_factory):
 
 
 def test_there_is_no_example_without_a_test():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {GAN.name, "fine_tune.py", "perceptual_loss.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        GAN.name,
+        "fine_tune.py",
+        "linear_probe.py",
+        "perceptual_loss.py",
+    }
 
 
 def test_perceptual_loss_goes_down():
@@ -110,6 +115,29 @@ def test_fine_tuning_tells_paintings_from_photographs(tmp_path):
     assert max(float(share) for share in re.findall(r"held out ([\d.]+)%", printed)) >= 85
     assert "woodcut: painting" in printed
     assert "china: photograph" in printed
+
+
+def probed(*arguments):
+    """{features: accuracy} of what the linear probe prints."""
+    pytest.importorskip("sklearn")
+    printed = run(EXAMPLES / "linear_probe.py", *arguments)
+    return {name: float(value) for name, value in re.findall(r"^(.+?) +(0\.\d+|1\.0+)$", printed, re.MULTILINE)}
+
+
+def test_linear_probe_goes_on_with_its_dump(tmp_path):
+    first = probed("--pictures", 60, "--out", tmp_path)
+    assert list(first) == ["raw pixels", "relu2_2", "relu3_3", "relu4_3"]
+    assert all(value > 0.5 for value in first.values())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    assert len(before) == 3
+    assert probed("--pictures", 60, "--out", tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == before
+
+
+@pytest.mark.slow
+def test_linear_probe_sees_more_in_features_than_in_pixels():
+    found = probed()
+    assert found["relu4_3"] > found["raw pixels"] > 0.95
 
 
 @pytest.mark.slow

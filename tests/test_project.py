@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vggfeat.dumps.export import LIBRARIES
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -34,6 +36,11 @@ def test_what_is_imported_is_required():
     # lpips is found by name, for its heads; the others are extras.
     extras = names([row for name in ("metrics", "parquet", "train") for row in PROJECT["optional-dependencies"][name]])
     assert needed | {"lpips"} == names(PROJECT["dependencies"]) | extras
+
+
+def test_what_exports_import_is_their_extra():
+    extra = names(PROJECT["optional-dependencies"]["export"]) | names(PROJECT["optional-dependencies"]["parquet"])
+    assert {module.partition(".")[0] for module in LIBRARIES.values()} == extra - {"vggfeat"}
 
 
 def test_every_requirement_states_a_lower_bound():

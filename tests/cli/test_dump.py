@@ -132,3 +132,17 @@ def test_stats(vggfeat):
     assert "near are" in vggfeat("dump-stats", "out", "--layer", "relu2_2", code=2).stderr
     vggfeat("dump", "in", "-o", "plain", *QUICK, "--reduce", "mean")
     assert "has no statistics" in vggfeat("dump-stats", "plain", code=2).stderr
+
+
+def test_export(vggfeat):
+    pytest.importorskip("h5py")
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean,relu2_1:max")
+    assert vggfeat("dump-export", "out", "-o", "features.csv", "--layer", "relu2*").stdout == "features.csv\n"
+    with Path("features.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"{number}.png" for number in range(9)]
+    assert [np.float32(row["relu2_1.max.5"]) for row in rows] == list(open_dump("out")["relu2_1.max"][:, 5])
+    vggfeat("dump-export", "out", "--to", "h5", "-o", "x", "--reduce", "max")
+    assert "'x' exists" in vggfeat("dump-export", "out", "--to", "h5", "-o", "x", code=2).stderr
+    assert "does not say what it should be" in vggfeat("dump-export", "out", "-o", "y", code=2).stderr
+    assert "is no dump" in vggfeat("dump-export", "in", "-o", "y.csv", code=2).stderr

@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -18,6 +18,8 @@ from vggfeat.errors import near
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
+
+    from vggfeat.dumps.export import Format
 
 Array = npt.NDArray[Any]
 
@@ -102,6 +104,12 @@ class Dump:
     def __repr__(self) -> str:
         arrays = ", ".join(".".join(output) for output in self.outputs)
         return f"Dump('{printable(self.path)}', {len(self)} of {len(self.manifest)} pictures, {arrays})"
+
+    def export(self, target: str | os.PathLike[str], to: "Format", **options: Iterable[str]) -> Path:
+        """Write it as zarr, h5, mat, csv, parquet or safetensors: see `vggfeat.dumps.export.export`."""
+        from vggfeat.dumps.export import export
+
+        return export(self, target, to, **options)
 
     def receipts(self) -> dict[int, Receipt]:
         """The receipts of the shards, with the hashes of their files."""
@@ -227,14 +235,22 @@ class FeatureArray:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """(N, ...). Raises `StoreError` where rows differ in shape."""
-        firsts = {(row.height, row.width): row for row in self._rows}
-        shapes = {self._file(row).shape[1:] for row in firsts.values()}
-        if len(shapes) > 1:
+        if not self.alike:
             raise StoreError(
                 f"the rows of {self.layer}.{self.reduction} differ in shape: take one size by of_size(height, width), "
                 f"such as of_size{self.sizes[0]}, or single rows"
             )
-        return (len(self._rows), *(shapes.pop() if shapes else ()))
+        return (len(self._rows), *next(iter(self._shapes), ()))
+
+    @cached_property
+    def _shapes(self) -> set[tuple[int, ...]]:
+        firsts = {(row.height, row.width): row for row in self._rows}
+        return {self._file(row).shape[1:] for row in firsts.values()}
+
+    @property
+    def alike(self) -> bool:
+        """Whether all rows have one shape."""
+        return len(self._shapes) < 2
 
     @property
     def ndim(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vggfeat import arch
 from vggfeat import weights as weights_table
-from vggfeat.dumps.engine import Engine, LocalEngine, default_workers
+from vggfeat.dumps.engine import Engine, EngineName, default_workers, named_engine
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, differences, parse_reductions
@@ -94,7 +94,7 @@ class Dumping:
         device: str = "auto",
         retry_failed: bool = False,
         manifest: ManifestFormat = "csv",
-        engine: Engine | None = None,
+        engine: Engine | EngineName | None = None,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -129,7 +129,7 @@ class Dumping:
         self._workers = workers
         self._retry_failed = retry_failed
         self._form: ManifestFormat = manifest
-        self._engine = engine or LocalEngine(workers)
+        self._engine = named_engine(engine or "local", workers) if isinstance(engine, str | None) else engine
         self._progress = self._run()
 
     def __iter__(self) -> Generator[Progress]:
@@ -192,6 +192,7 @@ class Dumping:
                     for receipt in receipts_as_they_come:
                         counts[receipt.shard] = len(receipt.rows), receipt.failed
                         yield self._standing(counts, run, began)
+                store.sweep(counts)  # what workers left that died
             self._finish(run)
 
     def _standing(self, counts: Mapping[int, tuple[int, int]], run: Mapping[str, Any], began: float) -> Progress:
@@ -290,7 +291,8 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Any) -
             all layers or, as in `relu3_3:full`, for some; `resize` (pixels of the short side, (width, height) or
             None) and `crop` (pixels, None, or `auto` for the short side); `dtype` float32 or float16, to whose range
             values are clipped and counted; `precision`, where `auto` may take bfloat16; `statistics`, `cka`, and
-            `rdm`, the number of pictures in it; `batch_size`, `shard_size`, `workers` that decode, `device`, `engine`;
+            `rdm`, the number of pictures in it; `batch_size`, `shard_size`, `workers` that decode, `device`;
+            `engine`, `local`, `ray` or one of your own;
             `retry_failed` to do again the shards whose bad pictures have changed; `manifest`, csv or parquet.
 
     Returns the dump, as `open_dump` does. A picture that cannot be read costs a row of the manifest, not the run.

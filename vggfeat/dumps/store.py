@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -243,13 +244,15 @@ class ShardFiles:
         self.number = number
         self._open: dict[str, _Growing] = {}
         self._finished = False
+        # A worker that was given up for dead may live, and write the same shard: into files of its own.
+        self._token = secrets.token_hex(4)
 
     def append(self, name: str, rows: npt.NDArray[Any]) -> None:
         """Add rows (N, ...) to the array `name`."""
         with self._telling():
             if name not in self._open:
                 (self._store.path / name).parent.mkdir(exist_ok=True)
-                self._open[name] = _Growing(self._store.path / name, rows)
+                self._open[name] = _Growing(self._temporary(name), rows)
                 self._open[name].begin()
             self._open[name].append(rows)
 
@@ -273,16 +276,15 @@ class ShardFiles:
             files[name] = array.finish()
         if arrays is not None:
             data = npz_bytes(arrays)
-            write_through(temporary_path(self._store.path / f"{stem}.npz"), data)
+            write_through(self._temporary(f"{stem}.npz"), data)
             files[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         receipt = Receipt(self.number, tuple(rows), files, clipped)
-        last = self._store.path / f"{stem}.json"
-        write_through(temporary_path(last), receipt.as_json().encode())
+        write_through(self._temporary(f"{stem}.json"), receipt.as_json().encode())
         for name in files:
-            temporary_path(self._store.path / name).replace(self._store.path / name)
+            self._temporary(name).replace(self._store.path / name)
         for parent in {(self._store.path / name).parent for name in files}:
             sync_folder(parent)
-        temporary_path(last).replace(last)
+        self._temporary(f"{stem}.json").replace(self._store.path / f"{stem}.json")
         sync_folder(folder)
         return receipt
 
@@ -293,7 +295,10 @@ class ShardFiles:
         stem = f"receipts/{shard_name(self.number)}"
         for name in [*self._open, f"{stem}.npz", f"{stem}.json"]:
             with suppress(OSError):
-                temporary_path(self._store.path / name).unlink(missing_ok=True)
+                self._temporary(name).unlink(missing_ok=True)
+
+    def _temporary(self, name: str) -> Path:
+        return temporary_path(self._store.path / name, self._token)
 
     @contextmanager
     def _telling(self) -> Generator[None]:
@@ -308,8 +313,8 @@ class ShardFiles:
 class _Growing:
     """A `.npy` file that rows are added to: numpy pads the header, so that the number of rows can be set at the end."""
 
-    def __init__(self, target: Path, like: npt.NDArray[Any]) -> None:
-        self._path = temporary_path(target)
+    def __init__(self, path: Path, like: npt.NDArray[Any]) -> None:
+        self._path = path
         self._shape = like.shape[1:]
         self._dtype = like.dtype
         self._count = 0
@@ -357,9 +362,9 @@ def payload_name(output: tuple[str, str], shard: int, side: tuple[int, int] | No
     return f"{layer}.{reduction}/{shard_name(shard)}{size}.npy"
 
 
-def temporary_path(target: Path) -> Path:
-    """Where a file is written before it has its name."""
-    return target.with_name(f".{target.name}{_TEMPORARY}")
+def temporary_path(target: Path, token: str = "") -> Path:
+    """Where a file is written before it has its name; with a `token`, by one writer of several."""
+    return target.with_name(f".{target.name}{token and '.'}{token}{_TEMPORARY}")
 
 
 def write_through(path: Path, data: bytes) -> None:

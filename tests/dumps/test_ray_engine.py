@@ -1,0 +1,166 @@
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import vggfeat
+from vggfeat.dumps import ray_engine
+from vggfeat.dumps.engine import LocalEngine
+from vggfeat.dumps.ray_engine import RayEngine, ShardActor
+from vggfeat.dumps.store import Receipt
+from vggfeat.errors import InputError, RecipeError, VggfeatError
+
+from .conftest import QUICK, hashes, make_pictures
+
+OPTIONS = QUICK | {"shard_size": 2, "batch_size": 2, "statistics": True, "reduce": "full,mean"}
+
+
+class Actors:
+    """The engine without Ray: what is sent and what comes back, in this process."""
+
+    def __init__(self, change=lambda job: job):
+        self._change = change
+
+    def run(self, job, tasks):
+        actor = ShardActor(pickle.loads(pickle.dumps(self._change(job))), 0)  # noqa: S301 (ours)
+        yield from ray_engine._receipts((actor({"task": pickle.dumps(task)}) for task in tasks), EOFError)  # noqa: SLF001 (as the engine does)
+
+
+def test_an_actor_writes_what_the_local_engine_does(pictures, tmp_path):
+    vggfeat.dump(pictures, tmp_path / "local", **OPTIONS, engine=LocalEngine(0))
+    vggfeat.dump(pictures, tmp_path / "actors", **OPTIONS, engine=Actors())
+    assert hashes(tmp_path / "local") == hashes(tmp_path / "actors")
+
+
+def test_what_a_user_can_mend_comes_back_as_one_line(pictures, tmp_path):
+    engine = Actors(lambda job: replace(job, digest="0" * 64))
+    with pytest.raises(VggfeatError, match="the weights of vgg11 are not those of the run"):
+        vggfeat.dump(pictures, tmp_path / "out", **OPTIONS, engine=engine)
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_a_shard_that_always_ends_its_worker_ends_the_run(tmp_path):
+    dead = [ray_engine._counted(tmp_path, 7) for _ in range(3)]  # noqa: SLF001 (workers that die)
+    for worker in dead:
+        worker.__enter__()
+    with pytest.raises(VggfeatError, match="shard 7 has ended its Ray worker 3 times"):
+        ray_engine._counted(tmp_path, 7).__enter__()  # noqa: SLF001 (likewise)
+    with ray_engine._counted(tmp_path, 8):  # noqa: SLF001 (one that lives)
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".000007.begun.tmp"]
+
+
+def test_refusals(pictures, tmp_path, monkeypatch):
+    with pytest.raises(RecipeError, match="unknown engine 'rays': near are ray"):
+        vggfeat.dump(pictures, tmp_path / "out", **QUICK, engine="rays")
+    for name in ("ray", "ray.data"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r'the engine ray needs Ray Data: pip install "vggfeat\[ray\]"'):
+        vggfeat.dump(pictures, tmp_path / "out", **QUICK, engine="ray")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "device", "actors", "planned"),
+    [
+        ([{"CPU": 2.0}], "cpu", 2, (2, {"num_cpus": 1})),
+        ([{"CPU": 8.0}], "cpu", None, (1, {"num_cpus": 8})),
+        ([{"CPU": 8.0}, {"CPU": 16.0}, {}], "cpu", None, (3, {"num_cpus": 8})),
+        ([{"CPU": 8.0}, {"CPU": 8.0}], "cpu", 5, (5, {"num_cpus": 2})),
+        ([{"CPU": 1.0}], "cpu", 4, (1, {"num_cpus": 1})),
+        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 4.0}], "cuda:1", None, (6, {"num_cpus": 1, "num_gpus": 1})),
+        ([{"CPU": 64.0}], "cpu", 64, (9, {"num_cpus": 1})),
+    ],
+)
+def test_plans(nodes, device, actors, planned, monkeypatch):
+    class Ray:
+        @staticmethod
+        def nodes():
+            return [*({"Alive": True, "Resources": node} for node in nodes), {"Alive": False, "Resources": {"CPU": 99}}]
+
+    class Job:
+        pass
+
+    monkeypatch.setattr(ray_engine, "_import", Ray)
+    job = Job()
+    job.device = device
+    assert RayEngine(actors=actors)._plan(job, 9) == planned  # noqa: SLF001 (what it asks Ray for)
+
+
+_CLUSTER = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import ray
+import vggfeat
+from vggfeat.dumps.ray_engine import RayEngine
+from vggfeat.dumps.run import Dumping
+
+source, out, options = sys.argv[1], Path(sys.argv[2]), {options!r}
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
+
+def workers(pid=os.getpid()):
+    "The processes of this cluster that hold a network."
+    for task in Path(f"/proc/{{pid}}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            if b"ShardActor" in Path(f"/proc/{{child}}/cmdline").read_bytes():
+                yield child
+            yield from workers(child)
+
+engine = RayEngine(actors=2, workers=0)
+
+# One worker is killed while a shard is being written.
+run = Dumping(source, out / "killed", engine=engine, **options)
+killed = []
+for progress in run:
+    if not killed:
+        found = list(workers())
+        assert len(found) == 2, found
+        os.kill(found[0], signal.SIGKILL)
+        killed.append(found[0])
+assert killed and progress.done == 60, progress
+
+# Begun locally and finished on Ray, and the reverse.
+for name, first, second in (("there", None, engine), ("back", engine, None)):
+    run = Dumping(source, out / name, engine=first, **options)
+    for progress in run:
+        if progress.shards_done >= 5:
+            break
+    iter(run).close()
+    done = len(list((out / name).glob("receipts/*.json")))
+    assert 5 <= done < 30, done
+    deadline = time.monotonic() + 20
+    while list(workers()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not list(workers())
+    vggfeat.dump(source, out / name, engine=second, **options)
+assert ray.is_initialized()
+ray.shutdown()
+
+# Without a cluster, one is started and ended.
+vggfeat.dump(source, out / "own", engine=RayEngine(actors=1, workers=1), **options)
+assert not ray.is_initialized()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
+def test_on_a_cluster_of_two_workers(tmp_path):
+    pytest.importorskip("ray.data")
+    source = make_pictures(tmp_path / "pictures", 60)
+    expected = hashes(vggfeat.dump(source, tmp_path / "local", **OPTIONS).path)
+    (tmp_path / "home").mkdir()
+    root = Path(vggfeat.__file__).parents[1]
+    environment = os.environ | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(root), "RAY_ADDRESS": "local"}
+    code = _CLUSTER.format(options=OPTIONS)
+    command = [sys.executable, "-c", code, str(source), str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    for name in ("killed", "there", "back", "own"):
+        assert hashes(tmp_path / name) == expected, name
+    receipts = [Receipt.from_json(path.read_text()) for path in (tmp_path / "killed/receipts").glob("*.json")]
+    assert sorted(row.id for receipt in receipts for row in receipt.rows) == sorted(x.name for x in source.iterdir())

@@ -1,0 +1,345 @@
+"""Write a dump as another kind of file. What the format allows is streamed; a float is never rounded.
+
+Wherever there is a place for them, the ids, paths and sha256 of the rows travel along, and run.json as text. Arrays go
+by the names of `open_dump`, such as `relu3_3.mean`; where pictures differ in size and the reduction keeps it, each size
+is an array of its own, `relu3_3.full.240x320` (height x width), with its ids beside it, `id.240x320`.
+"""
+
+import csv
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.dumps.reading import Dump, FeatureArray
+from vggfeat.dumps.sources import import_parquet, printable
+from vggfeat.dumps.store import StoreError
+from vggfeat.errors import InputError, RecipeError, near
+
+Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors"]
+
+# What is in memory at a time, and what one chunk of a zarr array holds: about this many bytes.
+_BATCH_BYTES = 64 * 2**20
+_CHUNK_BYTES = 8 * 2**20
+
+# More columns no spreadsheet opens, and few readers of CSV.
+_MOST_COLUMNS = 16384
+
+# A variable of a MATLAB 5 file, and the header of a safetensors file: what their readers admit.
+_MAT_BYTES = 2**31 - 1
+_SAFETENSORS_HEADER = 100_000_000
+
+# Imported by name where they are needed: the extra `export`.
+LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarrow"}
+
+
+def export(
+    dump: Dump,
+    target: str | os.PathLike[str],
+    to: Format,
+    *,
+    layers: Iterable[str] = (),
+    reductions: Iterable[str] = (),
+) -> Path:
+    """Write the arrays of `dump` into the new file, or zarr folder, `target`; return its path.
+
+    Args:
+        dump: a complete dump.
+        target: must not exist, and not lie in the dump. It has its name once it is whole.
+        to: `zarr`, `h5`, `mat` (MATLAB 5: 2 GB an array, float16 as single), `csv` (a column a value, 16384 at most,
+            and run.json beside it as `target.json`), `parquet` (a list column an array) or `safetensors`.
+        layers: names or globs of those to export; all where none is named.
+        reductions: likewise.
+
+    Raises `StoreError` for a target that exists or cannot be written, `InputError` where a library is missing,
+    `RecipeError` for what the dump does not hold or the format cannot.
+    """
+    if to not in get_args(Format):
+        raise RecipeError(f"unknown format '{to}': {near(to, get_args(Format))}")
+    target = Path(target)
+    sidecars = [target.with_name(f"{target.name}.json")] if to == "csv" else []
+    for path in (target, *sidecars):
+        _check_target(path, dump.path)
+    library = _import(to)
+    content = _Content.of(dump, choose(dump, layers, reductions))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        WRITERS[to](content, temporary, library)
+        for path in sidecars:
+            side = temporary.with_suffix(".json.tmp")
+            try:
+                side.write_text(content.run, "utf-8")
+                _rename(side, path)
+            finally:
+                side.unlink(missing_ok=True)
+        _rename(temporary, target)
+    except OSError as error:
+        reason = "no space left on device" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
+        raise StoreError(f"cannot write '{printable(target)}': {reason}") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def choose(dump: Dump, layers: Iterable[str] = (), reductions: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Those (layer, reduction) of a dump that names or globs choose. Raises `RecipeError` where one chooses nothing."""
+    outputs = list(dump.outputs)
+    for place, what, patterns in ((0, "layer", list(layers)), (1, "reduction", list(reductions))):
+        known = dict.fromkeys(output[place] for output in dump.outputs)
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                raise RecipeError(f"no {what} '{pattern}' in the dump: {near(pattern, known)}")
+        if patterns:
+            outputs = [output for output in outputs if any(fnmatchcase(output[place], word) for word in patterns)]
+    if not outputs:
+        held = ", ".join(".".join(output) for output in dump.outputs)
+        raise RecipeError(f"nothing to export: the dump holds {held or 'statistics alone'}")
+    return outputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Content:
+    """What is exported: run.json as text, texts a row, and arrays."""
+
+    run: str
+    texts: Mapping[str, Sequence[str]]
+    arrays: Mapping[str, FeatureArray]
+
+    @classmethod
+    def of(cls, dump: Dump, outputs: Iterable[tuple[str, str]]) -> "_Content":
+        good = [row for row in dump.manifest if row.ok]
+        texts: dict[str, Sequence[str]] = {name: [getattr(row, name) for row in good] for name in _TEXTS}
+        arrays: dict[str, FeatureArray] = {}
+        for output in outputs:
+            name, array = ".".join(output), dump[output]
+            if array.alike:
+                arrays[name] = array
+                continue
+            for height, width in array.sizes:
+                arrays[f"{name}.{height}x{width}"] = part = array.of_size(height, width)
+                texts[f"id.{height}x{width}"] = part.ids
+        return cls(json.dumps(dump.run), texts, arrays)
+
+    def of_one_shape(self, form: str) -> None:
+        """Refuse arrays by size, for which a table has no place."""
+        if split := [name for name in self.arrays if name not in {_output(array) for array in self.arrays.values()}]:
+            raise RecipeError(
+                f"the rows of {split[0].rpartition('.')[0]} differ in shape, which {form} has no place for: "
+                "choose other reductions by --reduce, or zarr or h5"
+            )
+
+    def batches(self) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
+        """Some rows of all arrays at a time, each as (N, values)."""
+        width = sum(_row_bytes(array) for array in self.arrays.values())
+        rows, step = len(self.texts["id"]), max(1, _BATCH_BYTES // max(1, width))
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            yield part, [array[part].reshape(part.stop - start, -1) for array in self.arrays.values()]
+
+
+_TEXTS = ("id", "path", "sha256")
+
+
+def _zarr(content: _Content, path: Path, zarr: Any) -> None:  # noqa: ANN401 (the library, imported late)
+    group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes={"run": json.loads(content.run)})
+    for name, texts in content.texts.items():
+        chunk = (max(1, min(len(texts), 65536)),)
+        group.create_array(name, shape=(len(texts),), dtype="string", chunks=chunk)[:] = np.array(texts, dtype=object)
+    for name, array in content.arrays.items():
+        rows = max(1, min(len(array), _CHUNK_BYTES // _row_bytes(array)))
+        made = group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=(rows, *array.shape[1:]))
+        for part, values in _parts(array, rows):
+            made[part] = values
+
+
+def _h5(content: _Content, path: Path, h5py: Any) -> None:  # noqa: ANN401 (likewise)
+    with h5py.File(path, "x") as file:
+        # As a dataset: an attribute is limited to 64 kB.
+        file.create_dataset("run", data=content.run, dtype=h5py.string_dtype())
+        for name, texts in content.texts.items():
+            file.create_dataset(name, data=np.array(texts, dtype=object), dtype=h5py.string_dtype())
+        for name, array in content.arrays.items():
+            made = file.create_dataset(name, shape=array.shape, dtype=array.dtype)
+            for part, values in _parts(array):
+                made[part] = values
+
+
+def _mat(content: _Content, path: Path, scipy_io: Any) -> None:  # noqa: ANN401 (likewise)
+    for name, array in content.arrays.items():
+        if prod(array.shape) * 4 > _MAT_BYTES:
+            raise RecipeError(
+                f"{name} has {prod(array.shape) * 4 / 1e9:.1f} GB and an array of a .mat file at most 2 GB: "
+                "take h5, which MATLAB's h5read reads, or fewer layers or another reduction"
+            )
+    variables = _Variables(content)
+    with path.open("xb") as file:
+        scipy_io.savemat(file, variables, appendmat=False, oned_as="column")
+
+
+class _Variables(Mapping[str, Any]):
+    """The variables of a .mat file, each read from the dump when it is written."""
+
+    def __init__(self, content: _Content) -> None:
+        self._content = content
+        self._names = {
+            name.replace(".", "_"): name for name in ("run", *content.texts, *content.arrays)
+        }  # MATLAB's names have no dots
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 (whatever savemat takes)
+        name = self._names[key]
+        if name == "run":
+            return self._content.run
+        if name in self._content.texts:
+            return np.array(self._content.texts[name], dtype=object)
+        array = self._content.arrays[name]
+        return array.to_numpy().astype(np.float32, copy=False)  # MATLAB has no half precision
+
+
+def _csv(content: _Content, path: Path, _: object) -> None:
+    content.of_one_shape("csv")
+    names = [
+        f"{name}.{'.'.join(map(str, place))}"
+        for name, array in content.arrays.items()
+        for place in np.ndindex(array.shape[1:] if prod(array.shape[1:]) <= _MOST_COLUMNS else (0,))
+    ]
+    columns = sum(prod(array.shape[1:]) for array in content.arrays.values())
+    if columns > _MOST_COLUMNS:
+        raise RecipeError(
+            f"that would be {columns} columns, and csv gets at most {_MOST_COLUMNS}: "
+            "choose others by --layer and --reduce, or another format"
+        )
+    with path.open("x", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_TEXTS, *names])
+        for part, arrays in content.batches():
+            texts = [content.texts[name][part] for name in _TEXTS]
+            # The shortest decimals that are read back as the same number.
+            values = np.concatenate([array.astype(str) for array in arrays], axis=1).tolist()
+            writer.writerows([*words, *numbers] for *words, numbers in zip(*texts, values, strict=True))
+        _settle(file)
+
+
+def _parquet(content: _Content, path: Path, arrow: Any) -> None:  # noqa: ANN401 (likewise)
+    content.of_one_shape("parquet")
+    parquet = import_parquet("writing parquet")
+    fields = [arrow.field(name, arrow.string()) for name in _TEXTS]
+    for name, array in content.arrays.items():
+        kind = arrow.list_(arrow.from_numpy_dtype(array.dtype), prod(array.shape[1:]))
+        fields.append(arrow.field(name, kind, metadata={"shape": json.dumps(array.shape[1:])}))
+    schema = arrow.schema(fields, metadata={"vggfeat.run": content.run})
+    with path.open("xb") as file:
+        with parquet.ParquetWriter(file, schema) as writer:
+            for part, arrays in content.batches():
+                columns = [arrow.array(content.texts[name][part], arrow.string()) for name in _TEXTS]
+                columns += [
+                    arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1)), values.shape[1])
+                    for values in arrays
+                ]
+                writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
+        _settle(file)
+
+
+def _safetensors(content: _Content, path: Path, _: object) -> None:
+    # Written here: the library takes tensors that are all in memory.
+    codes = {"float32": "F32", "float16": "F16"}
+    header: dict[str, Any] = {"__metadata__": {"run": content.run, **{k: json.dumps(v) for k, v in _lists(content)}}}
+    place = 0
+    for name, array in content.arrays.items():
+        end = place + prod(array.shape) * array.dtype.itemsize
+        header[name] = {"dtype": codes[array.dtype.name], "shape": array.shape, "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    if len(text) > _SAFETENSORS_HEADER:
+        raise RecipeError(
+            f"{len(content.texts['id'])} ids and paths do not fit into the header of a safetensors file, "
+            "which has at most 100 MB: take zarr, h5 or parquet"
+        )
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for array in content.arrays.values():
+            for _, values in _parts(array):
+                file.write(np.ascontiguousarray(values, array.dtype.newbyteorder("<")).data)
+        _settle(file)
+
+
+def _lists(content: _Content) -> Iterable[tuple[str, list[str]]]:
+    return ((name, list(texts)) for name, texts in content.texts.items())
+
+
+WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
+    "zarr": _zarr,
+    "h5": _h5,
+    "mat": _mat,
+    "csv": _csv,
+    "parquet": _parquet,
+    "safetensors": _safetensors,
+}
+
+
+def _parts(array: FeatureArray, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+    """Some rows at a time: as many as fit, a multiple of `multiple`."""
+    step = max(1, _BATCH_BYTES // _row_bytes(array) // multiple) * multiple
+    for start in range(0, len(array), step):
+        part = slice(start, min(start + step, len(array)))
+        yield part, array[part]
+
+
+def _row_bytes(array: FeatureArray) -> int:
+    return prod(array.shape[1:]) * array.dtype.itemsize
+
+
+def _output(array: FeatureArray) -> str:
+    return f"{array.layer}.{array.reduction}"
+
+
+def _settle(file: Any) -> None:  # noqa: ANN401 (a text or a binary file)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _rename(path: Path, target: Path) -> None:
+    if os.path.lexists(target):
+        raise StoreError(f"'{printable(target)}' has come into being meanwhile: it is left as it is")
+    path.rename(target)
+
+
+def _check_target(target: Path, dump: Path) -> None:
+    if os.path.lexists(target):
+        raise StoreError(f"'{printable(target)}' exists: name another, nothing is replaced")
+    parent = target.parent.resolve()
+    if not parent.is_dir():
+        raise StoreError(f"cannot write '{printable(target)}': no such folder '{printable(parent)}'")
+    if parent.is_relative_to(dump.resolve()):
+        raise StoreError(f"'{printable(target)}' lies in the dump: name a place outside of it")
+
+
+def _import(form: Format) -> Any:  # noqa: ANN401 (the libraries are partly untyped)
+    if form not in LIBRARIES:
+        return None
+    try:
+        return import_module(LIBRARIES[form])
+    except ImportError as error:
+        package = LIBRARIES[form].partition(".")[0]
+        raise InputError(f'writing {form} needs {package}: pip install "vggfeat[export]"') from error
