@@ -1,0 +1,76 @@
+"""What a step takes is predicted, and large pictures are computed in blocks that keep to what is allowed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vggfeat.errors import InputError, RecipeError
+from vggfeat.transfer import memory
+from vggfeat.transfer.recipe import recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4GB", 4e9), ("1.5g", 1.5e9), ("800 MB", 8e8), ("123", 123), ("2GiB", 2e9), ("1kb", 1e3)]
+)
+def test_sizes_are_read(text, size):
+    assert memory.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "4XB", "0", "\u0661GB", "4 G B"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="is no amount of memory: write 4GB"):
+        memory.parse_size(text)
+
+
+def test_blocks_are_as_large_as_the_budget_allows():
+    default = recipe("default")
+    whole = memory.predict(default, 1500, 2000, 4)
+    assert memory.choose_side(default, 1500, 2000, 4, None) is None
+    assert memory.choose_side(default, 1500, 2000, 4, whole) is None
+    sides = [memory.choose_side(default, 1500, 2000, 4, int(whole * share)) for share in (0.9, 0.45, 0.4)]
+    assert all(side is not None for side in sides)
+    assert sides == sorted(sides, reverse=True)
+    with pytest.raises(RecipeError, match=r"2000x1500 pixels take .* GB even in small blocks"):
+        memory.choose_side(default, 1500, 2000, 4, 10**8)
+
+
+def test_something_is_free():
+    assert (memory.available(torch.device("cpu")) or 0) > 10**8
+
+
+_MEASURE = """
+import json, re, sys, torch
+from vggfeat import stylize
+from vggfeat.transfer import memory
+from vggfeat.transfer.recipe import recipe
+
+def kilobytes(name):
+    return int(re.search(rf"^{name}:\\s*(\\d+)", open("/proc/self/status").read(), re.M)[1])
+
+long, limit = int(sys.argv[1]), sys.argv[2]
+content = torch.rand(1, 3, long * 3 // 4, long)
+plain = recipe("default", first_size=long, steps=6)
+small = content[..., :64, :64]
+stylize(small, small, recipe("default", first_size=64, steps=1), precision="float32").result()
+before = kilobytes("VmRSS")
+run = stylize(content, content, plain, size=long, precision="float32", memory_limit=limit)
+for progress in run:
+    pass
+predicted = memory.predict(plain, long * 3 // 4, long, 4, run.blocks[0])
+print(json.dumps([(kilobytes("VmHWM") - before) * 1024, predicted, run.blocks[0]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+@pytest.mark.parametrize(("long", "limit"), [(640, "60GB"), (1024, "60GB"), (1024, "900MB"), (1600, "1.5GB")])
+def test_prediction_is_near_what_is_measured(long, limit):
+    printed = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(long), limit], capture_output=True, text=True, check=True
+    ).stdout
+    measured, predicted, side = json.loads(printed)
+    assert (side is None) == (limit == "60GB")
+    assert 0.6 * predicted < measured < 1.25 * predicted
