@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "view": {"arch", "colours", "extract", "images", "sources"},
     "matching": {"arch", "extract", "functional", "images", "sources"},
     "pages": {"arch", "colours", "images", "matching", "view"},
+    "ui": {"arch", "colours", "images", "pairs", "plots", "transfer", "view", "weights"},
 }
 
 
