@@ -43,5 +43,9 @@ def test_the_layer_table_has_every_layer():
 
 
 def test_every_slider_and_choice_has_a_name():
-    for html in (fragments.wipe("a", "b"), fragments.overlay("a", "b", "t", "f"), fragments.choices([("a", "b", "c")], "d")):
+    for html in (
+        fragments.wipe("a", "b"),
+        fragments.overlay("a", "b", "t", "f"),
+        fragments.choices([("a", "b", "c")], "d"),
+    ):
         assert html.count("<input") + html.count("<button") == html.count('aria-label="') - html.count('role="group"')

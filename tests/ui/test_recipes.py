@@ -27,8 +27,9 @@ def test_controls_change_their_fields_alone():
     assert recipes.controls(changed, LIMITS) == (320, 12, 3.0, 2000.0, 0.5, "swd", "content")
     assert type(changed.size) is int
     assert changed.seed == 7
-    assert replace(changed, **{name: getattr(RECIPES["default"], name) for name in recipes.CONTROLS}, seed=0) == (
-        RECIPES["default"]
+    assert (
+        replace(changed, **{name: getattr(RECIPES["default"], name) for name in recipes.CONTROLS}, seed=0)
+        == (RECIPES["default"])
     )
 
 
@@ -69,7 +70,7 @@ def test_recipes_come_from_files_and_painted_pictures(tmp_path):
     write_picture(tmp_path / "painted.png", torch.zeros(1, 3, 4, 4), text=record(chosen, []).text())
     assert recipes.of_file(tmp_path / "painted.png", LIMITS) == chosen
     write_picture(tmp_path / "plain.png", torch.zeros(1, 3, 4, 4))
-    with pytest.raises(RecipeError, match="'plain.png' holds no recipe") as error:
+    with pytest.raises(RecipeError, match=r"'plain.png' holds no recipe") as error:
         recipes.of_file(tmp_path / "plain.png", LIMITS)
     assert str(tmp_path) not in str(error.value)
     evil = Recipe(start="/etc/passwd")

@@ -94,7 +94,7 @@ def overlay(picture: str, channel: str, title: str, facts: str) -> str:
     """A channel over its picture, and a slider for how much of the channel shows."""
     return (
         '<figure class="vf-figure vf-over" style="--share:0.6">'
-        f'<figcaption><strong>{escape(title)}</strong> {escape(facts)}</figcaption>'
+        f"<figcaption><strong>{escape(title)}</strong> {escape(facts)}</figcaption>"
         f'<div class="vf-stack"><img src="{picture}" alt="the picture beneath">'
         f'<img class="vf-top" src="{channel}" alt="{escape(title)}: bright where it is active"></div>'
         '<label class="vf-slider"><span>picture</span>'
@@ -139,7 +139,8 @@ def tiles(grid: "Grid") -> str:
     )
     return (
         f'<p class="vf-facts"><strong>{escape(layer.name)}</strong> {escape(facts)}</p>'
-        f'<div class="vf-tiles" role="group" aria-label="channels of {escape(layer.name)}" style="{style}">{items}</div>'
+        f'<div class="vf-tiles" role="group" aria-label="channels of {escape(layer.name)}" style="{style}">'
+        f"{items}</div>"
     )
 
 
@@ -211,7 +212,9 @@ def _cells(row: Mapping[str, object]) -> str:
     return f'<th scope="row">{escape(str(first))}</th>{"".join(cells)}'
 
 
-def thumbnails(files: Iterable[Path], descriptions: Mapping[str, str], *, side: int = 128) -> list[tuple[str, str, str]]:
+def thumbnails(
+    files: Iterable[Path], descriptions: Mapping[str, str], *, side: int = 128
+) -> list[tuple[str, str, str]]:
     """(name, address, description) of picture files, small."""
     from PIL import Image
 

@@ -181,7 +181,12 @@ class Page:
         return [one, two, three, four, five, six, seven]
 
     def _paint(
-        self, content: str | None, style: str | None, text: str, *values: Any, request: Any  # noqa: ANN401 (Gradio's)
+        self,
+        content: str | None,
+        style: str | None,
+        text: str,
+        *values: Any,
+        request: Any,  # noqa: ANN401 (Gradio's)
     ) -> Iterator[tuple[Any, ...]]:
         gr = self.gr
         recipe = recipes.changed(text, values, self.limits)
@@ -269,7 +274,12 @@ class Page:
             self._on(part.change, self._kinds, [network, kinds, layer], layer, queue=False)
         for part in (picture, layer, network):
             self._on(
-                part.change, self._grid, [picture, network, layer], [grid, large], heavy=True, trigger_mode="always_last"
+                part.change,
+                self._grid,
+                [picture, network, layer],
+                [grid, large],
+                heavy=True,
+                trigger_mode="always_last",
             )
         self._on(grid.select, self._channel, [picture, network, layer], large, event=gr.EventData, heavy=True)
 

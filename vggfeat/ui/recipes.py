@@ -42,9 +42,7 @@ def read(text: str, limits: Limits) -> Recipe:
 def changed(text: str, values: Sequence[Any], limits: Limits) -> Recipe:
     """The recipe that a page's text says, with the values of the controls in place of its own."""
     chosen = read(text, limits)
-    changes = {
-        name: _typed(name, value, getattr(chosen, name)) for name, value in zip(CONTROLS, values, strict=True)
-    }
+    changes = {name: _typed(name, value, getattr(chosen, name)) for name, value in zip(CONTROLS, values, strict=True)}
     return allowed(replace(chosen, **changes), limits)
 
 

@@ -38,7 +38,10 @@ class Server:
 
 
 def check_auth(host: str, auth: str | None) -> tuple[str, str] | None:
-    """The user and the password of `USER:PASSWORD`. Raises `InputError` where they are missing and others can connect."""
+    """The user and the password of `USER:PASSWORD`.
+
+    Raises `InputError` where they are malformed, and where there are none but others can connect to `host`.
+    """
     if auth is None:
         if host not in _LOOPBACK:
             raise InputError(f"--host {host} lets others in: it needs --auth USER:PASSWORD")

@@ -14,8 +14,8 @@ from torch import Tensor
 from vggfeat import arch, images, plots, view
 from vggfeat.pairs.heatmap import HEAT_TOP
 from vggfeat.pairs.run import compare
-from vggfeat.transfer.record import record
 from vggfeat.transfer.recipe import Recipe
+from vggfeat.transfer.record import record
 from vggfeat.transfer.run import Progress, stylize
 from vggfeat.ui.jobs import Job
 from vggfeat.ui.limits import Limits, Upload
