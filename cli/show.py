@@ -85,7 +85,7 @@ def command(
     most, each cut to what its strongest position sees.
     """
     if dump is not None:
-        _show_patches(dump, image, layers, channel, top, output)
+        _show_patches(dump, layers, channel, output=output, top=top)
         return
     if image is None or channel is not None:
         raise click.UsageError("give an IMAGE, or --dump OUT with --channel N")
@@ -102,12 +102,13 @@ def command(
 
 
 def _show_patches(
-    dump: str, image: str | None, layers: tuple[str, ...], channel: int | None, top: int | None, output: str | None
+    dump: str, layers: tuple[str, ...], channel: int | None, *, output: str | None, top: int | None
 ) -> None:
     """Write the page of the patches that excite a channel most. The dump says how its pictures are seen."""
-    given = [name for name in ("network", "weights", "channels", "at", "scale", "size") if _is_given(name)]
-    if given or image is not None:
-        raise click.UsageError(f"--dump does not go with {f'--{given[0]}' if given else 'an IMAGE'}")
+    if given := [
+        name for name in ("image", "network", "weights", "channels", "at", "scale", "size") if _is_given(name)
+    ]:
+        raise click.UsageError(f"--dump does not go with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}")
     if channel is None or len(layers) != 1:
         raise click.UsageError("--dump needs one --layer and a --channel")
     from vggfeat import arch, images

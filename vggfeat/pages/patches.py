@@ -24,7 +24,7 @@ def sheet(patches: Sequence[Patch], layer: arch.Layer, channel: int, *, title: s
     rows = ceil(len(patches) / _COLUMNS)
     columns = ceil(len(patches) / rows)
     width = max(860, 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP)
-    contexts = [canvas.contain(*patch.picture.shape[2:], _SIDE, _SIDE) for patch in patches]
+    contexts = [canvas.contain(patch.picture.shape[2], patch.picture.shape[3], _SIDE, _SIDE) for patch in patches]
     heights = [max(size[0] for size in contexts[row * columns : (row + 1) * columns]) for row in range(rows)]
     pitches = [_SIDE + 8 + height + _LABEL + _GAP for height in heights]
     page = canvas.Canvas(width, _HEADER + sum(pitches) + _MARGIN - _GAP)

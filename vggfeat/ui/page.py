@@ -185,7 +185,7 @@ class Page:
         content: str | None,
         style: str | None,
         text: str,
-        *values: Any,
+        *values: Any,  # noqa: ANN401 (Gradio's)
         request: Any,  # noqa: ANN401 (Gradio's)
     ) -> Iterator[tuple[Any, ...]]:
         gr = self.gr

@@ -101,7 +101,9 @@ class Explorer:
 
     limits: Limits
     most: int = 2
-    _kept: OrderedDict[tuple[str, str, str], view.Seen] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[str, str, str], view.Seen] = field(
+        default_factory=lambda: OrderedDict[tuple[str, str, str], view.Seen]()
+    )
 
     def seen(self, upload: Upload, network: str, layer: str) -> view.Seen:
         """What a layer of `network` made of a picture."""
@@ -133,8 +135,8 @@ class Explorer:
             for number, picture in enumerate(small):
                 sprite[0, :, top : top + tile[0], number * tile[1] : (number + 1) * tile[1]] = picture
         flat = features[0].flatten(1)
-        peaks = flat.gather(1, flat.abs().argmax(1, keepdim=True))[:, 0].tolist()
-        return Grid(seen.layers[0], (width, height), sprite, columns, tile, tuple(peaks))
+        peaks = flat.gather(1, flat.abs().argmax(1, keepdim=True))[:, 0]
+        return Grid(seen.layers[0], (width, height), sprite, columns, tile, tuple(map(float, peaks)))
 
     def channel(self, upload: Upload, network: str, layer: str, channel: int) -> tuple[Tensor, Tensor]:
         """The picture as the network saw it, and a channel laid over it: (1, 3, H, W) each."""
@@ -176,6 +178,6 @@ def compared(a: Upload, b: Upload, limits: Limits) -> Compared:
         for file, picture in zip(files, (first, second), strict=True):
             images.write_picture(file, picture)
         heatmaps = Path(folder, "heat")
-        result = compare(*files, heatmaps=heatmaps)
+        result = compare(files[0], files[1], heatmaps=heatmaps)
         heat = images.read_picture(next(heatmaps.iterdir())).rgb
     return Compared(result.rows[0].values, heat, first, second, tuple(notes))
