@@ -39,7 +39,9 @@ MAY_IMPORT = {
     "sources": {"extract", "images"},
     "view": {"arch", "colours", "extract", "images", "sources"},
     "matching": {"arch", "extract", "functional", "images", "sources"},
-    "pages": {"arch", "colours", "images", "matching", "view"},
+    "patches": {"arch", "dumps"},
+    "pages": {"arch", "colours", "images", "matching", "patches", "view"},
+    "ui": {"arch", "colours", "images", "pairs", "plots", "transfer", "view", "weights"},
 }
 
 
