@@ -21,7 +21,7 @@ from vggfeat.transfer import checkpoint, colours, memory
 from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
-from vggfeat.transfer.recipe import Recipe
+from vggfeat.transfer.recipe import Edges, Recipe
 from vggfeat.transfer.recipe import recipe as named
 from vggfeat.transfer.stages import Stage, plan
 
@@ -179,10 +179,11 @@ class Stylization:
         }
         checkpoint.save(path, facts, self._optimiser.state())
 
-    def _look(self, side: int | None) -> Whole:
+    def _look(self, side: int | None, edges: Edges | None = None) -> Whole:
+        edges = self.recipe.edges if edges is None else edges
         if side is None:
-            return Whole(self._extract, self.recipe.margin)
-        return Blockwise(self._extract, self.recipe.margin, side)
+            return Whole(self._extract, self.recipe.margin, edges)
+        return Blockwise(self._extract, self.recipe.margin, side, edges)
 
     def _run(self) -> Iterator[Progress]:
         began, share = time.monotonic(), 0.0
@@ -257,7 +258,7 @@ class Stylization:
             found = self._evaluated(number, terms, torch.lerp(image, content, fixed))
             return found._replace(gradient=found.gradient * (1 - fixed))
 
-        image = images.resize(self._raw, height, width)
+        image = images.resize(self._raw, height, width, wrap=self.recipe.edges == "wrap")
         if self.recipe.optimiser == "adam":
             return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate, state=state)
         return BoundedLBFGS(image, evaluate, state=state)
@@ -291,7 +292,7 @@ class Stylization:
         for place in self._places:
             style = self._style_for(place.style, content.shape[2] * content.shape[3])
             masks = None if place.mask is None else self._masks(place.mask, content)
-            targets = look.targets(style, losses)
+            targets = self._look(self.blocks[number - 1], "mirror").targets(style, losses)  # no style need tile
             share = place.share if place.mask is None else place.share * float(place.mask.mean())
             if not share:
                 continue
