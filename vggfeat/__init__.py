@@ -48,6 +48,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.training.run import train as train
     from vggfeat.transfer.beyond import invert as invert
     from vggfeat.transfer.beyond import texture as texture
+    from vggfeat.transfer.dreams import Dream as Dream
+    from vggfeat.transfer.dreams import dream as dream
     from vggfeat.transfer.recipe import Recipe as Recipe
     from vggfeat.transfer.recipe import recipe as recipe
     from vggfeat.transfer.run import Progress as Progress
@@ -76,6 +78,7 @@ _NAMES = {
     "training.recipe": ("TrainingRecipe",),
     "training.run": ("train",),
     "transfer.beyond": ("invert", "texture"),
+    "transfer.dreams": ("Dream", "dream"),
     "transfer.recipe": ("Recipe", "recipe"),
     "transfer.run": ("Progress", "Stylization", "stylize"),
 }

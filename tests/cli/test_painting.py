@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from vggfeat import read_picture, write_picture
-from vggfeat.transfer.optimise import BoundedLBFGS
+from vggfeat.transfer.optimise import BoundedDescent, BoundedLBFGS
 
 COMMANDS = {
     "texture": ("--size", 64, "--first-size", 32, "--steps", 3),
+    "dream": ("--size", 64, "--octaves", 2, "--layer", "relu3_1", "--steps", 3),
     "invert": ("--size", 64, "--first-size", 32, "--steps", 3),
 }
 
@@ -24,7 +25,7 @@ def end_at(monkeypatch):
 
     def prepare(number, error):
         steps = []
-        for optimiser in (BoundedLBFGS,):
+        for optimiser in (BoundedDescent, BoundedLBFGS):
 
             def fail_later(self, step=optimiser.step):
                 steps.append(1)

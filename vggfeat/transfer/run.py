@@ -201,12 +201,12 @@ class Stylization:
                 step = int(resume.facts["step"])
                 state = {name: x.to(self._inputs.content.device) for name, x in resume.tensors.items()}
                 resume = None
-            with _settings(stage, self._inputs.content.device):
+            with settings(stage, self._inputs.content.device):
                 optimiser = self._prepare(number, state)
             self._raw = optimiser.image
             recent: list[Tensor] = []
             while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
-                with _settings(stage, self._inputs.content.device):
+                with settings(stage, self._inputs.content.device):
                     optimiser.step()
                 step += 1
                 self._raw = optimiser.image
@@ -440,7 +440,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def _settings(stage: Stage, device: torch.device) -> Generator[None]:
+def settings(stage: Stage, device: torch.device) -> Generator[None]:
     """What a step needs whatever the caller has set: gradients, its own precision, repeatable results.
 
     Running out of memory becomes a `VggfeatError` that says at which size.
