@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "plots": set(),
     "classification": {"arch", "extract", "functional", "images", "network", "weights"},
     "training": {"arch", "extract", "functional", "images", "network", "plots", "weights"},
-    "transfer": {"arch", "extract", "losses", "functional", "images"},
+    "transfer": {"arch", "extract", "losses", "functional", "images", "sources"},
     "sources": {"extract", "images"},
     "view": {"arch", "colours", "extract", "images", "sources"},
     "matching": {"arch", "extract", "functional", "images", "sources"},
