@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from vggfeat.transfer.run import Progress, Stylization
+    from vggfeat.transfer.run import Progress
 
 # Reading a loss waits for the device, and a terminal shows no more than this: seconds between two looks.
 _INTERVAL = 0.2
@@ -62,7 +62,7 @@ def terminable(message: str) -> Generator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def report(run: "Stylization", *, quiet: bool) -> "Iterator[Progress]":
+def report(run: "Iterable[Progress]", *, quiet: bool) -> "Iterator[Progress]":
     """Pass on a run's progress, showing it unless `quiet`."""
     if quiet:
         return iter(run)
@@ -71,7 +71,7 @@ def report(run: "Stylization", *, quiet: bool) -> "Iterator[Progress]":
     return _bar(run) if on_terminal else _lines(run)
 
 
-def _bar(run: "Stylization") -> "Iterator[Progress]":
+def _bar(run: "Iterable[Progress]") -> "Iterator[Progress]":
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -89,7 +89,7 @@ def _bar(run: "Stylization") -> "Iterator[Progress]":
             yield progress
 
 
-def _lines(run: "Stylization") -> "Iterator[Progress]":
+def _lines(run: "Iterable[Progress]") -> "Iterator[Progress]":
     last = None
     for progress in run:
         if last is not None and progress.stage != last.stage:

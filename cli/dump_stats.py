@@ -8,6 +8,8 @@ import click
 from ._tables import print_table
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from vggfeat.dumps.reading import Dump
     from vggfeat.dumps.statistics import LayerStatistics
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 @click.argument("dump", type=click.Path())
 @click.option("--layer", metavar="NAME", help="A row a channel of this layer.  [default: a row a layer]")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def command(dump: str, *, layer: str | None, as_json: bool) -> None:
+@click.option("--plot", type=click.Path(), metavar="FILE", help="Also draw it: PNG, JPEG, WebP or TIFF.")
+def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) -> None:
     """Print what `vggfeat dump --statistics` and `--cka` measured.
 
     By layer: the means over channels, and dead channels, which are zero everywhere. By channel, also the picture that
@@ -28,6 +31,11 @@ def command(dump: str, *, layer: str | None, as_json: bool) -> None:
     opened = open_dump(dump)
     if layer is not None and layer not in opened.layers:
         raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, opened.layers)}")
+    if plot is not None:
+        from vggfeat import images
+
+        images.check_writable(plot)
+        images.write_picture(plot, images.from_pil(_chart(opened, layer)).rgb)
     if as_json:
         click.echo(json.dumps(_everything(opened), allow_nan=False))
         return
@@ -44,6 +52,35 @@ def command(dump: str, *, layer: str | None, as_json: bool) -> None:
         print_table(
             ["linear CKA", *names], [[a, *(f"{x:.4f}" for x in row)] for a, row in zip(names, matrix, strict=True)]
         )
+
+
+def _chart(dump: "Dump", layer: str | None) -> "Image":
+    """Of the layers, their means and the share of zeros, and CKA; of one layer, its channels, the least first."""
+    from vggfeat import plots
+    from vggfeat.errors import InputError
+
+    charts: list[Image] = []
+    if dump.fingerprint["statistics"] or layer is not None or not dump.fingerprint["cka"]:
+        found = dump.statistics()
+        if layer is None:
+            means = {name: float(each.mean.mean()) for name, each in found.items()}
+            zeros = {name: float(each.zeros.mean()) for name, each in found.items()}
+            charts += [plots.bar_chart(zeros, title="Share of zeros", high=1.0), plots.bar_chart(means, title="Mean")]
+        elif layer in found:
+            each = found[layer]
+            lines = {"max": sorted(each.max.tolist()), "mean": sorted(each.mean.tolist())}
+            zeros = {"zeros": sorted(each.zeros.tolist())}
+            label = "channels, each line in its own order"
+            charts += [
+                plots.line_chart(lines, title=f"{layer}: activations of its channels", x_label=label),
+                plots.line_chart(zeros, title=f"{layer}: share of zeros", x_label=label),
+            ]
+    if dump.fingerprint["cka"] and layer is None:
+        names, matrix = dump.cka()
+        charts.append(plots.matrix_chart(matrix, names, names, numbers=matrix, title="Linear CKA of channel means"))
+    if not charts:
+        raise InputError("there is nothing to draw: no picture could be read")
+    return plots.beside(*charts)
 
 
 def _print_layers(found: "dict[str, LayerStatistics]") -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ._files import check_spares, unused
 
@@ -26,7 +27,7 @@ def _parse_at(_context: click.Context, _option: click.Parameter, text: str | Non
 
 
 @click.command()
-@click.argument("image", type=click.Path())
+@click.argument("image", type=click.Path(), required=False)
 @click.option(
     "-l",
     "--layer",
@@ -39,10 +40,14 @@ def _parse_at(_context: click.Context, _option: click.Parameter, text: str | Non
 @click.option(
     "-o", "--output", type=click.Path(), metavar="FILE", help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-show.png]"
 )
+@click.option(
+    "--dump", type=click.Path(), metavar="OUT", help="Instead of IMAGE: what of a dump excites --channel most."
+)
+@click.option("--channel", type=click.IntRange(0), metavar="N", help="Of --dump.")
 @click.option("--network", default="vgg16", show_default=True, help="vgg11 to vgg19, and so on.")
 @click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
 @click.option("--channels", callback=_parse_channels, metavar="N,...", help="Only these channels.  [default: all]")
-@click.option("--top", type=click.IntRange(1), metavar="K", help="Only the K most active channels.")
+@click.option("--top", type=click.IntRange(1), metavar="K", help="Only the K most active channels, or pictures.")
 @click.option("--at", callback=_parse_at, metavar="X,Y", help="Also what the position at this pixel of IMAGE sees.")
 @click.option(
     "--scale",
@@ -60,10 +65,12 @@ def _parse_at(_context: click.Context, _option: click.Parameter, text: str | Non
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 def command(
-    image: str,
+    image: str | None,
     *,
     layers: tuple[str, ...],
     output: str | None,
+    dump: str | None,
+    channel: int | None,
     channels: tuple[int, ...] | None,
     top: int | None,
     at: tuple[int, int] | None,
@@ -73,7 +80,15 @@ def command(
     """Show what the layers of a network make of IMAGE: heat map, principal components, channels.
 
     Several layers make one page, a row each. Numbers beneath a channel are its own and its largest value.
+
+    With --dump OUT --layer relu4_3 --channel 12, a dump made with --statistics: the pictures that excite a channel
+    most, each cut to what its strongest position sees.
     """
+    if dump is not None:
+        _show_patches(dump, layers, channel, output=output, top=top)
+        return
+    if image is None or channel is not None:
+        raise click.UsageError("give an IMAGE, or --dump OUT with --channel N")
     from vggfeat import images
     from vggfeat.pages.layers import sheet
     from vggfeat.view import look
@@ -84,3 +99,33 @@ def command(
     page = sheet(look(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
     images.write_picture(target, page)
     click.echo(str(target))
+
+
+def _show_patches(
+    dump: str, layers: tuple[str, ...], channel: int | None, *, output: str | None, top: int | None
+) -> None:
+    """Write the page of the patches that excite a channel most. The dump says how its pictures are seen."""
+    if given := [
+        name for name in ("image", "network", "weights", "channels", "at", "scale", "size") if _is_given(name)
+    ]:
+        raise click.UsageError(f"--dump does not go with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}")
+    if channel is None or len(layers) != 1:
+        raise click.UsageError("--dump needs one --layer and a --channel")
+    from vggfeat import arch, images
+    from vggfeat.dumps.reading import open_dump
+    from vggfeat.pages.patches import sheet
+    from vggfeat.patches import most_activating
+
+    name = layers[0]
+    target = Path(output) if output is not None else unused(Path(f"{Path(dump).resolve().name}-{name}-{channel}.png"))
+    images.check_writable(target)
+    device = click.get_current_context().params["device"]
+    patches = most_activating(dump, name, channel, top=top, device=device)
+    about = open_dump(dump).fingerprint
+    layer = arch.find(about["network"], name, pooling=about["pooling"])[0]
+    images.write_picture(target, sheet(patches, layer, channel, title=f"'{Path(dump).resolve().name}'"))
+    click.echo(str(target))
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE

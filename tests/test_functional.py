@@ -93,6 +93,15 @@ def test_total_variation_of_a_single_pixel_is_zero():
     assert functional.total_variation(torch.rand(1, 3, 1, 1)).tolist() == [0.0]
 
 
+@pytest.mark.parametrize("margin", [0, 3, 5, 14])
+def test_wrap_pad_is_the_middle_of_a_tiling(margin):
+    x = torch.rand(1, 3, 5, 7)
+    tiled = x.repeat(1, 1, 7, 5)
+    assert torch.equal(
+        functional.wrap_pad(x, margin), tiled[:, :, 15 - margin : 20 + margin, 14 - margin : 21 + margin]
+    )
+
+
 def test_mirror_pad_is_torchs_reflection():
     x = torch.rand(2, 3, 9, 7)
     assert torch.equal(functional.mirror_pad(x, 4), torch.nn.functional.pad(x, (4,) * 4, mode="reflect"))

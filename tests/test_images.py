@@ -888,6 +888,15 @@ def test_resize_agrees_with_pillow(size: tuple[int, int]) -> None:
     assert np.abs(ours[0, 2].numpy() - theirs).max() < 1e-5
 
 
+@pytest.mark.parametrize("size", [(16, 24), (4, 6), (11, 9), (8, 12), (3, 31)])
+def test_resize_that_wraps_is_the_middle_of_a_tiling(size: tuple[int, int]) -> None:
+    picture = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    height, width = size
+    tiled = resize(picture.repeat(1, 1, 5, 5), 5 * height, 5 * width)
+    middle = tiled[:, :, 2 * height : 3 * height, 2 * width : 3 * width]
+    assert (resize(picture, height, width, wrap=True) - middle).abs().max() < 1e-5
+
+
 def test_resize_stays_in_range_and_refuses() -> None:
     steps = torch.tensor([0.0, 1.0]).repeat(1, 3, 8, 4)
     larger = resize(steps, 32, 32)

@@ -35,11 +35,13 @@ MAY_IMPORT = {
     "plots": set(),
     "classification": {"arch", "extract", "functional", "images", "network", "weights"},
     "training": {"arch", "extract", "functional", "images", "network", "plots", "weights"},
-    "transfer": {"arch", "extract", "losses", "functional", "images"},
+    "transfer": {"arch", "extract", "losses", "functional", "images", "sources"},
     "sources": {"extract", "images"},
     "view": {"arch", "colours", "extract", "images", "sources"},
     "matching": {"arch", "extract", "functional", "images", "sources"},
-    "pages": {"arch", "colours", "images", "matching", "view"},
+    "patches": {"arch", "dumps"},
+    "pages": {"arch", "colours", "images", "matching", "patches", "view"},
+    "ui": {"arch", "colours", "images", "pairs", "plots", "transfer", "view", "weights"},
 }
 
 

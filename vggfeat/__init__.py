@@ -46,6 +46,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test holds the two lists t
     from vggfeat.similarity import LPIPSLoss as LPIPSLoss
     from vggfeat.training.recipe import TrainingRecipe as TrainingRecipe
     from vggfeat.training.run import train as train
+    from vggfeat.transfer.beyond import invert as invert
+    from vggfeat.transfer.beyond import texture as texture
+    from vggfeat.transfer.dreams import Dream as Dream
+    from vggfeat.transfer.dreams import dream as dream
     from vggfeat.transfer.recipe import Recipe as Recipe
     from vggfeat.transfer.recipe import recipe as recipe
     from vggfeat.transfer.run import Progress as Progress
@@ -73,6 +77,8 @@ _NAMES = {
     "similarity": ("DISTS", "DISTSLoss", "LPIPS", "LPIPSLoss"),
     "training.recipe": ("TrainingRecipe",),
     "training.run": ("train",),
+    "transfer.beyond": ("invert", "texture"),
+    "transfer.dreams": ("Dream", "dream"),
     "transfer.recipe": ("Recipe", "recipe"),
     "transfer.run": ("Progress", "Stylization", "stylize"),
 }

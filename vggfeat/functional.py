@@ -259,6 +259,16 @@ def mirror_pad(images: Tensor, margin: int) -> Tensor:
     return images
 
 
+def wrap_pad(images: Tensor, margin: int) -> Tensor:
+    """Surround (N, C, H, W) by `margin` pixels of itself: what leaves at one edge comes in at the other."""
+    for axis in (2, 3):
+        side = images.shape[axis]
+        turns, rest = divmod(margin, side)
+        before, after = images.narrow(axis, side - rest, rest), images.narrow(axis, 0, rest)
+        images = torch.cat([before, *[images] * (2 * turns + 1), after], dim=axis)
+    return images
+
+
 def crop(x: Tensor, cut: int) -> Tensor:
     """Cut `cut` positions off each side of (N, C, H, W); a view, whose gradient keeps the memory layout of `x`."""
     return _Crop.apply(x, cut) if cut else x  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]

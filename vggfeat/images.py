@@ -13,6 +13,7 @@ import difflib
 import io
 import itertools
 import json
+import math
 import os
 import secrets
 import shutil
@@ -229,16 +230,28 @@ def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(rgb: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def resize(rgb: torch.Tensor, height: int, width: int, *, wrap: bool = False) -> torch.Tensor:
     """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1]: bilinear, antialiased.
 
     As Pillow's BILINEAR and torchvision's transforms do it, so that style targets and metrics compare with theirs.
+    With `wrap` the pixels beyond an edge are those at the opposite one, so that what tiles goes on tiling.
     Raises InputError if `rgb` is not a floating tensor of that shape, or `height` or `width` is less than 1.
     """
     _check_tensor("rgb", rgb, ("N", "C", "H", "W"))
     if min(height, width) < 1:
         raise InputError(f"height and width are at least 1, not {height} and {width}")
-    return interpolate(rgb, (height, width), mode="bilinear", antialias=True)
+    if not wrap:
+        return interpolate(rgb, (height, width), mode="bilinear", antialias=True)
+    for axis, after in ((2, height), (3, width)):
+        # The least border that is a whole number of pixels at either size, twice to span the filter.
+        before = rgb.shape[axis]
+        shared = math.gcd(before, after)
+        border = min(before, 2 * before // shared)
+        grown = torch.cat([rgb.narrow(axis, before - border, border), rgb, rgb.narrow(axis, 0, border)], dim=axis)
+        cut = border * after // before
+        sides = (after + 2 * cut, rgb.shape[3]) if axis == 2 else (rgb.shape[2], after + 2 * cut)
+        rgb = interpolate(grown, sides, mode="bilinear", antialias=True).narrow(axis, cut, after)
+    return rgb.contiguous()
 
 
 def middle_square(rgb: torch.Tensor, shorter: int, side: int) -> torch.Tensor:

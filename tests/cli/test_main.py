@@ -31,7 +31,7 @@ def test_answers_at_once_and_without_torch(arguments, limit, spawn):
         (["stylise"], "unknown command 'stylise': near are stylize"),
         (["layers", "--sixe", "3"], "No such option"),
         (["layers", "--size", "x"], "'x' is not a valid integer"),
-        (["stylize", "a.jpg"], "Missing argument 'STYLE'"),
+        (["stylize", "a.jpg"], "there is no style for 'a.jpg'"),
     ],
 )
 def test_misuse_is_one_line(arguments, message, vggfeat):

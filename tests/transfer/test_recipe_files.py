@@ -27,8 +27,8 @@ def written(tmp_path):
 
 def test_a_preset_is_a_file_each():
     assert set(RECIPES) == {path.stem for path in FOLDER.glob("*.toml")}
-    assert set(RECIPES) == {"default", "preview", "fine", "print", "gatys"}
-    assert len(RECIPES) == 5
+    assert set(RECIPES) == {"default", "preview", "fine", "print", "gatys", "texture", "invert"}
+    assert len(RECIPES) == 7
     for name, preset in RECIPES.items():
         assert preset.name == name
         assert preset.about
@@ -51,6 +51,8 @@ def test_presets_differ_from_the_default_in_what_they_are_for():
         "fine": {"growth", "steps"},
         "print": {"size", "steps", "step_decay"},
         "gatys": {"weights", "content_weight", "steps", "margin"},
+        "texture": {"content_weight", "start", "first_size", "steps", "margin"},
+        "invert": {"size", "content_weight", "style_weight", "tv_weight", "start", "first_size", "steps", "margin"},
     }
 
 

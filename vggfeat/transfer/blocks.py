@@ -17,6 +17,7 @@ from vggfeat.extract import FeatureExtractor, Part
 from vggfeat.losses import FeatureLoss, Features, PooledLoss, TotalVariationLoss
 from vggfeat.transfer.objective import Term, total
 from vggfeat.transfer.optimise import Evaluation
+from vggfeat.transfer.recipe import Edges
 
 # Channels of a VGG network's first part.
 _FIRST_CHANNELS = 64
@@ -76,22 +77,30 @@ class Whole:
 
     Args:
         extract: the network.
-        margin: pixels mirrored around a picture, and cut off its features again.
+        margin: pixels put around a picture, and cut off its features again.
+        edges: whether they are the picture's mirror image, or itself, so that one edge meets the other.
     """
 
-    def __init__(self, extract: FeatureExtractor, margin: int) -> None:
+    def __init__(self, extract: FeatureExtractor, margin: int, edges: Edges = "mirror") -> None:
         self.extract = extract
         self._margin = margin
+        self._edges: Edges = edges
         self._stride = {layer.name: layer.stride for part in extract.parts() for layer in part.layers}
 
     def margin(self, image: Tensor) -> int:
-        """The margin of `image`: a small one gets none."""
-        return self._margin if min(image.shape[2:]) > self._margin else 0
+        """The margin of `image`: a small one gets none that is mirrored."""
+        return self._margin if self._edges == "wrap" or min(image.shape[2:]) > self._margin else 0
+
+    def surrounded(self, image: Tensor) -> Tensor:
+        """`image` with its margin."""
+        margin = self.margin(image)
+        pad = functional.wrap_pad if self._edges == "wrap" else functional.mirror_pad
+        return pad(image, margin) if margin else image
 
     def features(self, image: Tensor) -> Features:
         """The features of `image`, and the image itself."""
         margin = self.margin(image)
-        features = self.extract(functional.mirror_pad(image, margin) if margin else image)
+        features = self.extract(self.surrounded(image))
         inner = {name: functional.crop(x, margin // self._stride[name]) for name, x in features.items()}
         return {**inner, "image": image}
 
@@ -113,8 +122,8 @@ class Whole:
 class Blockwise(Whole):
     """Looks at a picture in tiles: of `side` pixels, and of fewer positions where there are more channels."""
 
-    def __init__(self, extract: FeatureExtractor, margin: int, side: int) -> None:
-        super().__init__(extract, margin)
+    def __init__(self, extract: FeatureExtractor, margin: int, side: int, edges: Edges = "mirror") -> None:
+        super().__init__(extract, margin, edges)
         self.side = side
         self._parts = extract.parts()
 
@@ -153,8 +162,7 @@ class Blockwise(Whole):
         return Evaluation(torch.stack(list(values.values())).sum(0), gradient.contiguous(), values)
 
     def _padded(self, image: Tensor) -> Tensor:
-        margin = self.margin(image)
-        padded = self.extract.normalised(functional.mirror_pad(image, margin) if margin else image)
+        padded = self.extract.normalised(self.surrounded(image))
         return padded.contiguous(memory_format=torch.channels_last)
 
     def _look(self, plane: Tensor, image: Tensor, sums: "_Sums") -> list[Tensor]:

@@ -168,3 +168,30 @@ class BoundedAdam:
         with torch.no_grad():
             self.image = self._variable.clamp_(0, 1).clone()
         self.here = self._evaluate(self.image)
+
+
+class BoundedDescent:
+    """Steps down the gradient, each of the same length, projected on [0, 1].
+
+    For objectives that are never reached, such as the activations that a dream raises: `rate` is the mean change of a
+    value in a step, whatever the objective's scale.
+    """
+
+    def __init__(
+        self, image: Tensor, evaluate: Evaluate, *, rate: float, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Start at `image`, or go on from what `state()` returned."""
+        self._evaluate = evaluate
+        self._rate = rate
+        self.image = image.clamp(0, 1) if state is None else state["image"]
+        self.here = evaluate(self.image) if state is None else Evaluation.restored(state)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next steps depend on, by name."""
+        return {"image": self.image, **self.here.state()}
+
+    def step(self) -> None:
+        """One step, and the objective where it leads."""
+        length = self.here.gradient.abs().mean().clamp_min(1e-20)
+        self.image = (self.image - self._rate / length * self.here.gradient).clamp_(0, 1)
+        self.here = self._evaluate(self.image)

@@ -20,6 +20,7 @@ from vggfeat.errors import LayerError, RecipeError, near
 
 Optimiser = Literal["lbfgs", "adam"]
 Objective = Literal["gram", "gram+meanstd", "covariance", "swd", "nn"]
+Edges = Literal["mirror", "wrap"]
 Color = Literal["style", "content", "luminance", "linear", "histogram"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -27,6 +28,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimiser": get_args(Optimiser),
     "objective": get_args(Objective),
     "color": get_args(Color),
+    "edges": get_args(Edges),
 }
 """The fields of a recipe that are one of a few words."""
 
@@ -83,7 +85,11 @@ class Recipe:
     )
     margin: int = field(
         default=0,
-        metadata=_help("pixels mirrored around the pictures, so that no border is painted; a multiple of 16"),
+        metadata=_help("pixels added around the pictures, so that no border is painted; a multiple of 16"),
+    )
+    edges: Edges = field(
+        default="mirror",
+        metadata=_help("what surrounds the picture: mirror, or wrap, itself, so that the left edge meets the right"),
     )
     start: str = field(default="content", metadata=_help("what to start from: content, noise, or a picture file"))
     first_size: int = field(default=256, metadata=_help("size of the first, coarsest stage"))
@@ -124,6 +130,8 @@ class Recipe:
                 raise RecipeError(
                     f"{option.replace('_', ' ')} is {value}: it must be {kind} between {least:g} and {most:g}"
                 )
+        if self.edges == "wrap" and not self.margin:
+            raise RecipeError("edges wrap needs a margin: what lies there is the other edge")
         stride = self.deepest_layer().stride
         if self.margin % stride:
             raise RecipeError(f"margin is {self.margin}: it must be a multiple of {stride}, the deepest layer's stride")

@@ -21,7 +21,7 @@ from vggfeat.transfer import checkpoint, colours, memory
 from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
-from vggfeat.transfer.recipe import Recipe
+from vggfeat.transfer.recipe import Edges, Recipe
 from vggfeat.transfer.recipe import recipe as named
 from vggfeat.transfer.stages import Stage, plan
 
@@ -184,10 +184,11 @@ class Stylization:
         }
         checkpoint.save(path, facts, self._optimiser.state())
 
-    def _look(self, side: int | None) -> Whole:
+    def _look(self, side: int | None, edges: Edges | None = None) -> Whole:
+        edges = self.recipe.edges if edges is None else edges
         if side is None:
-            return Whole(self._extract, self.recipe.margin)
-        return Blockwise(self._extract, self.recipe.margin, side)
+            return Whole(self._extract, self.recipe.margin, edges)
+        return Blockwise(self._extract, self.recipe.margin, side, edges)
 
     def _run(self) -> Iterator[Progress]:
         began, share = time.monotonic(), 0.0
@@ -205,12 +206,12 @@ class Stylization:
                 step = int(resume.facts["step"])
                 state = {name: x.to(self._inputs.content.device) for name, x in resume.tensors.items()}
                 resume = None
-            with _settings(stage, self._inputs.content.device):
+            with settings(stage, self._inputs.content.device):
                 optimiser = self._prepare(number, state)
             self._raw = optimiser.image
             recent: list[Tensor] = []
             while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
-                with _settings(stage, self._inputs.content.device):
+                with settings(stage, self._inputs.content.device):
                     optimiser.step()
                 step += 1
                 self._raw = optimiser.image
@@ -262,7 +263,7 @@ class Stylization:
             found = self._evaluated(number, terms, torch.lerp(image, content, fixed))
             return found._replace(gradient=found.gradient * (1 - fixed))
 
-        image = images.resize(self._raw, height, width)
+        image = images.resize(self._raw, height, width, wrap=self.recipe.edges == "wrap")
         if self.recipe.optimiser == "adam":
             return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate, state=state)
         return BoundedLBFGS(image, evaluate, state=state)
@@ -298,7 +299,9 @@ class Stylization:
             masks = None if place.mask is None else self._masks(place.mask, content)
             key = (_hash(place.style), style.shape[2], style.shape[3])
             if key not in self._known:
-                self._known[key] = look.targets(style, losses)
+                self._known[key] = self._look(self.blocks[number - 1], "mirror").targets(
+                    style, losses
+                )  # no style need tile
             targets = self._known[key]
             share = place.share if place.mask is None else place.share * float(place.mask.mean())
             if not share:
@@ -468,7 +471,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def _settings(stage: Stage, device: torch.device) -> Generator[None]:
+def settings(stage: Stage, device: torch.device) -> Generator[None]:
     """What a step needs whatever the caller has set: gradients, its own precision, repeatable results.
 
     Running out of memory becomes a `VggfeatError` that says at which size.

@@ -1,0 +1,64 @@
+"""`vggfeat dream`: a picture in which a layer sees more of what it looks for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._files import check_spares, unused
+from ._runs import paint, run_options
+
+
+@click.command()
+@click.argument("image", type=click.Path())
+@click.option(
+    "-l",
+    "--layer",
+    default="relu4_3",
+    show_default=True,
+    metavar="NAME[:CHANNEL]",
+    help="What is to see more: a layer, or one of its channels.",
+)
+@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-dream.png]")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Long side of the result; a smaller picture stays small.",
+)
+@click.option("--octaves", type=int, default=4, show_default=True, help="How many sizes, from small to large.")
+@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="Factor from one size to the next.")
+@click.option("--steps", type=int, default=20, show_default=True, help="At each size.")
+@click.option("--rate", type=float, default=0.007, show_default=True, help="Mean change of a value in a step.")
+@click.option("--jitter", type=int, default=16, show_default=True, help="Pixels by which each step is shifted at most.")
+@click.option("--network", default="vgg16", show_default=True, help="vgg11 to vgg19, and so on.")
+@click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shifts.")
+@run_options
+def command(
+    image: str,
+    *,
+    output: str | None,
+    seconds: float | None,
+    device: str,
+    precision: Any,  # noqa: ANN401 (click has checked it)
+    quiet: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 (those of vggfeat.dream)
+) -> None:
+    """Change IMAGE so that a layer sees more of what it looks for.
+
+    Deep layers dream of things, shallow ones of patterns. Ctrl-C saves the picture as it stands.
+    """
+    from vggfeat import images
+    from vggfeat.transfer.dreams import dream
+
+    target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-dream.png"))
+    images.check_writable(target)
+    inputs = [image, options["weights"]]
+    check_spares(target, inputs)
+    run = dream(image, seconds=seconds, device=device, precision=precision, **options)
+    text = {"Software": "vggfeat", "vggfeat-dream": json.dumps(options)}
+    paint(run, target, inputs=inputs, text=text, facts=options, quiet=quiet, as_json=as_json)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from vggfeat import dream
+from vggfeat.errors import InputError, LayerError
+from vggfeat.extract import FeatureExtractor
+from vggfeat.transfer.blocks import Blockwise
+from vggfeat.transfer.dreams import Activation, parse_target
+
+SMALL = {"size": 64, "octaves": 2, "steps": 4, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def image():
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(3))
+    return torch.nn.functional.interpolate(coarse, (48, 64), mode="bicubic").clamp(0, 1)
+
+
+@pytest.mark.parametrize("channel", [None, 7])
+def test_the_layer_sees_more(channel, image):
+    extract = FeatureExtractor("vgg16", ["relu3_1"])
+
+    def seen(picture):
+        x = extract(picture)["relu3_1"]
+        return (x if channel is None else x[:, channel]).square().mean()
+
+    dreamt = dream(image, "relu3_1" if channel is None else f"relu3_1:{channel}", **SMALL).result()
+    assert seen(dreamt) > 1.5 * seen(image)
+    assert dreamt.shape == image.shape
+    assert 0 <= dreamt.min() < dreamt.max() <= 1
+
+
+def test_octaves_grow_to_the_size(image):
+    run = dream(image, "relu3_1", **SMALL)
+    seen = list(run)
+    assert [(p.stage, p.step) for p in seen] == [(stage, step) for stage in (1, 2) for step in range(1, 5)]
+    assert [tuple(p.image.shape[2:]) for p in seen] == [(34, 46)] * 4 + [(48, 64)] * 4
+    assert seen[-1].done == 1
+    assert torch.equal(run.image, seen[-1].image)
+
+
+def test_details_of_the_picture_stay_sharp():
+    """What a small size loses of the picture is there again at the next."""
+    fine = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
+    image = dream(fine, "relu2_1", **{**SMALL, "steps": 1}, rate=1e-6).result()
+    assert (image - fine).abs().max() < 0.01
+
+
+def test_the_same_seed_dreams_the_same(image):
+    first, again, other = (dream(image, "relu3_1", **SMALL, seed=seed).result() for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_blocks_dream_the_same(image):
+    whole, blocks = (dream(image, "relu3_1", **SMALL) for _ in range(2))
+    blocks._looks = [Blockwise(blocks._extract, 16, 32) for _ in blocks._looks]  # noqa: SLF001 (so small a picture fits)
+    assert (whole.result() - blocks.result()).abs().mean() < 1e-3
+
+
+def test_seconds_end_a_dream(image):
+    last = list(dream(image, "relu2_1", **{**SMALL, "steps": 10000}, seconds=0.5))[-1]
+    assert last.stage == 2
+    assert last.seconds < 5
+
+
+def test_what_is_dreamt_of_is_the_mean_square():
+    x = torch.randn(1, 4, 3, 5)
+    loss = Activation("relu1_1", 2)
+    value = loss({"relu1_1": x}, loss.target({"relu1_1": x}))
+    assert value == pytest.approx(-float(x[:, 2].square().mean()))
+
+
+def test_reads_layers_and_channels():
+    assert parse_target("vgg16", "relu4_3") == ("relu4_3", None)
+    assert parse_target("vgg16", "15:255") == ("relu3_3", 255)
+    for text, message in (
+        ("relu4_3:512", "has the channels 0 to 511, not '512'"),
+        ("relu4_3:-1", "not '-1'"),
+        ("relu4_*", "of one layer, and 'relu4_\\*' names 3"),
+        ("relu9_1", "relu9_1"),
+    ):
+        with pytest.raises(LayerError, match=message):
+            parse_target("vgg16", text)
+
+
+def test_refusals(image):
+    for options, message in (
+        ({"octaves": 0}, "octaves is 0"),
+        ({"rate": float("nan")}, "rate is nan"),
+        ({"jitter": -1}, "jitter is -1"),
+        ({"seconds": 0.0}, "seconds is 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dream(image, **options)
