@@ -102,7 +102,7 @@ class Explorer:
     limits: Limits
     most: int = 2
     _kept: OrderedDict[tuple[str, str, str], view.Seen] = field(
-        default_factory=lambda: OrderedDict[tuple[str, str, str], view.Seen]()
+        default_factory=OrderedDict[tuple[str, str, str], view.Seen]
     )
 
     def seen(self, upload: Upload, network: str, layer: str) -> view.Seen:
