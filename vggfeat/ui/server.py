@@ -21,6 +21,15 @@ _POLICY = (
     "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
 
+# Gradio has the style sheet hold inside its frame alone; this is about the frame.
+_FRAME = """<style>
+.gradio-container { max-width: 1240px !important; min-width: 0 !important; margin: 0 auto !important; }
+@media (max-width: 640px) {
+  .gradio-container { width: 100% !important; }
+  .gradio-container .main { padding: 8px !important; min-width: 0 !important; }
+}
+</style>"""
+
 
 class Server:
     """A page that is being served. `url` is where."""
@@ -86,6 +95,7 @@ def serve(
                 max_file_size=limits.megabytes * 1_000_000,
                 theme=_theme(gr),
                 css=(resources.files("vggfeat.ui") / "page.css").read_text("utf-8"),
+                head=_FRAME,
                 app_kwargs={"middleware": _middleware(host), "docs_url": None, "redoc_url": None, "openapi_url": None},
                 prevent_thread_lock=True,
                 quiet=True,
