@@ -43,7 +43,7 @@ def test_controls_change_their_fields_alone():
         ("step_decay = 2.0", "up to 1"),
         ('start = "/etc/passwd"', "this page knows content, noise"),
         ('start = "photo.png"', "this page knows content, noise"),
-        ('weights = "/tmp/evil.pth"', "are not here"),
+        ('weights = "/etc/evil.pth"', "are not here"),
         ('network = "vgg11"\nweights = "imagenet1k_v1"', "of 'vgg11' are not here"),
         ('network = "64,64,M,128"', "are not here"),
         ("x" * 30_000, "30000 characters"),

@@ -311,7 +311,7 @@ class Page:
         with gr.Row():
             first, second = self._upload("First picture"), self._upload("Second picture")
         go = gr.Button("Compare", variant="primary", elem_id="compare")
-        table = gr.HTML(elem_id="metrics", min_height=40)
+        table = gr.HTML(elem_id="metrics", min_height=40, padding=True, apply_default_css=False)
         heat = gr.HTML(elem_id="heat")
         self._on(go.click, self._compared, [first, second], [table, heat], heavy=True, show_progress_on=table)
 
@@ -331,7 +331,7 @@ class Page:
         with gr.Row():
             network = gr.Dropdown(names, value="vgg16", label="Network", filterable=False)
             size = gr.Slider(32, 1024, 224, step=1, label="Side of the picture", info="pixels")
-        table = gr.HTML(fragments.layers("vgg16", 224), elem_id="layer-table")
+        table = gr.HTML(fragments.layers("vgg16", 224), elem_id="layer-table", apply_default_css=False)
         for part in (network, size):
             self._on(part.change, fragments_layers, [network, size], table, queue=False, trigger_mode="always_last")
 

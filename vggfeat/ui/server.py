@@ -23,11 +23,9 @@ _POLICY = (
 
 # Gradio has the style sheet hold inside its frame alone; this is about the frame.
 _FRAME = """<style>
-.gradio-container { max-width: 1240px !important; min-width: 0 !important; margin: 0 auto !important; }
-@media (max-width: 640px) {
-  .gradio-container { width: 100% !important; }
-  .gradio-container .main { padding: 8px !important; min-width: 0 !important; }
-}
+.gradio-container { width: 100% !important; max-width: 1240px !important; min-width: 0 !important; }
+.gradio-container { margin: 0 auto !important; }
+@media (max-width: 640px) { .gradio-container .main { padding: 8px !important; min-width: 0 !important; } }
 </style>"""
 
 
