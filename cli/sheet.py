@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Of the recipe's style weight, where none are given.
-_FACTORS = (0.1, 0.3, 1.0, 3.0)
+_FACTORS = (0.01, 0.1, 1.0, 10.0)
 
 
 def _parse_numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -40,7 +40,7 @@ def _parse_numbers(_context: click.Context, _option: click.Parameter, text: str 
     "weights",
     callback=_parse_numbers,
     metavar="N,...",
-    help="A row each.  [default: 0.1, 0.3, 1 and 3 times the recipe's]",
+    help="A row each.  [default: 0.01, 0.1, 1 and 10 times the recipe's]",
 )
 @click.option(
     "--style-scales",
