@@ -34,7 +34,9 @@ def test_what_is_imported_is_required():
     aliases = {"PIL": "pillow", "sklearn": "scikit-learn"}
     needed = {aliases.get(name, name).lower() for name in imported("vggfeat") | imported("cli")}
     # lpips is found by name, for its heads; the others are extras.
-    extras = names([row for name in ("metrics", "parquet", "train") for row in PROJECT["optional-dependencies"][name]])
+    extras = names(
+        [row for name in ("metrics", "parquet", "train", "video") for row in PROJECT["optional-dependencies"][name]]
+    )
     assert needed | {"lpips"} == names(PROJECT["dependencies"]) | extras
 
 

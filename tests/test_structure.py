@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "dumps": {"arch", "extract", "functional", "images", "weights"},
     "pairs": {"colours", "criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
     "plots": set(),
+    "animation": {"images"},
     "classification": {"arch", "extract", "functional", "images", "network", "weights"},
     "training": {"arch", "extract", "functional", "images", "network", "plots", "weights"},
     "transfer": {"arch", "extract", "losses", "functional", "images", "sources"},
