@@ -1,13 +1,15 @@
 """The command `vggfeat`: each module of this package without a leading underscore is one subcommand.
 
-A module `dump_stats` defines `command` and becomes `vggfeat dump-stats`. Modules are imported for their help texts,
-so that what is slow to import waits inside the functions.
+A module `dump_stats` defines `command` and becomes `vggfeat dump-stats`. The first line of its docstring is what
+`vggfeat --help` says of it, which is read and not imported. What is slow to import waits inside the functions, so that
+a command's own help and its errors come at once.
 """
 
 import importlib
 import pkgutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 try:
@@ -21,6 +23,13 @@ except KeyboardInterrupt:  # in the first moment of a command
 def _debug(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
         context.find_root().meta["vggfeat.debug"] = True
+
+
+def _purpose(name: str) -> str:
+    """What stands after the colon in the first line of a command's module."""
+    with (Path(__path__[0]) / f"{name.replace('-', '_')}.py").open(encoding="utf-8") as file:
+        text = file.readline().strip().strip('"').partition(": ")[2]
+    return text[0].upper() + text[1:]
 
 
 class _Commands(click.Group):
@@ -43,6 +52,10 @@ class _Commands(click.Group):
                 )
             )
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _purpose(name)) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
         try:

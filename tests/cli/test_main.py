@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 import time
@@ -11,6 +12,16 @@ def test_every_command_has_help_that_fits(vggfeat):
     for name in main.list_commands(click.Context(main)):
         assert "Usage" in vggfeat(name, "--help").output
         assert name in vggfeat("--help").output
+
+
+def test_help_says_what_every_command_is_for(vggfeat):
+    listed = " ".join(vggfeat("--help").output.split())
+    for name in main.list_commands(click.Context(main)):
+        module = importlib.import_module(f"vggfeat_cli.{name.replace('-', '_')}")
+        first = module.__doc__.partition("\n")[0]
+        assert first.startswith(f"`vggfeat {name}`: ")
+        purpose = first.partition(": ")[2]
+        assert f"{name} {purpose[0].upper()}{purpose[1:]}" in listed
 
 
 @pytest.mark.parametrize(("arguments", "limit"), [(["--help"], 0.3), (["layers", "vgg19"], 0.5)])
