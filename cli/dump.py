@@ -11,6 +11,7 @@ from vggfeat import arch
 from vggfeat.dumps.recipe import REDUCTIONS, Resize, parse_resize
 from vggfeat.errors import RecipeError
 
+from ._networks import chosen_network, network_option
 from ._progress import tell, terminable
 from ._sizes import bytes_text, seconds_text
 
@@ -49,7 +50,7 @@ def _parse_batch(_context: click.Context, _option: click.Parameter, text: str) -
 @click.command()
 @click.argument("source", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "--output", required=True, type=click.Path(), help="Folder of the dump; what is begun goes on.")
-@click.option("--network", default="vgg16", show_default=True, help="See `vggfeat weights`.")
+@network_option
 @click.option("--layers", required=True, metavar="NAME,...", help="Names, features indices or globs.")
 @click.option(
     "--reduce",
@@ -101,6 +102,7 @@ def command(
     was killed goes on when the same command is given again. Exit codes: 0; 3 if it is complete but some pictures are
     bad; 2 if it could not be done.
     """
+    options["network"] = chosen_network(options["network"], weights)
     arch.find(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
     from vggfeat.dumps.run import Dumping
 

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ._files import check_spares, check_text_file, unused, write_text_file
+from ._networks import chosen_network, network_option
 
 
 @click.command()
@@ -31,7 +32,7 @@ from ._files import check_spares, check_text_file, unused, write_text_file
     "--ratio", type=float, default=0.95, show_default=True, help="Of the ratio test; 1 keeps all mutual neighbours."
 )
 @click.option("--refine/--no-refine", default=True, show_default=True, help="Go on through finer layers.")
-@click.option("--network", default="vgg16", show_default=True, help="vgg11 to vgg19, and so on.")
+@network_option
 @click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
 @click.option(
     "--size",
@@ -72,6 +73,7 @@ def command(
     target = Path(output) if output else None if wanted else unused(Path(f"{Path(a).stem}-{Path(b).stem}-match.png"))
     _check_outputs(target, wanted, (a, b))
     pictures = sources.read(a), sources.read(b)
+    options["network"] = chosen_network(options["network"], options["weights"])
     found = match(a, b, **options)
     if limit is not None:
         found = found.best(limit)

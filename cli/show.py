@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from ._files import check_spares, unused
+from ._networks import chosen_network, network_option
 
 
 def _parse_channels(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -44,7 +45,7 @@ def _parse_at(_context: click.Context, _option: click.Parameter, text: str | Non
     "--dump", type=click.Path(), metavar="OUT", help="Instead of IMAGE: what of a dump excites --channel most."
 )
 @click.option("--channel", type=click.IntRange(0), metavar="N", help="Of --dump.")
-@click.option("--network", default="vgg16", show_default=True, help="vgg11 to vgg19, and so on.")
+@network_option
 @click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
 @click.option("--channels", callback=_parse_channels, metavar="N,...", help="Only these channels.  [default: all]")
 @click.option("--top", type=click.IntRange(1), metavar="K", help="Only the K most active channels, or pictures.")
@@ -96,6 +97,7 @@ def command(
     target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-show.png"))
     images.check_writable(target)
     check_spares(target, [image])
+    options["network"] = chosen_network(options["network"], options["weights"])
     page = sheet(look(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
     images.write_picture(target, page)
     click.echo(str(target))

@@ -40,6 +40,7 @@ def short(tmp_path_factory):
 def test_there_is_no_example_without_a_test():
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
         GAN.name,
+        "digits.py",
         "fine_tune.py",
         "linear_probe.py",
         "perceptual_loss.py",
@@ -107,6 +108,22 @@ def test_fine_tuning_runs_through(tmp_path):
     printed = run(EXAMPLES / "fine_tune.py", "--out", tmp_path, "--crops", 2, "--epochs", 1)
     assert "relu5_3 of the tuned network: (1, 512, 6, 6)" in printed
     assert (tmp_path / "run" / "best.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_digits_are_learnt_and_looked_at(tmp_path):
+    from PIL import Image
+
+    pytest.importorskip("sklearn")
+    printed = run(EXAMPLES / "digits.py", "--out", tmp_path)
+    assert max(float(share) for share in re.findall(r"held out ([\d.]+)%", printed)) >= 98
+    listed = re.findall(r"^(\d): (.+)$", printed, re.MULTILINE)
+    assert [digit for digit, _ in listed] == list("0123456789")
+    channels = [int(word) for _, words in listed for word in words.split(", ") if word != "none"]
+    assert sorted(channels) == list(range(64))
+    for name in ("three.png", "eight.png"):
+        with Image.open(tmp_path / name) as page:
+            assert page.height > 1000
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ def look(
     picture = images.resize(rgb, *images.fit(height, width, size))
     with torch.inference_mode():
         features = {name: x.float().cpu() for name, x in extract(picture.to(place)).items()}
-    rows = arch.find(network, list(features))
+    rows = arch.find(extract.network, list(features))
     return Seen(picture, features, rows, (width, height), sources.name(source), str(extract.row))
 
 

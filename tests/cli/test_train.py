@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vggfeat import FeatureExtractor, write_picture
+from vggfeat import FeatureExtractor, open_dump, write_picture
 from vggfeat.training.recipe import TrainingRecipe
 
 TINY = ("--network", "4,M,8", "--size", 8, "--epochs", 2, "--batch-size", 256, "--device", "cpu")
@@ -69,6 +69,12 @@ def test_a_trained_network_is_used_by_the_other_commands(vggfeat):
     )
     assert Path("out.png").exists()
     assert len(json.loads(vggfeat("classify", "a.png", "--weights", weights, "--json").stdout)[0]["predictions"]) == 5
+    vggfeat("show", "a.png", "--layer", "relu2_1", "--weights", weights, "-o", "seen.png")
+    assert Path("seen.png").exists()
+    vggfeat("dump", "a.png", "b.png", "--layers", "relu2_1", "--weights", weights, "-o", "dump", "--quiet")
+    assert open_dump("dump")["relu2_1"].shape == (2, 8, 112, 112)
+    vggfeat("match", "a.png", "b.png", "--layer", "relu2_1", "--weights", weights, "-o", "match.png")
+    assert Path("match.png").exists()
     extract = FeatureExtractor("auto", "relu2_1", weights=weights)
     assert extract.network == "4,M,8+bn+leaky_relu:0.01"
 
