@@ -3,13 +3,30 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 import torchvision
 
 from vggfeat import FeatureExtractor
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+USES, WRITE_UPS = GUIDE.split("## VGG write-ups")
+BLOCKS = re.findall(r"```python\n(.*?)```", WRITE_UPS, re.DOTALL)
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+@pytest.mark.slow
+def test_the_three_uses_print_what_the_guide_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", USES, re.DOTALL)
+    assert len(blocks) == USES.count("```python") == 4
+    for code, expected in blocks:
+        exec(compile(code, "guide.md", "exec"), names)  # noqa: S102 (the guide's own code)
+        printed = capsys.readouterr().out
+        assert NUMBER.sub("#", printed) == NUMBER.sub("#", expected)
+        came, stated = ([float(number) for number in NUMBER.findall(text)] for text in (printed, expected))
+        assert came == pytest.approx(stated, rel=0.2, abs=0.02)  # other processors round otherwise
 
 
 def test_the_code_runs(tmp_path, monkeypatch):
