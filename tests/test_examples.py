@@ -77,6 +77,7 @@ def test_super_resolution_keeps_vgg_out_of_the_checkpoint(short):
     assert f"{len(state)} tensors, 0 of them VGG's" in printed
 
 
+@pytest.mark.slow
 def test_super_resolution_resumes_exactly(short, tmp_path):
     run(GAN, "--steps", 4, "--stop-at", 3, "--out", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
@@ -104,6 +105,7 @@ def test_super_resolution_never_trains_on_what_it_holds_out():
         assert not torch.stack(crops).any()
 
 
+@pytest.mark.slow
 def test_fine_tuning_runs_through(tmp_path):
     printed = run(EXAMPLES / "fine_tune.py", "--out", tmp_path, "--crops", 2, "--epochs", 1)
     assert "relu5_3 of the tuned network: (1, 512, 6, 6)" in printed
@@ -141,6 +143,7 @@ def probed(*arguments):
     return {name: float(value) for name, value in re.findall(r"^(.+?) +(0\.\d+|1\.0+)$", printed, re.MULTILINE)}
 
 
+@pytest.mark.slow
 def test_linear_probe_goes_on_with_its_dump(tmp_path):
     first = probed("--pictures", 60, "--out", tmp_path)
     assert list(first) == ["raw pixels", "relu2_2", "relu3_3", "relu4_3"]

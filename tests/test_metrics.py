@@ -25,6 +25,7 @@ def test_mean_over_batches_of_any_size(make, pairs):
     torch.testing.assert_close(metric.compute(), criterion(pairs[0][:1], pairs[1][:1]).mean())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_pairs():
     """Of 10,000 pairs, after the first hundred nothing more is held."""
     criterion = LPIPS("alex", reduction="none", check="off")

@@ -137,6 +137,7 @@ def test_killed_fifty_times_is_the_same(tmp_path):
     _kill_and_resume(tmp_path, 50, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc")
 def test_a_killed_run_leaves_no_process(tmp_path):
     source = make_pictures(tmp_path / "pictures", 60)

@@ -53,6 +53,7 @@ def test_a_texture_keeps_the_pixels_of_its_style(style):
     assert scales == pytest.approx([1, 0.5, 2])
 
 
+@pytest.mark.slow
 def test_a_texture_takes_on_the_style(style):
     from vggfeat.losses import GramLoss
 
@@ -64,6 +65,7 @@ def test_a_texture_takes_on_the_style(style):
     assert loss(extract(image), target) < 0.05 * loss(extract(noise), target)
 
 
+@pytest.mark.slow
 def test_an_inversion_finds_the_picture_again(style):
     """A shallow layer knows nearly everything; a deep one less."""
     errors = [
@@ -77,6 +79,7 @@ def test_an_inversion_finds_the_picture_again(style):
     assert errors[0] < 0.5 * errors[1]
 
 
+@pytest.mark.slow
 def test_an_inversions_first_loss_is_near_one_at_every_layer(style):
     """The content term is levelled, so that the weight of the total variation means the same."""
     for layer in ("relu1_1", "relu3_1", "pool5"):
