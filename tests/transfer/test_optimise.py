@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation
+from vggfeat.transfer import optimise
+from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, eased
 
 
 def quadratic(target, scale):
@@ -33,6 +34,52 @@ def test_finds_the_bounded_minimum_and_never_leaves_the_bounds(make):
         assert optimiser.image.min() >= 0
         assert optimiser.image.max() <= 1
     torch.testing.assert_close(optimiser.image.detach(), target.clamp(0, 1), rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (24, 33), (64, 48)])
+def test_the_pyramid_is_symmetric_and_positive(size, wrap):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(1, 3, *size, generator=generator, dtype=torch.float64) for _ in range(2))
+    torch.testing.assert_close((x * eased(y, wrap=wrap)).sum(), (y * eased(x, wrap=wrap)).sum())
+    assert (x * eased(x, wrap=wrap)).sum() >= x.square().sum()
+
+
+def test_the_pyramid_eases_what_is_coarse():
+    flat, grain = torch.ones(1, 1, 256, 256), torch.ones(1, 1, 256, 256)
+    grain[..., ::2, 1::2] = grain[..., 1::2, ::2] = -1
+    inside = (..., slice(96, 160), slice(96, 160))
+    torch.testing.assert_close(eased(flat)[inside], 31 * flat[inside])  # 1 + 2 + 4 + 8 + 16
+    torch.testing.assert_close(eased(grain)[inside], grain[inside])
+
+
+def test_the_pyramid_has_no_edge_where_it_wraps():
+    x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    shifted = eased(x.roll((16, 32), (2, 3)), wrap=True)
+    torch.testing.assert_close(shifted, eased(x, wrap=True).roll((16, 32), (2, 3)))
+
+
+def test_lbfgs_finds_smooth_pictures_sooner_with_the_pyramid(monkeypatch):
+    """Where grain costs much and flat colours little, as for the features of a network."""
+    coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    target = torch.nn.functional.interpolate(coarse, (96, 96), mode="bicubic").clamp(0, 1)
+
+    def evaluate(image):
+        difference = (image - target).detach().requires_grad_()
+        grain = difference - torch.nn.functional.avg_pool2d(difference, 5, 1, 2)
+        loss = difference.square().sum() + 100 * grain.square().sum()
+        (gradient,) = torch.autograd.grad(loss, difference)
+        return Evaluation(loss.detach(), gradient, {"all": loss.detach()})
+
+    def reached():
+        optimiser = BoundedLBFGS(torch.full_like(target, 0.5), evaluate)
+        for _ in range(15):
+            optimiser.step()
+        return optimiser.here.loss
+
+    eased_loss = reached()
+    monkeypatch.setattr(optimise, "eased", lambda x, **_: x)
+    assert eased_loss < 0.5 * reached()
 
 
 def test_lbfgs_is_fast_where_scales_differ():

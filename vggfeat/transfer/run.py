@@ -266,7 +266,7 @@ class Stylization:
         image = images.resize(self._raw, height, width, wrap=self.recipe.edges == "wrap")
         if self.recipe.optimiser == "adam":
             return BoundedAdam(image, evaluate, learning_rate=self.recipe.learning_rate, state=state)
-        return BoundedLBFGS(image, evaluate, state=state)
+        return BoundedLBFGS(image, evaluate, wrap=self.recipe.edges == "wrap", state=state)
 
     def _evaluated(self, number: int, terms: Sequence[Term], image: Tensor) -> Evaluation:
         """The objective; where the memory does not suffice, in smaller and smaller blocks from then on."""
