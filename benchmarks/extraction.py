@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, median, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, peaks, race, ratio, spread
 from PIL import Image
 from roofline import Convolutions, Product
 from torchvision.models import vgg16
@@ -86,8 +86,8 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
 
 def shares(found: Found) -> dict[str, float]:
     """{contender: the time of the convolutions alone, in its precision, over its own}."""
-    medians = {name: median(seconds) for name, seconds in found["seconds"].items()}
-    return {name: medians[f"convolutions alone {precision_of(name)}"] / medians[name] for name in CONTENDERS}
+    seconds = found["seconds"]
+    return {name: paired(seconds[f"convolutions alone {precision_of(name)}"], seconds[name]) for name in CONTENDERS}
 
 
 def table(found: Found) -> str:
@@ -100,7 +100,7 @@ def table(found: Found) -> str:
             spread(seconds[name]),
             f"{batch / median(seconds[name]):.1f}" if name in CONTENDERS else "",
             f"{found['flops'][name] / median(seconds[name]) / 1e9:.0f}",
-            ratio(median(seconds[PEER]) / median(seconds[name])) if name in CONTENDERS else "",
+            ratio(paired(seconds[PEER], seconds[name])) if name in CONTENDERS else "",
             f"{share[name]:.0%}" if name in share else "",
             mebibytes(found["peak_mib"].get(name)),
         ]

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 import torchvision
-from measuring import Found, Work, command, markdown, mebibytes, median, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, peaks, race, ratio, spread
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor, nn
@@ -206,17 +206,17 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
 
 def table(found: Found) -> str:
     """A row each; the convolutions alone are torch's own, those of a step."""
-    medians = {name: median(seconds) for name, seconds in found["seconds"].items()}
+    everyone = found["seconds"]
     rows: list[list[str]] = []
-    for name, seconds in found["seconds"].items():
+    for name, seconds in everyone.items():
         peer = CONTENDERS[name].peer if name in CONTENDERS else ""
         alone = f"{name.split(':')[0]}: convolutions alone {'bfloat16' if 'bfloat16' in name else 'float32'}"
         rows.append(
             [
                 name,
                 spread(seconds),
-                ratio(medians[peer] / medians[name]) if peer in medians else "",
-                f"{medians[alone] / medians[name]:.0%}" if peer and alone in medians else "",
+                ratio(paired(everyone[peer], seconds)) if peer in everyone else "",
+                f"{paired(everyone[alone], seconds):.0%}" if peer and alone in everyone else "",
                 mebibytes(found["peak_mib"].get(name)),
             ]
         )

@@ -118,6 +118,11 @@ def spread(values: Sequence[float], form: str = ".3g") -> str:
     return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"
 
 
+def paired(ones: Sequence[float], others: Sequence[float]) -> float:
+    """The median of one over the other, round by round: what slows a whole round falls out."""
+    return median([one / other for one, other in zip(ones, others, strict=True)])
+
+
 def ratio(value: float | None) -> str:
     """`1.62x`."""
     return "" if value is None else f"{value:.2f}x"

