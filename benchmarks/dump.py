@@ -14,7 +14,6 @@ first. What vggfeat saved is held to torchvision's features of the first picture
 
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from extraction import LAYER, LIMITS, MEAN, STD, precision_of, torchvision_extractor
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, peaks, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, ratio, spread, timer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -34,11 +33,11 @@ from vggfeat.dumps.run import Dumping
 
 SIDE = 224
 SIZE = 500, 375  # of the JPEG files
-SETTINGS = {"files": (64, 8), "batch": (8, 2), "rounds": (3, 1), "memory": (1, 0)}
+SETTINGS = {"files": (64, 8), "batch": (8, 2), "rounds": (3, 1)}
 
 PEER = "torchvision float32"
 # Batches of one measurement: what is slow takes fewer.
-BATCHES = {PEER: 5, "torchvision bfloat16, channels_last": 8, "vggfeat float32": 6, "vggfeat bfloat16": 8}
+BATCHES = {PEER: 4, "torchvision bfloat16, channels_last": 6, "vggfeat float32": 5, "vggfeat bfloat16": 6}
 KINDS = ("network", "full", "mean")
 
 
@@ -87,12 +86,17 @@ class Pictures(Dataset[torch.Tensor]):
             return self.normalize(self.transform(image.convert("RGB")))
 
 
+def workers(settings: SimpleNamespace) -> int:
+    """Processes that decode: as many as vggfeat takes; none where this one's time is measured."""
+    return 0 if settings.clock == "cpu" else default_workers(10**6, "cpu")
+
+
 def loop(
-    network: Callable[[torch.Tensor], torch.Tensor], files: list[Path], out: Path, kind: str, batch: int
+    network: Callable[[torch.Tensor], torch.Tensor], files: list[Path], out: Path, kind: str, settings: SimpleNamespace
 ) -> Iterator[int]:
     """The plain loop: load, run, save; yields how many pictures are saved."""
     done = 0
-    for number, pictures in enumerate(DataLoader(Pictures(files), batch, num_workers=default_workers(10**6, "cpu"))):
+    for number, pictures in enumerate(DataLoader(Pictures(files), settings.batch, num_workers=workers(settings))):
         with torch.inference_mode():
             features = network(pictures)
             np.save(out / f"{number:06}.npy", (features if kind == "full" else features.mean((2, 3))).numpy())
@@ -100,33 +104,42 @@ def loop(
         yield done
 
 
-def dumped(files: list[Path], out: Path, kind: str, precision: str, batch: int) -> Iterator[int]:
+def dumped(files: list[Path], out: Path, kind: str, precision: str, settings: SimpleNamespace) -> Iterator[int]:
     """vggfeat.dump of the same; yields how many pictures are saved."""
-    run = Dumping(files, out, layers=LAYER, reduce=kind, precision=precision, batch_size=batch, shard_size=batch)
+    run = Dumping(
+        files,
+        out,
+        layers=LAYER,
+        reduce=kind,
+        precision=precision,
+        batch_size=settings.batch,
+        shard_size=settings.batch,
+        workers=workers(settings),
+    )
     return (progress.done for progress in run)
 
 
-def rate(done: Iterator[int], total: int) -> float:
+def rate(done: Iterator[int], total: int, clock: Callable[[], float]) -> float:
     """Pictures per second of `total`, from the first of the counts that come on to the last but one.
 
     vggfeat tells of a shard when the next one is computed, and of the last without any.
     """
-    counts = [(count, time.perf_counter()) for count in done]
+    counts = [(count, clock()) for count in done]
     if counts[-1][0] != total:
         raise SystemExit(f"{total - counts[-1][0]} of {total} pictures are missing")
     (first, began), (last, ended) = counts[0], counts[-2]
     return (last - first) / (ended - began)
 
 
-def alone(network: Callable[[torch.Tensor], object], batch: int, batches: int) -> float:
+def alone(network: Callable[[torch.Tensor], object], batch: int, batches: int, clock: Callable[[], float]) -> float:
     """Pictures per second of a network on a batch in memory."""
     pictures = torch.rand(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         network(pictures)
-        began = time.perf_counter()
+        began = clock()
         for _ in range(batches):
             network(pictures)
-    return batch * batches / (time.perf_counter() - began)
+    return batch * batches / (clock() - began)
 
 
 def network_of(name: str) -> Callable[[torch.Tensor], object]:
@@ -136,11 +149,11 @@ def network_of(name: str) -> Callable[[torch.Tensor], object]:
     return torchvision_network(name)
 
 
-def counted(name: str, files: list[Path], out: Path, kind: str, batch: int) -> Iterator[int]:
+def counted(name: str, files: list[Path], out: Path, kind: str, settings: SimpleNamespace) -> Iterator[int]:
     """A contender at work from end to end."""
     if name.startswith("vggfeat"):
-        return dumped(files, out, kind, precision_of(name), batch)
-    return loop(torchvision_network(name), files, out, kind, batch)
+        return dumped(files, out, kind, precision_of(name), settings)
+    return loop(torchvision_network(name), files, out, kind, settings)
 
 
 def build(name: str, settings: SimpleNamespace) -> Work:
@@ -148,9 +161,9 @@ def build(name: str, settings: SimpleNamespace) -> Work:
 
     def work() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            files, out = 4 * make_files(Path(folder), settings.batch), Path(folder, "out")
+            files, out = 3 * make_files(Path(folder), settings.batch), Path(folder, "out")
             out.mkdir()
-            rate(counted(name, files, out, "full", settings.batch), len(files))
+            rate(counted(name, files, out, "full", settings), len(files), timer(settings))
 
     return work
 
@@ -175,15 +188,15 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         for turn, kind in itertools.product(range(settings.rounds), KINDS):
             for name, batches in BATCHES.items():
                 if kind == "network":
-                    found[kind][name].append(alone(networks[name], settings.batch, batches // 2))
+                    found[kind][name].append(alone(networks[name], settings.batch, batches // 2, timer(settings)))
                     continue
                 named = list(itertools.islice(itertools.cycle(files), settings.batch * batches))
                 with tempfile.TemporaryDirectory(dir=folder) as out:
-                    counts = counted(name, named, Path(out), kind, settings.batch)
-                    found[kind][name].append(rate(counts, len(named)))
+                    counts = counted(name, named, Path(out), kind, settings)
+                    found[kind][name].append(rate(counts, len(named), timer(settings)))
                     if not turn and kind == "full" and name.startswith("vggfeat"):
                         compare(name, named, Path(out))
-    return {"pictures_per_second": found, "peak_mib": peaks(build, BATCHES, settings)}
+    return {"pictures_per_second": found, "peak_mib": dict.fromkeys(BATCHES)}
 
 
 def table(found: Found) -> str:
@@ -215,4 +228,4 @@ def chart(found: Found) -> Image.Image:
 
 
 if __name__ == "__main__":
-    command(__doc__, "dump", SETTINGS, measure=measure, table=table, chart=chart)
+    command(__doc__, "dump", SETTINGS, build=build, measure=measure, table=table, chart=chart)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
 from PIL import Image
 from roofline import Convolutions, Product
 from torchvision.models import vgg16
@@ -23,7 +23,7 @@ from vggfeat import FeatureExtractor, plots, weights
 
 LAYER, INDEX = "relu3_3", "features.15"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SETTINGS = {"batch": (16, 1), "side": (224, 64), "rounds": (5, 1), "memory": (1, 0)}
+SETTINGS = {"batch": (16, 1), "side": (224, 64), "rounds": (5, 1)}
 
 PEER = "torchvision float32"
 CONTENDERS = (
@@ -81,7 +81,11 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         racing[f"matrix product {precision}"] = Product(precision)
     flops = {name: work.flops for name, work in racing.items() if isinstance(work, Convolutions | Product)}
     flops |= dict.fromkeys(CONTENDERS, flops["convolutions alone float32"])
-    return {"seconds": race(racing, settings.rounds), "flops": flops, "peak_mib": peaks(build, CONTENDERS, settings)}
+    return {
+        "seconds": race(racing, settings.rounds, timer(settings)),
+        "flops": flops,
+        "peak_mib": dict.fromkeys(CONTENDERS),
+    }
 
 
 def shares(found: Found) -> dict[str, float]:
@@ -119,4 +123,4 @@ def chart(found: Found) -> Image.Image:
 
 
 if __name__ == "__main__":
-    command(__doc__, "extraction", SETTINGS, measure=measure, table=table, chart=chart)
+    command(__doc__, "extraction", SETTINGS, build=build, measure=measure, table=table, chart=chart)

