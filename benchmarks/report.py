@@ -121,9 +121,11 @@ def filled(page: str, kept: Mapping[str, Found]) -> str:
 
 
 def _part(name: str, found: Found) -> str:
-    table = importlib.import_module(name).table(found)
-    settings = ", ".join(f"{key} {value}" for key, value in found["settings"].items())
-    return f"{described(found['machine'])}. Settings: {settings}. {found['minutes']:.1f} minutes.\n\n{table}"
+    module = importlib.import_module(name)
+    usual = {key: Path(value).name if isinstance(value, str) else value for key, (value, _) in module.SETTINGS.items()}
+    options = [f" --{key} {value}" for key, value in found["settings"].items() if usual.get(key, "wall") != value]
+    line = f"`python benchmarks/{name}.py{''.join(options)}` on {described(found['machine'])}."
+    return f"{line}\n\n{module.table(found)}"
 
 
 def main() -> None:
