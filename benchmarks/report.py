@@ -92,7 +92,7 @@ AIMS = (
         _faster("pastiche", "vggfeat bfloat16")),
     Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in bfloat16", 30, _way("bfloat16")),
     Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in float32", 6, _way("float32")),
-    Aim("scaling", "a step's cost a pixel at 2048 px, in blocks or whole, over that at 256 px", 1.6,
+    Aim("scaling", "a step's cost a pixel at 2048 px, in blocks, over that at 256 px", 1.6,
         _growth, most=True),
 )  # fmt: skip
 

