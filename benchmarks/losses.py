@@ -227,7 +227,7 @@ def chart(found: Found) -> Image.Image:
     """Seconds as bars."""
     bars = {name: median(seconds) for name, seconds in found["seconds"].items() if "product" not in name}
     settings = found["settings"]
-    title = f"Loss and gradient, {settings['pairs']} pairs of {settings['size']} px"
+    title = f"Loss and gradient at {settings['size']} px, batch {settings['pairs']}"
     return plots.bar_chart(bars, title=title, x_label="seconds", width=760)
 
 

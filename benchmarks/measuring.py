@@ -5,6 +5,7 @@ and `chart`, what was kept to Markdown and a picture. `command` makes a command 
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
@@ -116,7 +117,7 @@ def described(about: Found) -> str:
     """One line on what `machine` found."""
     missing = "" if "AMX" in about["capabilities"] else ", without AMX"
     return (
-        f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, {', '.join(about['capabilities'])}"
+        f"{about['cpu']}, {about['cores']} cores, threads in use: {about['threads']}; {', '.join(about['capabilities'])}"
         f"{missing}; {about['memory_gib']} GiB; torch {about['torch']}"
     )
 
@@ -199,9 +200,14 @@ def _write(folder: Path | None, name: str, found: Found, chart: Callable[[Found]
         return
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
-    part = folder / f".{name}.png"
-    chart(found).quantize(64).save(part, "png", optimize=True)
-    part.replace(folder / f"{name}.png")
+    write_chart(folder / f"{name}.png", chart(found))
+
+
+def write_chart(path: Path, chart: Image.Image) -> None:
+    """A chart as a small PNG."""
+    stream = io.BytesIO()
+    chart.quantize(64).save(stream, "png", optimize=True)
+    _replace(path, stream.getvalue())
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)

@@ -1,4 +1,4 @@
-"""Put the results into README.md: the tables of results/*.json, and whether the aims are reached.
+"""Put the results into README.md: the tables of results/*.json, and whether the aims are reached. Draws the plots anew.
 
     python benchmarks/report.py [--check]
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measuring import Found, described, markdown, median, paired
+from measuring import Found, described, markdown, median, paired, write_chart
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
@@ -137,6 +137,8 @@ def main() -> None:
     after = filled(before, results())
     if options.check:
         sys.exit(before != after)
+    for name, found in results().items():
+        write_chart(FOLDER / "results" / f"{name}.png", importlib.import_module(name).chart(found))
     part = PAGE.with_name(f".{PAGE.name}")
     part.write_text(after, "utf-8")
     part.replace(PAGE)
