@@ -115,10 +115,10 @@ def _installed(name: str) -> str | None:
 
 def described(about: Found) -> str:
     """One line on what `machine` found."""
-    missing = "" if "AMX" in about["capabilities"] else ", without AMX"
+    can = [*about["capabilities"], *([] if "AMX" in about["capabilities"] else ["no AMX"])]
     return (
-        f"{about['cpu']}, {about['cores']} cores, threads in use: {about['threads']}; {', '.join(about['capabilities'])}"
-        f"{missing}; {about['memory_gib']} GiB; torch {about['torch']}"
+        f"{about['cpu']}, {about['cores']} cores, threads in use: {about['threads']}; {', '.join(can)}; "
+        f"{about['memory_gib']} GiB; torch {about['torch']}"
     )
 
 
