@@ -44,14 +44,14 @@ def test_the_transforms_are_a_convolution():
 @pytest.mark.parametrize(
     ("size", "inputs", "outputs"),
     [
-        ((1, 4, 4), 128, 128),
-        ((1, 1, 1), 128, 128),
-        ((2, 7, 5), 128, 160),
+        ((32, 4, 4), 128, 128),
+        ((32, 1, 1), 128, 128),  # more tiles are multiplied than there are
+        ((9, 7, 5), 128, 160),
         ((3, 33, 18), 160, 128),
         ((9, 12, 12), 128, 128),  # several images in a round, and a last one that overlaps
         ((1, 70, 130), 128, 128),  # several rounds in an image
         ((1, 3, 1300), 128, 128),  # a row longer than a round
-        ((1, 9, 8), 512, 512),
+        ((1, 23, 24), 512, 512),
     ],
 )
 def test_equals_torch(size, inputs, outputs, rectified):
@@ -73,7 +73,7 @@ def test_equals_torch(size, inputs, outputs, rectified):
 
 def test_layouts_and_strides_of_the_input_do_not_matter():
     step, tensors = convolution(128, 128)
-    x = torch.randn(2, 128, 10, 20)
+    x = torch.randn(3, 128, 10, 20)
     expected = step(x.contiguous(memory_format=torch.channels_last), tensors)
     for view in (x, x.transpose(2, 3).contiguous().transpose(2, 3), torch.cat([x, x], 3)[..., :20]):
         torch.testing.assert_close(step(view, tensors), expected, rtol=1e-6, atol=1e-6)
@@ -81,8 +81,18 @@ def test_layouts_and_strides_of_the_input_do_not_matter():
 
 def test_an_image_is_the_same_alone_and_in_a_batch():
     step, tensors = convolution(128, 128)
-    x = torch.randn(5, 128, 14, 14)
+    x = torch.randn(5, 128, 22, 22)
     torch.testing.assert_close(step(x, tensors)[3:4], step(x[3:4], tensors), rtol=1e-6, atol=1e-6)
+
+
+def test_small_pictures_are_left_to_torch():
+    step, tensors = convolution(128, 128)
+
+    def runs(*size):
+        return type(step(torch.randn(*size, requires_grad=True), tensors).grad_fn).__name__
+
+    assert runs(1, 128, 16, 28) == runs(7, 128, 8, 8) == "ReluBackward0"
+    assert runs(1, 128, 16, 32) == runs(2, 128, 16, 16) == runs(8, 128, 8, 8) == "_WinogradBackward"
 
 
 def test_the_gradient_can_be_differentiated_again():
@@ -92,7 +102,7 @@ def test_the_gradient_can_be_differentiated_again():
         (gradient,) = torch.autograd.grad(run(x).square().sum(), x, create_graph=True)
         return torch.autograd.grad(gradient.square().sum(), x)[0]
 
-    x = torch.randn(1, 128, 6, 6)
+    x = torch.randn(1, 128, 24, 24)
     fast = penalty(lambda x: step(x, tensors), x.clone().requires_grad_())
     plain = penalty(lambda x: F.conv2d(x, *tensors, padding=1).relu(), x.clone().requires_grad_())
     assert torch.linalg.norm(fast - plain) < 1e-4 * torch.linalg.norm(plain)
@@ -100,7 +110,7 @@ def test_the_gradient_can_be_differentiated_again():
 
 def test_weights_that_change_are_prepared_anew():
     step, (weight, bias) = convolution(128, 128, rectified=False)
-    x = torch.randn(1, 128, 6, 6)
+    x = torch.randn(1, 128, 24, 24)
     before = step(x, (weight, bias))
     weight.mul_(2)
     torch.testing.assert_close(step(x, (weight, bias)) - bias[:, None, None], 2 * (before - bias[:, None, None]))
@@ -108,7 +118,7 @@ def test_weights_that_change_are_prepared_anew():
 
 def test_works_in_inference_mode_and_afterwards_in_a_graph():
     step, tensors = convolution(128, 128)
-    x = torch.randn(1, 128, 6, 6)
+    x = torch.randn(1, 128, 24, 24)
     with torch.inference_mode():
         inside = step(x, tensors)
     outside = step(x.requires_grad_(), tensors)
@@ -118,14 +128,14 @@ def test_works_in_inference_mode_and_afterwards_in_a_graph():
 
 def test_leaves_to_torch_what_it_cannot_do():
     step, tensors = convolution(128, 128)
-    x = torch.randn(2, 1, 128, 6, 6)
+    x = torch.randn(2, 1, 128, 24, 24)
     plain = torch.stack([F.conv2d(image, *tensors, padding=1).relu() for image in x])
     torch.testing.assert_close(torch.func.vmap(lambda image: step(image, tensors))(x), plain, rtol=1e-5, atol=1e-5)
     half = step(x[0].bfloat16(), [t.bfloat16() for t in tensors])
     assert half.dtype == torch.bfloat16
-    assert step(x[0, :0], tensors).shape == (0, 128, 6, 6)
+    assert step(x[0, :0], tensors).shape == (0, 128, 24, 24)
     meta = step(x[0].to("meta"), [t.to("meta") for t in tensors])
-    assert meta.shape == (1, 128, 6, 6)
+    assert meta.shape == (1, 128, 24, 24)
 
 
 def test_a_network_equals_the_plain_one():
@@ -152,7 +162,7 @@ def test_gradients_point_where_the_plain_ones_do():
 
 def test_copies_and_files_prepare_their_own_weights():
     extract = FeatureExtractor("vgg16", "relu3_3")
-    image = torch.rand(1, 3, 32, 32)
+    image = torch.rand(1, 3, 64, 64)
     expected = extract(image)["relu3_3"]
     assert torch.equal(copy.deepcopy(extract)(image)["relu3_3"], expected)
     stream = io.BytesIO()

@@ -73,6 +73,21 @@ def test_a_value_that_is_not_finite_leaves_a_gap():
     plots.line_chart({"a": [math.inf], "b": []}, x=[3])
 
 
+def test_a_logarithmic_axis_spaces_decades_evenly():
+    def bends(**options):
+        picture = plots.line_chart({"a": [0.0, 1.0, 0.0, 1.0]}, x=[1, 10, 100, 1000], **options)
+        points = places(picture, BLUE)
+        tops = np.unique(points[points[:, 1] <= points[:, 1].min() + 1, 0])
+        return [tops.min(), tops.max()], np.ptp(points[:, 0])
+
+    (second, last), width = bends(log_x=True)
+    assert last - second == pytest.approx(2 / 3 * width, abs=8)
+    (second, last), width = bends()
+    assert last - second > 0.95 * width
+    plots.line_chart({"a": [1.0]}, x=[3], log_x=True)
+    plots.line_chart({}, log_x=True)
+
+
 def test_bars_are_as_long_as_their_values():
     picture = plots.bar_chart({"one": 1.0, "half": 0.5, "nothing": 0.0}, title="Title", high=1.0)
     points = places(picture, BLUE)

@@ -2,8 +2,8 @@
 
 A 3x3 convolution in float32 runs by Winograd's minimal filtering, F(4x4, 3x3): Lavin and Gray, "Fast algorithms for
 convolutional neural networks" (2016). It multiplies four times less than the definition, and its relative error is
-about 1e-6. Where torch's own convolution is as fast (half precision, few channels, other devices, graphs that torch
-compiles or exports), that one runs.
+about 1e-6. Where torch's own convolution is as fast (half precision, few channels, small pictures, other devices,
+graphs that torch compiles or exports), that one runs.
 """
 
 import platform
@@ -21,7 +21,8 @@ from vggfeat import arch
 # Below this many channels the transforms cost what the products save.
 _FEWEST_CHANNELS = 128
 
-# oneDNN packs weights for a number of rows, and from this many on the packing is the same one.
+# oneDNN packs weights for a number of rows, and from this many on the packing is the same one. So many are multiplied
+# at least, and of less than half that torch's own convolution takes less time.
 _FEWEST_TILES = 64
 _PACKED_FOR = 256
 
@@ -132,7 +133,7 @@ def _winograd_fits(layer: arch.Layer, x: Tensor, weight: Tensor) -> bool:
         and x.device.type == weight.device.type == "cpu"
         and (layer.kernel, layer.step, layer.padding) == (3, 1, 1)
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
-        and x.numel() > 0
+        and len(x) * -(-x.shape[2] // _TILE) * -(-x.shape[3] // _TILE) >= _FEWEST_TILES // 2
         and _has_memory(x)
     )
 

@@ -134,13 +134,14 @@ def line_chart(
     y_label: str = "",
     x: Sequence[float] | None = None,
     log: bool = False,
+    log_x: bool = False,
     width: int = 640,
     height: int = 400,
 ) -> Image.Image:
     """Lines over a common axis, with a legend where there are several.
 
     `x`: where the values lie; 1, 2, 3, ... where it is left out. A value that is not finite (or, with `log`, not
-    above 0) leaves a gap.
+    above 0) leaves a gap. `log_x` spaces the axis itself by powers of ten; `x` is then above 0.
     """
     shown = {name: [value if _drawable(value, log=log) else None for value in line] for name, line in series.items()}
     values = [value for line in shown.values() for value in line if value is not None] or [1.0]
@@ -152,14 +153,15 @@ def line_chart(
     top = _MARGIN + (30 if title else 4)
     bottom = height - _MARGIN - 20 - (20 if x_label else 0)
     right = width - _MARGIN - 8
-    across = _Axis(*_spread(min(places, default=0), max(places, default=1)), left + 8, right - 8)
+    ends = _spread(min(places, default=float(log_x)), max(places, default=1), log=log_x)
+    across = _Axis(*ends, left + 8, right - 8, log=log_x)
     up = _Axis(marks[0], marks[-1], bottom, top, log=log)
     canvas.text((_MARGIN, _MARGIN), title, "lt", size=_TITLE)
     for mark in marks:
         canvas.line([(left, up(mark)), (right, up(mark))], _GRID)
         canvas.text((left - 8, up(mark)), format_number(mark), "rm", _MUTED)
     canvas.line([(left, bottom), (right, bottom)], _MUTED)
-    for mark in _whole_ticks(places):
+    for mark in _decades(places) if log_x else _whole_ticks(places):
         canvas.line([(across(mark), bottom), (across(mark), bottom + 4)], _MUTED)
         canvas.text((across(mark), bottom + 7), format_number(mark), "mt", _MUTED)
     canvas.text(((left + right) / 2, height - _MARGIN), x_label, "mb")
@@ -347,6 +349,13 @@ def _whole_ticks(places: Sequence[float]) -> list[float]:
     return [mark for mark in marks if not whole or mark.is_integer()]
 
 
+def _decades(places: Sequence[float]) -> list[float]:
+    """Powers of ten within `places`, and twice and five times these."""
+    low, high = min(places, default=1.0), max(places, default=10.0)
+    marks = (factor * power for power in ticks(low, high, most=99, log=True) for factor in (0.2, 0.5, 1.0))
+    return [mark for mark in marks if low <= mark <= high]
+
+
 def _runs(line: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     """The stretches of a line between its gaps."""
     runs: list[list[tuple[int, float]]] = [[]]
@@ -362,8 +371,10 @@ def _drawable(value: float, *, log: bool) -> bool:
     return math.isfinite(value) and (value > 0 or not log)
 
 
-def _spread(low: float, high: float) -> tuple[float, float]:
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+def _spread(low: float, high: float, *, log: bool = False) -> tuple[float, float]:
+    if high > low:
+        return low, high
+    return (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
 
 
 def _cell(number: float) -> str:

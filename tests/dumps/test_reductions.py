@@ -40,6 +40,14 @@ def test_reductions(name):
     assert np.allclose(half, ORACLES[name](X.bfloat16().float().numpy()), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_all_features_leave_the_layout_of_the_network(dtype):
+    found = reduce(X.to(dtype).to(memory_format=torch.channels_last), "full")
+    assert found.is_contiguous()
+    assert found.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.equal(found, X.to(dtype).to(found.dtype))
+
+
 def test_a_projection_keeps_inner_products_on_average():
     rows = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(1))
     rows[1] += rows[0]

@@ -1,0 +1,148 @@
+"""Put the results into README.md: the tables of results/*.json, and whether the aims are reached. Draws the plots anew.
+
+    python benchmarks/report.py [--check]
+
+Each table stands between `<!-- NAME -->` and `<!-- end -->`. With `--check` nothing is written, and the exit code is 1
+where README.md says something else than the results.
+"""
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from measuring import Found, described, markdown, median, paired, write_chart
+
+FOLDER = Path(__file__).parent
+PAGE = FOLDER / "README.md"
+BENCHMARKS = ("extraction", "dump", "losses", "stylize", "scaling")
+
+
+class Aim(NamedTuple):
+    """Something to reach: of which benchmark, in words, the least (or, `most`, the most), and how it is found."""
+
+    benchmark: str
+    words: str
+    limit: float
+    found: Callable[[Found], float | None]
+    most: bool = False
+
+    def row(self, results: Mapping[str, Found]) -> list[str]:
+        """What was aimed at, what was found, and whether that is enough."""
+        wanted = f"{'at most' if self.most else 'at least'} {self.limit:.3g}"
+        if self.benchmark not in results or (value := self.found(results[self.benchmark])) is None:
+            return [self.words, wanted, "", "not measured"]
+        reached = value <= self.limit if self.most else value >= self.limit
+        return [self.words, wanted, f"{value:.3g}", "yes" if reached else "no"]
+
+
+def _faster(peer: str, name: str) -> Callable[[Found], float]:
+    return lambda found: paired(found["seconds"][peer], found["seconds"][name])
+
+
+def _share_of_dump(kind: str, name: str) -> Callable[[Found], float]:
+    return lambda found: paired(found["pictures_per_second"][kind][name], found["pictures_per_second"]["network"][name])
+
+
+def _way(precision: str) -> Callable[[Found], float | None]:
+    def found_in(found: Found) -> float | None:
+        theirs, ours = found["ways"]["pastiche"], found["ways"][f"vggfeat {precision}"]
+        pairs = zip(ours["seconds"], ours["losses"], strict=True)
+        seconds = next((second for second, loss in pairs if loss <= theirs["losses"][-1]), None)
+        return None if seconds is None else theirs["seconds"][-1] / seconds
+
+    return found_in
+
+
+def _growth(found: Found) -> float | None:
+    each = {
+        tuple(name.split(" px, ")): median(seconds) / int(name.split()[0]) ** 2
+        for name, seconds in found["step"].items()
+    }
+    worst = [each[at] for at in each if at[0] == "2048"]
+    return max(worst) / each["256", "whole"] if worst and ("256", "whole") in each else None
+
+
+AIMS = (
+    Aim("extraction", "extraction in float32, times torchvision's speed", 1.5,
+        _faster("torchvision float32", "vggfeat float32")),
+    Aim("extraction", "extraction in bfloat16, times torchvision's speed in float32", 6,
+        _faster("torchvision float32", "vggfeat bfloat16")),
+    Aim("extraction", "extraction in bfloat16, share of its convolutions alone", 0.85,
+        _faster("convolutions alone bfloat16", "vggfeat bfloat16")),
+    Aim("dump", "dumping all features in float32, share of the network alone", 0.8,
+        _share_of_dump("full", "vggfeat float32")),
+    Aim("dump", "dumping all features in bfloat16, share of the network alone", 0.8,
+        _share_of_dump("full", "vggfeat bfloat16")),
+    Aim("losses", "LPIPS step in float32, times the speed of `lpips`", 1.6,
+        _faster("LPIPS: lpips", "LPIPS: vggfeat float32")),
+    Aim("losses", "LPIPS step in bfloat16, times the speed of `lpips` in float32", 4,
+        _faster("LPIPS: lpips", "LPIPS: vggfeat bfloat16")),
+    Aim("losses", "ESRGAN step in float32, times the snippet's speed", 1.6,
+        _faster("ESRGAN: snippet", "ESRGAN: vggfeat float32")),
+    Aim("losses", "ESRGAN step in bfloat16, times the snippet's speed in float32", 4,
+        _faster("ESRGAN: snippet", "ESRGAN: vggfeat bfloat16")),
+    Aim("stylize", "style-transfer step in bfloat16, times its convolutions alone", 1.5,
+        _faster("vggfeat bfloat16", "convolutions alone bfloat16"), most=True),
+    Aim("stylize", "style-transfer step in bfloat16, times pastiche's speed", 8,
+        _faster("pastiche", "vggfeat bfloat16")),
+    Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in bfloat16", 30, _way("bfloat16")),
+    Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in float32", 6, _way("float32")),
+    Aim("scaling", "a step's cost a pixel at 2048 px, in blocks, over that at 256 px", 1.6,
+        _growth, most=True),
+)  # fmt: skip
+
+
+def results() -> dict[str, Any]:
+    """{benchmark: what was kept of it}, of those that were run."""
+    files = {name: FOLDER / "results" / f"{name}.json" for name in BENCHMARKS}
+    return {name: json.loads(path.read_text("utf-8")) for name, path in files.items() if path.exists()}
+
+
+def filled(page: str, kept: Mapping[str, Found]) -> str:
+    """The page with the results between its marks."""
+    parts = {name: _part(name, found) for name, found in kept.items()}
+    header = ["aim", "wanted", "found", "reached"]
+    parts["aims"] = markdown(header, [aim.row(kept) for aim in AIMS])
+    for name, text in parts.items():
+        page, count = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda found, text=text: f"{found[1]}{text}{found[2]}",
+            page,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            raise SystemExit(f"README.md has {count} places for {name}, not one")
+    return page
+
+
+def _part(name: str, found: Found) -> str:
+    module = importlib.import_module(name)
+    usual = {key: Path(value).name if isinstance(value, str) else value for key, (value, _) in module.SETTINGS.items()}
+    options = [f" --{key} {value}" for key, value in found["settings"].items() if usual.get(key, "wall") != value]
+    line = f"`python benchmarks/{name}.py{''.join(options)}` on {described(found['machine'])}."
+    return f"{line}\n\n{module.table(found)}"
+
+
+def main() -> None:
+    """Write the page, or look whether it is true."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    before = PAGE.read_text("utf-8")
+    after = filled(before, results())
+    if options.check:
+        sys.exit(before != after)
+    for name, found in results().items():
+        write_chart(FOLDER / "results" / f"{name}.png", importlib.import_module(name).chart(found))
+    part = PAGE.with_name(f".{PAGE.name}")
+    part.write_text(after, "utf-8")
+    part.replace(PAGE)
+
+
+if __name__ == "__main__":
+    main()
