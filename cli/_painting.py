@@ -144,8 +144,8 @@ def paint(
     painter = _Painter(job, run, text, facts, like)
     with keeping(painter.keep):
         painter.run_through()
-    with uninterrupted():
-        painter.finish()
+        with uninterrupted():
+            painter.finish()
 
 
 @dataclass
@@ -178,9 +178,9 @@ class _Painter:
     def keep(self) -> bool:
         if self.latest is None:
             return False
-        self.save()
         self.write(self.job.target, self.latest.image)
         self.plot()
+        self.save()
         height, width = self.latest.image.shape[2:]
         tell(f"interrupted: '{self.job.target}' holds the picture after {self.latest.seconds:.0f} s, {width}x{height}")
         if self.job.how.checkpoint is not None:

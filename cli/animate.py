@@ -81,12 +81,12 @@ def command(
         for last, progress in enumerate(report(run, quiet=how.quiet), 1):
             if last % every == 0:
                 frames.append(frame(progress.image, height, width))
-    if last % every:
-        frames.append(frame(run.image, height, width))
-    with uninterrupted():
-        write()
-        if how.as_json:
-            facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
-            click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))
-        elif not how.quiet:
-            click.echo(str(target))
+        if last % every:
+            frames.append(frame(run.image, height, width))
+        with uninterrupted():
+            write()
+    if how.as_json:
+        facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
+        click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))
+    elif not how.quiet:
+        click.echo(str(target))
