@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from vggfeat.errors import VggfeatError
 from vggfeat.transfer.recipe import Recipe
 
-from ._files import check_spares
-from ._painting import Job, paint
+from ._painting import How, Job, paint
 from ._progress import tell
+from ._recipes import recipe_files
 
 if TYPE_CHECKING:
     from vggfeat.transfer.run import Stylization
@@ -24,44 +24,40 @@ class Order:
 
     styles: Sequence[str]
     recipe: Recipe
-    options: Mapping[str, Any]
-    quiet: bool = False
-    as_json: bool = False
+    weights: Sequence[float] | None
+    masks: Sequence[str | None]
+    keep: str | None
+    how: How
     _last: "Stylization | None" = field(default=None, repr=False)
 
-    def job(self, content: str, target: Path) -> Job:
-        """What paints `content` into `target`. What the last job found in the styles is used again."""
+    def paint(self, content: str, output: str | Path | None, otherwise: str = "") -> None:
+        """Paint `content`. What the last run found in the styles is used again."""
         from vggfeat import images
         from vggfeat.transfer.record import record
         from vggfeat.transfer.run import stylize
 
-        images.check_writable(target)
-        keep: str | None = self.options["keep"]
-        roles: list[tuple[str, str]] = [
+        roles = [
             ("content", content),
             *(("style", name) for name in self.styles),
-            *(("mask", name) for name in self.options["masks"] if name),
-            *([("keep", keep)] if keep else []),
-            ("start", self.recipe.start),
-            ("weights", self.recipe.weights),
+            *(("mask", name) for name in self.masks if name),
+            *([("keep", self.keep)] if self.keep else []),
+            *recipe_files(self.recipe),
         ]
-        read = [(role, Path(name)) for role, name in roles if Path(name).is_file()]
-        inputs = [path for _, path in read]
-        check_spares(target, inputs)
+        job = Job(output, otherwise, roles, self.how)
         picture = images.read_picture(content)
-        text = record(self.recipe, read).text()
-        run = stylize(images.flatten(picture), self.styles, self.recipe, after=self._last, **self.options)
-        self._last = run
-        return Job(
-            run=run,
-            content=picture,
-            target=target,
-            inputs=inputs,
-            text=text,
-            recipe=self.recipe,
-            quiet=self.quiet,
-            as_json=self.as_json,
+        self._last = stylize(
+            images.flatten(picture),
+            self.styles,
+            self.recipe,
+            weights=self.weights,
+            masks=self.masks,
+            keep=self.keep,
+            resume=self.how.resume,
+            after=self._last,
+            **self.how.arguments(),
         )
+        text, facts = record(self.recipe, job.read).text(), {"recipe": self.recipe.as_dict()}
+        paint(job, self._last, text=text, facts=facts, like=picture)
 
 
 def paint_all(order: Order, contents: Sequence[str], folder: Path, *, sequence: bool) -> None:
@@ -77,18 +73,18 @@ def paint_all(order: Order, contents: Sequence[str], folder: Path, *, sequence: 
     failed: list[str] = []
     first = order.recipe
     for number, (name, target) in enumerate(targets.items(), 1):
-        if not order.quiet:
+        if not order.how.quiet:
             tell(f"{number}/{len(targets)} {name}{': painted before' if target.exists() else ''}")
         if not target.exists():
             try:
-                paint(order.job(name, target))
+                order.paint(name, target)
             except VggfeatError as error:
                 failed.append(name)
                 tell(f"{name}: {error}")
                 continue
         if sequence:
             order.recipe = replace(first, start=str(target))
-    if sequence and not order.quiet:
+    if sequence and not order.how.quiet:
         _tell_flicker([name for name in targets if name not in failed], targets)
     if failed:
         tell(f"{len(failed)} of {len(targets)} could not be painted: {', '.join(failed)}")

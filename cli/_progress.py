@@ -4,9 +4,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,41 +25,75 @@ def tell(line: str) -> None:
         click.echo(line, err=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what a Ctrl-C keeps, this keeps too."""
+
+
 @contextmanager
-def uninterrupted() -> Generator[None]:
-    """Let no Ctrl-C end what is done inside: it takes a moment, and keeps what took long."""
+def _handling(handlers: Mapping[signal.Signals, Any]) -> Generator[None]:
+    """Let these signals do something else for a while; only the main thread can say so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-class _Terminated(BaseException):
-    """A request to end: what was begun is given up in order, as for Ctrl-C."""
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """Let no request to end break what is done inside: it takes a moment, and keeps what took long."""
+    with _handling({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
+        yield
+
+
+@contextmanager
+def _ending() -> Generator[None]:
+    """Raise `Terminated` where the process is asked to end."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise Terminated
+
+    with _handling({signal.SIGTERM: end}):
+        yield
+
+
+def _exit(error: KeyboardInterrupt) -> click.exceptions.Exit:
+    """By convention: 130 after Ctrl-C, 143 when terminated."""
+    return click.exceptions.Exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
 
 
 @contextmanager
 def terminable(message: str) -> Generator[None]:
-    """End by convention, with `message`: 130 after Ctrl-C, 143 when terminated."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise _Terminated
-
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, end) if main else None
+    """End by convention, with `message`, where Ctrl-C or SIGTERM ends what is done inside."""
     try:
-        yield
-    except (KeyboardInterrupt, _Terminated) as error:
+        with _ending():
+            yield
+    except KeyboardInterrupt as error:
         tell(message)
-        code = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        raise click.exceptions.Exit(128 + code) from None
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
+        raise _exit(error) from None
+
+
+@contextmanager
+def keeping(keep: Callable[[], bool]) -> Generator[None]:
+    """Whatever ends what is done inside, `keep` what there is, undisturbed; it says whether there was anything.
+
+    Ctrl-C and SIGTERM end by convention, errors go on.
+    """
+    try:
+        with _ending():
+            yield
+    except BaseException as error:
+        with uninterrupted():
+            kept = keep()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        if not kept:
+            tell("interrupted before there was anything to save")
+        raise _exit(error) from None
 
 
 def report(run: "Iterable[Progress]", *, quiet: bool) -> "Iterator[Progress]":

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._files import check_spares, unused
-from ._progress import report, tell, uninterrupted
-from ._runs import chosen_recipe, recipe_options, run_options
+from ._painting import How, run_options
+from ._progress import keeping, report, tell, uninterrupted
+from ._recipes import chosen_recipe, recipe_files, recipe_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,10 +29,7 @@ _FRAMES = 60
 @click.option(
     "--hold", type=click.FloatRange(0, 600), default=2.0, show_default=True, help="Seconds that the last frame stays."
 )
-@click.option(
-    "--recipe", "recipe_name", default="preview", show_default=True, help="A name, a .toml file, or a painted picture."
-)
-@run_options
+@run_options("seconds", "device", "precision", "memory_limit", "quiet", "as_json")
 @recipe_options(
     "preview",
     (
@@ -47,13 +45,7 @@ def command(
     every: int | None,
     fps: float,
     hold: float,
-    recipe_name: str,
-    seconds: float | None,
-    device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
-    quiet: bool,
-    as_json: bool,
-    **options: Any,  # noqa: ANN401 (the recipe's fields)
+    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
     """Paint CONTENT in the manner of STYLE, and write the way there as an animation.
 
@@ -63,38 +55,38 @@ def command(
     from vggfeat.animation import check_animation, frame, write_animation
     from vggfeat.transfer.run import stylize
 
-    chosen = chosen_recipe(recipe_name, options)
+    how = How.taken(options)
+    chosen = chosen_recipe("preview", options)
     target = Path(output) if output is not None else unused(Path(f"{Path(content).stem}-{Path(style).stem}.gif"))
     check_animation(target)
-    inputs = [content, style, chosen.start, chosen.weights]
+    inputs = [content, style, *(name for _, name in recipe_files(chosen))]
     check_spares(target, inputs)
-    run = stylize(content, style, chosen, seconds=seconds, device=device, precision=precision)
+    run = stylize(content, style, chosen, **how.arguments())
     height, width = run.stages[-1].height, run.stages[-1].width
     every = every or max(1, sum(stage.steps for stage in run.stages) // _FRAMES)
     frames: list[Image.Image] = [frame(run.image, height, width)]
-    kept = 0
-    try:
-        for kept, progress in enumerate(report(run, quiet=quiet), 1):
-            if kept % every == 0:
-                frames.append(frame(progress.image, height, width))
-    except BaseException as error:
-        if kept:
-            with uninterrupted():
-                check_spares(target, inputs)
-                write_animation(target, frames, fps=fps, hold=hold)
-                tell(f"interrupted: '{target}' holds {len(frames)} frames")
-        elif isinstance(error, KeyboardInterrupt):
-            tell("interrupted before the first step: nothing was saved")
-        if isinstance(error, KeyboardInterrupt):
-            raise click.exceptions.Exit(130) from None
-        raise
-    if kept % every:
-        frames.append(frame(run.image, height, width))
-    with uninterrupted():
+    last = 0
+
+    def write() -> None:
         check_spares(target, inputs)
         write_animation(target, frames, fps=fps, hold=hold)
-        if as_json:
-            facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
-            click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))
-        elif not quiet:
-            click.echo(str(target))
+
+    def keep() -> bool:
+        if last:
+            write()
+            tell(f"interrupted: '{target}' holds {len(frames)} frames")
+        return bool(last)
+
+    with keeping(keep):
+        for last, progress in enumerate(report(run, quiet=how.quiet), 1):
+            if last % every == 0:
+                frames.append(frame(progress.image, height, width))
+        if last % every:
+            frames.append(frame(run.image, height, width))
+        with uninterrupted():
+            write()
+    if how.as_json:
+        facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
+        click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))
+    elif not how.quiet:
+        click.echo(str(target))

@@ -1,13 +1,13 @@
 """`vggfeat dream`: a picture in which a layer sees more of what it looks for."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._files import check_spares, unused
-from ._runs import paint, run_options
+from vggfeat import weights
+
+from ._painting import How, Job, paint, run_options
 
 
 @click.command()
@@ -33,20 +33,15 @@ from ._runs import paint, run_options
 @click.option("--steps", type=int, default=20, show_default=True, help="At each size.")
 @click.option("--rate", type=float, default=0.007, show_default=True, help="Mean change of a value in a step.")
 @click.option("--jitter", type=int, default=16, show_default=True, help="Pixels by which each step is shifted at most.")
-@click.option("--network", default="vgg16", show_default=True, help="vgg11 to vgg19, and so on.")
+@click.option("--network", help="vgg11 to vgg19, and so on.  [default: what the weights say, or vgg16]")
 @click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the shifts.")
-@run_options
+@run_options(without=("checkpoint", "checkpoint_every", "resume"))
 def command(
     image: str,
     *,
     output: str | None,
-    seconds: float | None,
-    device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
-    quiet: bool,
-    as_json: bool,
-    **options: Any,  # noqa: ANN401 (those of vggfeat.dream)
+    **options: Any,  # noqa: ANN401 (the run's, and those of vggfeat.dream)
 ) -> None:
     """Change IMAGE so that a layer sees more of what it looks for.
 
@@ -54,11 +49,11 @@ def command(
     """
     from vggfeat import images
     from vggfeat.transfer.dreams import dream
+    from vggfeat.transfer.record import dream_text
 
-    target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-dream.png"))
-    images.check_writable(target)
-    inputs = [image, options["weights"]]
-    check_spares(target, inputs)
-    run = dream(image, seconds=seconds, device=device, precision=precision, **options)
-    text = {"Software": "vggfeat", "vggfeat-dream": json.dumps(options)}
-    paint(run, target, inputs=inputs, text=text, facts=options, quiet=quiet, as_json=as_json)
+    how = How.taken(options)
+    options["network"] = options["network"] or weights.named_network(options["weights"]) or "vgg16"
+    job = Job(output, f"{Path(image).stem}-dream.png", [("content", image), ("weights", options["weights"])], how)
+    picture = images.read_picture(image)
+    run = dream(images.flatten(picture), **options, **how.arguments())
+    paint(job, run, text=dream_text(image, options), facts=options, like=picture)

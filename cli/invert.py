@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from ._files import check_spares, unused
-from ._runs import chosen_recipe, paint, recipe_options, run_options
+from ._painting import How, Job, paint, run_options
+from ._recipes import chosen_recipe, recipe_files, recipe_options
 
 
 @click.command()
@@ -15,10 +15,7 @@ from ._runs import chosen_recipe, paint, recipe_options, run_options
     "-l", "--layer", metavar="NAME", help="The layer that is asked; NAME:WEIGHT,... several.  [default: relu4_2]"
 )
 @click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-invert.png]")
-@click.option(
-    "--recipe", "recipe_name", default="invert", show_default=True, help="A name, a .toml file, or a painted picture."
-)
-@run_options
+@run_options()
 @recipe_options(
     "invert",
     ("size", "tv_weight", "network", "weights", "pooling", "steps", "first_size", "growth", "margin", "start", "seed"),
@@ -28,13 +25,7 @@ def command(
     *,
     layer: str | None,
     output: str | None,
-    recipe_name: str,
-    seconds: float | None,
-    device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
-    quiet: bool,
-    as_json: bool,
-    **options: Any,  # noqa: ANN401 (the recipe's fields)
+    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
     """Paint what a layer still knows of IMAGE: a picture, begun from noise, that the layer takes for it.
 
@@ -44,13 +35,9 @@ def command(
     from vggfeat.transfer.beyond import invert
     from vggfeat.transfer.record import record
 
-    chosen = chosen_recipe(recipe_name, {**options, "content_layers": layer})
-    target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-invert.png"))
-    images.check_writable(target)
-    roles = {"content": image, "start": chosen.start, "weights": chosen.weights}
-    read = [(role, Path(name)) for role, name in roles.items() if Path(name).is_file()]
-    inputs = [path for _, path in read]
-    check_spares(target, inputs)
-    run = invert(image, None, chosen, seconds=seconds, device=device, precision=precision)
-    text = record(chosen, read).text()
-    paint(run, target, inputs=inputs, text=text, facts={"recipe": chosen.as_dict()}, quiet=quiet, as_json=as_json)
+    how = How.taken(options)
+    chosen = chosen_recipe("invert", {**options, "content_layers": layer}, how.resume)
+    job = Job(output, f"{Path(image).stem}-invert.png", [("content", image), *recipe_files(chosen)], how)
+    picture = images.read_picture(image)
+    run = invert(images.flatten(picture), None, chosen, resume=how.resume, **how.arguments())
+    paint(job, run, text=record(chosen, job.read).text(), facts={"recipe": chosen.as_dict()}, like=picture)

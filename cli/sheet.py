@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vggfeat.errors import VggfeatError
+from vggfeat.transfer.recipe import Recipe
 
 from ._files import check_spares, unused
-from ._progress import tell, uninterrupted
-from ._runs import chosen_recipe, recipe_options
+from ._painting import How, run_options
+from ._progress import keeping, tell, uninterrupted
+from ._recipes import chosen_recipe, recipe_files, recipe_options
 from ._sizes import seconds_text
 
 if TYPE_CHECKING:
@@ -51,18 +53,7 @@ def _parse_numbers(_context: click.Context, _option: click.Parameter, text: str 
     metavar="N,...",
     help="A column each.",
 )
-@click.option(
-    "--recipe", "recipe_name", default="preview", show_default=True, help="A name, a .toml file, or a painted picture."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; auto takes bfloat16 where it is fast.",
-)
-@click.option("--quiet", is_flag=True, help="No progress.")
+@run_options("device", "precision", "memory_limit", "quiet")
 @recipe_options(
     "preview",
     ("size", "objective", "content_weight", "content_layers", "style_layers", "color", "steps", "first_size", "seed"),
@@ -74,11 +65,7 @@ def command(
     output: str | None,
     weights: tuple[float, ...] | None,
     scales: tuple[float, ...],
-    recipe_name: str,
-    device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
-    quiet: bool,
-    **options: Any,  # noqa: ANN401 (the recipe's fields)
+    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
     """Paint CONTENT in the manner of STYLE over and over, small, for each style weight and style scale: one page.
 
@@ -87,11 +74,13 @@ def command(
     from vggfeat import images, sources
     from vggfeat.pages.variations import grid
 
-    chosen = chosen_recipe(recipe_name, options)
+    how = How.taken(options)
+    chosen = chosen_recipe("preview", options)
     weights = tuple(factor * chosen.style_weight for factor in _FACTORS) if weights is None else weights
     target = Path(output) if output is not None else unused(Path(f"{Path(content).stem}-{Path(style).stem}-sheet.png"))
     images.check_writable(target)
-    check_spares(target, [content, style])
+    inputs = [content, style, *(name for _, name in recipe_files(chosen))]
+    check_spares(target, inputs)
     pictures = sources.read(content, "content"), sources.read(style, "style")
     size = images.fit(pictures[0].shape[2], pictures[0].shape[3], chosen.size)
     cells: dict[tuple[int, int], Tensor | str] = {}
@@ -109,22 +98,20 @@ def command(
         )
         images.write_picture(target, page)
 
-    try:
-        _paint(cells, pictures, chosen, weights, scales, quiet=quiet, device=device, precision=precision)
-    except KeyboardInterrupt:
-        if not cells:
-            tell("interrupted before the first cell: nothing was saved")
-        else:
-            with uninterrupted():
-                write()
-                tell(f"interrupted: '{target}' holds {len(cells)} of {len(weights) * len(scales)} cells")
-        raise click.exceptions.Exit(130) from None
+    def keep() -> bool:
+        if cells:
+            write()
+            tell(f"interrupted: '{target}' holds {len(cells)} of {len(weights) * len(scales)} cells")
+        return bool(cells)
+
+    with keeping(keep):
+        _paint(cells, pictures, chosen, weights, scales, how=how)
     reasons = [cell for cell in cells.values() if isinstance(cell, str)]
     if len(reasons) == len(cells):
         raise click.UsageError(f"no cell could be painted: {reasons[0]}")
     with uninterrupted():
         write()
-        if not quiet:
+        if not how.quiet:
             click.echo(str(target))
     if reasons:
         raise click.exceptions.Exit(3)
@@ -133,12 +120,11 @@ def command(
 def _paint(
     cells: "dict[tuple[int, int], Tensor | str]",
     pictures: "tuple[Tensor, Tensor]",
-    chosen: Any,  # noqa: ANN401 (a Recipe)
+    chosen: Recipe,
     weights: tuple[float, ...],
     scales: tuple[float, ...],
     *,
-    quiet: bool,
-    **where: Any,  # noqa: ANN401 (device and precision)
+    how: How,
 ) -> None:
     """Fill the cells one by one: with a picture, or with the reason why there is none."""
     import time
@@ -153,12 +139,12 @@ def _paint(
         label = f"style weight {weight:g}, style scale {scale:g}"
         try:
             changed = replace(chosen, style_weight=weight, style_scale=scale)
-            cells[place] = stylize(*pictures, changed, **where).result().cpu()
+            cells[place] = stylize(*pictures, changed, **how.arguments()).result().cpu()
         except (VggfeatError, MemoryError, RuntimeError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             cells[place] = reason
             tell(f"cell {number + 1}/{count}: {label}: {reason}")
             continue
-        if not quiet:
+        if not how.quiet:
             left = (time.monotonic() - began) / (number + 1) * (count - number - 1)
             tell(f"cell {number + 1}/{count}: {label}, about {seconds_text(left)} left")

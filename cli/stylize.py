@@ -1,40 +1,16 @@
 """`vggfeat stylize`: paint one picture in the manner of another."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
-from vggfeat import weights
-from vggfeat.transfer.recipe import CHOICES, LABELS, LAYER_FIELDS, RECIPES, Recipe, format_layers, parse_layers, recipe
-
-from ._files import check_spares, check_text_file, unused
 from ._orders import Order, paint_all
-from ._painting import catching_sigterm, paint
+from ._painting import How, run_options
+from ._recipes import chosen_recipe, recipe_options
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-
-
-def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each field of a recipe, that shows the default recipe's value; None stands for the recipe's."""
-    for field in reversed([field for field in fields(Recipe) if field.name not in LABELS]):
-        default: Any = getattr(RECIPES["default"], field.name)
-        kind = cast("Any", type(default))
-        if field.name in CHOICES:
-            kind = click.Choice(CHOICES[field.name])
-        elif field.name in LAYER_FIELDS:
-            kind, default = str, format_layers(default)
-        text: str = field.metadata["help"]
-        command = click.option(
-            f"--{field.name.replace('_', '-')}",
-            *(["--tv"] if field.name == "tv_weight" else []),
-            field.name,
-            type=kind,
-            help=f"{text[0].upper()}{text[1:]}.  [default: {default}]",
-        )(command)
-    return command
 
 
 @click.command()
@@ -43,11 +19,6 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     "--style", "named_styles", multiple=True, type=click.Path(), help="Its style; then every argument is a content."
 )
 @click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: CONTENT-STYLE.png]")
-@click.option(
-    "--recipe",
-    "recipe_name",
-    help=f"{', '.join(RECIPES)}, a .toml file, or a picture painted before; options override it.  [default: default]",
-)
 @click.option("--mix", metavar="2,1", help="Weights of several styles.  [default: equal]")
 @click.option(
     "--mask",
@@ -58,48 +29,18 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--keep", type=click.Path(), help="A mask whose white parts stay as the content is.")
 @click.option("--sequence", is_flag=True, help="Contents are frames: each starts from the one painted before.")
-@click.option("--seconds", type=float, help="Time for the optimisation, instead of steps.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; auto takes bfloat16 where it is fast.",
-)
-@click.option(
-    "--memory", metavar="4GB", help="What a step may take; above it, in blocks.  [default: 0.6 of what is free]"
-)
-@click.option("--checkpoint", type=click.Path(), help="A file to resume from, written now and then, and at Ctrl-C.")
-@click.option("--checkpoint-every", type=click.FloatRange(0), default=60.0, show_default=True, help="In seconds.")
-@click.option("--resume", type=click.Path(), help="Go on from a checkpoint of the same pictures, with its recipe.")
-@click.option("--save-every", type=click.IntRange(1), metavar="STEPS", help="Also save OUTPUT-0001.png and so on.")
-@click.option("--plot", type=click.Path(), help="Draw the losses of the steps into a PNG.")
-@click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
-@_recipe_options
+@run_options()
+@recipe_options("default")
 def command(
     pictures: tuple[str, ...],
     *,
     named_styles: tuple[str, ...],
     output: str | None,
-    recipe_name: str | None,
     mix: str | None,
     masks: tuple[str, ...],
     keep: str | None,
     sequence: bool,
-    seconds: float | None,
-    device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
-    memory: str | None,
-    checkpoint: str | None,
-    checkpoint_every: float,
-    resume: str | None,
-    save_every: int | None,
-    plot: str | None,
-    quiet: bool,
-    as_json: bool,
-    **options: Any,  # noqa: ANN401 (the recipe's fields)
+    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
     """Paint CONTENT in the manner of STYLE.
 
@@ -108,41 +49,25 @@ def command(
 
     Ctrl-C saves the picture as it stands.
     """
+    how = How.taken(options)
     contents, styles, places = _arguments(pictures, named_styles, masks)
     found, many = _expand(contents)
-    if many and (checkpoint or resume or plot or save_every):
+    if many and (how.checkpoint or how.resume or how.plot or how.save_every):
         raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single content")
     if sequence and not many:
         raise click.UsageError("--sequence is for several contents, or a folder of frames")
-    chosen = _resumed(resume, recipe_name, options) if resume else _recipe(recipe_name or "default", options)
     order = Order(
         styles=styles,
-        recipe=chosen,
-        options={
-            "weights": _weights(mix, len(styles)),
-            "masks": places,
-            "keep": keep,
-            "seconds": seconds,
-            "memory_limit": memory,
-            "resume": resume,
-            "device": device,
-            "precision": precision,
-        },
-        quiet=quiet,
-        as_json=as_json,
+        recipe=chosen_recipe("default", options, how.resume),
+        weights=_weights(mix, len(styles)),
+        masks=places,
+        keep=keep,
+        how=how,
     )
-    with catching_sigterm():
-        if many:
-            paint_all(order, found, _folder(output), sequence=sequence)
-            return
-        default = unused(Path(f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png"))
-        job = order.job(contents[0], Path(output) if output else default)
-        job.save_every, job.checkpoint_every = save_every, checkpoint_every
-        job.checkpoint, job.plot = (Path(name) if name else None for name in (checkpoint, plot))
-        for path in filter(None, (job.checkpoint, job.plot)):
-            check_text_file(path)
-            check_spares(path, [*job.inputs, job.target])
-        paint(job)
+    if many:
+        paint_all(order, found, _folder(output), sequence=sequence)
+    else:
+        order.paint(contents[0], output, f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png")
 
 
 def _arguments(
@@ -192,25 +117,3 @@ def _weights(mix: str | None, styles: int) -> list[float] | None:
         return [float(part) for part in mix.split(",")]
     except ValueError:
         raise click.UsageError(f"--mix {mix} is no list of {styles} numbers, such as 2,1") from None
-
-
-def _resumed(resume: str, recipe_name: str | None, options: dict[str, Any]) -> Recipe:
-    """The recipe of a checkpoint, or the one that was asked for, which must then be the same."""
-    from vggfeat.transfer import checkpoint
-    from vggfeat.transfer.recipe import from_values
-
-    if recipe_name is not None or any(value is not None for value in options.values()):
-        return _recipe(recipe_name or "default", options)
-    return from_values(checkpoint.load(resume).facts["recipe"], f"the checkpoint '{resume}'")
-
-
-def _recipe(name: str, options: dict[str, Any]) -> Recipe:
-    """The named recipe with the options that were given; layers are read for its network."""
-    changes = {key: value for key, value in options.items() if value is not None}
-    network = changes.get("network", recipe(name).network)
-    if "network" not in changes and "weights" in changes and (named := weights.named_network(changes["weights"])):
-        network = changes["network"] = named  # what a file of `vggfeat train` says of itself
-    for key in LAYER_FIELDS:
-        if key in changes:
-            changes[key] = parse_layers(network, changes[key])
-    return recipe(name, **changes)

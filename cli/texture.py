@@ -1,16 +1,19 @@
 """`vggfeat texture`: more of a picture's texture, in any size."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._files import check_spares, unused
-from ._runs import chosen_recipe, paint, recipe_options, run_options
+from ._painting import How, Job, paint, run_options
+from ._recipes import chosen_recipe, recipe_files, recipe_options
 
 
-def _parse_size(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
+def _parse_size(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
     if not (found := re.fullmatch(r"\s*(\d{1,5})\s*(?:[xX,]\s*(\d{1,5})\s*)?", text)):
         raise click.BadParameter(f"'{text}' is not a size WxH such as 640x480")
     return int(found[1]), int(found[2] or found[1])
@@ -21,19 +24,14 @@ def _parse_size(_context: click.Context, _option: click.Parameter, text: str) ->
 @click.option(
     "--size",
     callback=_parse_size,
-    default="512x512",
-    show_default=True,
     metavar="WxH",
-    help="Width and height in pixels; one number is both.",
+    help="Width and height in pixels; one number is both.  [default: 512x512]",
 )
 @click.option(
     "--seamless", is_flag=True, help="The left edge meets the right, the top the bottom: copies tile a plane."
 )
 @click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: STYLE-texture.png]")
-@click.option(
-    "--recipe", "recipe_name", default="texture", show_default=True, help="A name, a .toml file, or a painted picture."
-)
-@run_options
+@run_options()
 @recipe_options(
     "texture",
     (
@@ -44,33 +42,32 @@ def _parse_size(_context: click.Context, _option: click.Parameter, text: str) ->
 def command(
     style: str,
     *,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     seamless: bool,
     output: str | None,
-    recipe_name: str,
-    seconds: float | None,
-    device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
-    quiet: bool,
-    as_json: bool,
-    **options: Any,  # noqa: ANN401 (the recipe's fields)
+    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
     """Make more of the texture of STYLE, from noise.
 
     Strokes are as large as in STYLE: --style-scale 0.5 makes them half as large. Ctrl-C saves the picture as it stands.
     """
     from vggfeat import images
+    from vggfeat.transfer import checkpoint
     from vggfeat.transfer.beyond import texture
     from vggfeat.transfer.record import record
 
-    chosen = chosen_recipe(recipe_name, {**options, "edges": "wrap" if seamless else None})
-    target = Path(output) if output is not None else unused(Path(f"{Path(style).stem}-texture.png"))
-    images.check_writable(target)
-    roles = {"style": style, "start": chosen.start, "weights": chosen.weights}
-    read = [(role, Path(name)) for role, name in roles.items() if Path(name).is_file()]
-    inputs = [path for _, path in read]
-    check_spares(target, inputs)
-    run = texture(style, chosen, size=size, seamless=seamless, seconds=seconds, device=device, precision=precision)
-    facts = {"seamless": chosen.edges == "wrap", "recipe": chosen.as_dict()}
-    text = record(chosen, read).text()
-    paint(run, target, inputs=inputs, text=text, facts=facts, quiet=quiet, as_json=as_json)
+    how = How.taken(options)
+    chosen = chosen_recipe("texture", {**options, "edges": "wrap" if seamless else None}, how.resume)
+    job = Job(output, f"{Path(style).stem}-texture.png", [("style", style), *recipe_files(chosen)], how)
+    if size is None:
+        facts = {"width": 512, "height": 512} if how.resume is None else checkpoint.load_facts(how.resume)
+        size = facts["width"], facts["height"]
+    picture = images.read_picture(style)
+    run = texture(images.flatten(picture), chosen, size=size, seamless=seamless, resume=how.resume, **how.arguments())
+    paint(
+        job,
+        run,
+        text=record(chosen, job.read).text(),
+        facts={"seamless": chosen.edges == "wrap", "recipe": chosen.as_dict()},
+        like=replace(picture, alpha=None),  # the style's shape is none of the texture's
+    )

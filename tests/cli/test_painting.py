@@ -1,36 +1,49 @@
-"""What ends a run of `vggfeat texture`, `invert` or `dream` before its end."""
+"""What the commands that paint share: how a run is ended, resumed, watched, and what its picture keeps."""
+
+import os
+import shlex
+import signal
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from PIL import Image, ImageCms
+from vggfeat_cli._recipes import chosen_recipe
 
 from vggfeat import read_picture, write_picture
+from vggfeat.errors import RecipeError
 from vggfeat.transfer.optimise import BoundedDescent, BoundedLBFGS
 
+SMALL = ("--size", 32, "--first-size", 16, "--steps", 3)
 COMMANDS = {
-    "texture": ("--size", 64, "--first-size", 32, "--steps", 3),
-    "dream": ("--size", 64, "--octaves", 2, "--layer", "relu3_1", "--steps", 3),
-    "invert": ("--size", 64, "--first-size", 32, "--steps", 3),
+    "texture": ("in.png", *SMALL),
+    "dream": ("in.png", "--size", 32, "--octaves", 2, "--layer", "relu3_1", "--steps", 3),
+    "invert": ("in.png", *SMALL),
 }
 
 
 @pytest.fixture(autouse=True)
 def picture(tmp_path):
     coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    write_picture(tmp_path / "in.png", torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear"))
+    write_picture(tmp_path / "in.png", torch.nn.functional.interpolate(coarse, (32, 32), mode="bilinear"))
 
 
 @pytest.fixture
 def end_at(monkeypatch):
-    """Let an error come at so many steps of either optimiser."""
+    """Let an error, or a signal, come at so many steps of either optimiser."""
 
-    def prepare(number, error):
+    def prepare(number, end):
         steps = []
         for optimiser in (BoundedDescent, BoundedLBFGS):
 
             def fail_later(self, step=optimiser.step):
                 steps.append(1)
                 if len(steps) == number:
-                    raise error
+                    if isinstance(end, signal.Signals):
+                        os.kill(os.getpid(), end)
+                    else:
+                        raise end
                 step(self)
 
             monkeypatch.setattr(optimiser, "step", fail_later)
@@ -38,24 +51,112 @@ def end_at(monkeypatch):
     return prepare
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_ctrl_c_saves_the_picture_as_it_stands(command, vggfeat, end_at):
-    end_at(5, KeyboardInterrupt)
-    result = vggfeat(command, "in.png", *COMMANDS[command], "-o", "out.png", code=130)
+@pytest.mark.parametrize(
+    ("command", "end", "code"),
+    [("texture", signal.SIGINT, 130), ("dream", signal.SIGTERM, 143), ("invert", signal.SIGINT, 130)],
+)
+def test_a_signal_saves_the_picture_as_it_stands(command, end, code, vggfeat, end_at):
+    end_at(5, end)
+    result = vggfeat(command, *COMMANDS[command], "-o", "out.png", code=code)
     assert "interrupted: 'out.png' holds the picture after" in result.stderr
-    assert read_picture("out.png").rgb.shape == (1, 3, 64, 64)
+    assert read_picture("out.png").rgb.shape == (1, 3, 32, 32)
 
 
-def test_ctrl_c_before_the_first_step_saves_nothing(vggfeat, end_at, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [("sheet", "interrupted: 'out.webp' holds 1 of 12 cells"), ("animate", "interrupted: 'out.webp' holds 5 frames")],
+)
+def test_sigterm_keeps_what_there_is(command, message, vggfeat, end_at):
+    end_at(5, signal.SIGTERM)
+    options = ("--size", 32, "--first-size", 32, "--steps", 3 if command == "sheet" else 9, "-o", "out.webp")
+    assert message in vggfeat(command, "in.png", "in.png", *options, code=143).stderr
+    with Image.open("out.webp") as written:
+        written.load()
+
+
+def test_ctrl_c_before_the_first_step_saves_nothing(vggfeat, end_at):
     end_at(1, KeyboardInterrupt)
-    result = vggfeat("texture", "in.png", *COMMANDS["texture"], "-o", "out.png", code=130)
-    assert "interrupted before the first step: nothing was saved" in result.stderr
-    assert not (tmp_path / "out.png").exists()
+    result = vggfeat("texture", *COMMANDS["texture"], "-o", "out.png", "--checkpoint", "run.ckpt", code=130)
+    assert "interrupted before there was anything to save" in result.stderr
+    assert [path.name for path in Path().iterdir()] == ["in.png"]
 
 
 def test_an_error_on_the_way_saves_what_was_painted(vggfeat, end_at):
     end_at(2, MemoryError)
-    result = vggfeat("texture", "in.png", *COMMANDS["texture"], "-o", "out.png", code=None)
+    result = vggfeat("texture", *COMMANDS["texture"], "-o", "out.png", code=None)
     assert result.exit_code == 2
-    assert "out of memory at 32x32 pixels" in result.stderr
-    assert read_picture("out.png").rgb.shape == (1, 3, 32, 32)
+    assert "out of memory at 16x16 pixels" in result.stderr
+    assert read_picture("out.png").rgb.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("command", ["texture", "invert"])
+def test_what_was_interrupted_goes_on_to_the_same_picture(command, vggfeat, end_at):
+    """The checkpoint says with which recipe, and at which size; at the end there is one of the end."""
+    vggfeat(command, *COMMANDS[command], "-o", "whole.png", "--seed", 3)
+    end_at(4, KeyboardInterrupt)
+    part = ("--checkpoint", "run.ckpt", "-o", "part.png")
+    stderr = vggfeat(command, *COMMANDS[command], *part, "--seed", 3, code=130).stderr
+    assert "--resume 'run.ckpt' goes on from here" in stderr
+    assert Path("part.png").read_bytes() != Path("whole.png").read_bytes()
+    for _ in range(2):
+        vggfeat(command, "in.png", "--resume", "run.ckpt", *part, "--save-every", 1)
+        assert Path("part.png").read_bytes() == Path("whole.png").read_bytes()
+    # Steps are counted from the first, also after an interruption.
+    assert sorted(path.name for path in Path().glob("part-*")) == [f"part-000{number}.png" for number in (4, 5, 6)]
+    wrong = vggfeat(command, "in.png", "--resume", "run.ckpt", "--seed", 4, "-o", "x.png", code=2)
+    assert "the checkpoint is of another run: it differs in recipe (seed)" in wrong.stderr
+
+
+def test_a_checkpoint_spares_what_is_read_and_what_is_written(vggfeat):
+    for path, message in (("in.png", "is one of the inputs"), ("a/b", "no such folder")):
+        assert message in vggfeat("invert", *COMMANDS["invert"], "--checkpoint", path, code=2).stderr
+    assert "unknown ending '.svg'" in vggfeat("dream", *COMMANDS["dream"], "--plot", "losses.svg", code=2).stderr
+    assert [path.name for path in Path().iterdir()] == ["in.png"]
+
+
+@pytest.mark.parametrize("command", ["dream", "texture"])
+def test_a_run_can_be_watched(command, vggfeat):
+    vggfeat(command, *COMMANDS[command], "-o", "out.png", "--save-every", 4, "--plot", "losses.png")
+    assert [path.name for path in Path().glob("out-*")] == ["out-0004.png"]
+    with Image.open("losses.png") as chart:
+        assert len(chart.convert("RGB").getcolors(100000)) > 3
+        lines = {colour for _, colour in chart.convert("RGB").getcolors(100000) if max(colour) - min(colour) > 90}
+    assert lines, "no line is drawn"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_transparency_profile_and_depth_are_given_back(command, vggfeat):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    alpha = torch.ones(1, 1, 32, 32)
+    alpha[..., :16] = 0
+    write_picture("in.png", read_picture("in.png").rgb, alpha=alpha, icc=profile, bits=16)
+    vggfeat(command, *COMMANDS[command], "-o", "out.png")
+    painted = read_picture("out.png")
+    assert (painted.bits, painted.icc) == (16, profile)
+    assert (painted.alpha is None) == (command == "texture")
+    assert command == "texture" or torch.equal(painted.alpha, alpha)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_memory_is_kept_to(command, vggfeat):
+    assert "pixels take" in vggfeat(command, *COMMANDS[command], "--memory", "1MB", code=2).stderr
+    assert "is no amount of memory" in vggfeat(command, *COMMANDS[command], "--memory", "much", code=2).stderr
+
+
+def test_a_weights_file_says_which_network(tmp_path):
+    path = tmp_path / "mine.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata={"vggfeat": '{"network": "vgg11", "layers": {}}'})
+    chosen = chosen_recipe("texture", {"weights": str(path), "style_layers": "relu1_1:2", "steps": None})
+    assert (chosen.network, dict(chosen.style_layers), chosen.name) == ("vgg11", {"relu1_1": 2.0}, "texture")
+    with pytest.raises(RecipeError, match="unknown network"):
+        chosen_recipe("texture", {"weights": str(path), "network": "vgg12"})
+
+
+def test_the_picture_of_a_dream_says_how_it_was_made(vggfeat):
+    vggfeat("dream", *COMMANDS["dream"], "-o", "a.png")
+    stderr = vggfeat("recipe", "a.png", code=2).stderr
+    assert "the picture 'a.png' is a dream, which has no recipe: `vggfeat dream in.png --" in stderr
+    command = shlex.split(stderr.split("`")[1])
+    vggfeat(*command[1:], "-o", "b.png")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert "is a dream" in vggfeat("stylize", "in.png", "in.png", "--recipe", "a.png", code=2).stderr

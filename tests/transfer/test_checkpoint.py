@@ -64,6 +64,44 @@ def test_a_resumed_run_ends_with_the_same_picture(at, optimiser, pictures, tmp_p
     assert torch.equal(resumed.result(), whole.image)
 
 
+@pytest.mark.parametrize(("optimiser", "broken"), [("lbfgs", "_remember"), ("adam", "_evaluate")])
+def test_a_step_that_is_broken_off_leaves_no_trace(optimiser, broken, pictures, tmp_path):
+    """What is saved is where the last whole step led, although the optimiser is half-way through the next."""
+    small = recipe("default", **SMALL, optimiser=optimiser)
+    whole = stylize(*pictures, small, size=64).result()
+    run = stylize(*pictures, small, size=64)
+    for progress in run:
+        if (progress.stage, progress.step) == (1, 3):
+            break
+    optimiser = run._progress.gi_frame.f_locals["optimiser"]  # noqa: SLF001 (nobody else has it)
+    kept = getattr(optimiser, broken)
+
+    def fail(*arguments):
+        kept(*arguments)
+        raise KeyboardInterrupt
+
+    setattr(optimiser, broken, fail)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(run))
+    run.save(tmp_path / "run.ckpt")
+    assert torch.equal(stylize(*pictures, small, size=64, resume=tmp_path / "run.ckpt").result(), whole)
+
+
+def test_a_resumed_stage_ends_at_the_same_plateau(pictures, tmp_path):
+    small = recipe("default", first_size=32, steps=30, until_plateau=0.5, margin=0)
+    whole = stylize(*pictures, small, size=32)
+    for progress in whole:
+        if progress.step in (8, 11):
+            whole.save(tmp_path / f"{progress.step}.ckpt")
+    whole.save(tmp_path / "end.ckpt")
+    assert 11 < progress.taken < 30
+    for name in ("8", "11", "end"):
+        seen = list(stylize(*pictures, small, size=32, resume=tmp_path / f"{name}.ckpt"))
+        assert seen[-1].taken == progress.taken
+        assert torch.equal(seen[-1].image, progress.image)
+    assert len(seen) == 1  # the end is shown again
+
+
 def test_resuming_another_run_is_refused(pictures, tmp_path):
     run = stylize(*pictures, recipe("default", **SMALL), size=64)
     next(iter(run))

@@ -44,23 +44,23 @@ def texture(  # noqa: D417 (the rest stands in `stylize`)
         seamless: whether the left edge meets the right and the top the bottom, so that copies tile a plane.
     The rest is as in `stylize`, and so is what is raised.
     """
-    chosen = named(recipe) if isinstance(recipe, str) else recipe
+    asked = named(recipe) if isinstance(recipe, str) else recipe
     width, height = size
     if min(size) < 1:
         raise InputError(f"the texture is {width}x{height}: both sides are at least 1")
-    if not chosen.style_weight or not any(chosen.style_layers.values()):
+    if not asked.style_weight or not any(asked.style_layers.values()):
         raise RecipeError("a texture needs a style layer of some weight")
     seen = sources.read(style, "style")
     larger = (seen.shape[2] * seen.shape[3] / (width * height)) ** 0.5
     chosen = replace(
-        chosen,
+        asked,
         content_layers={},
         color="style",
-        style_scale=min(20.0, max(0.05, chosen.style_scale * min(_MOST_LARGER, larger))),
-        start="noise" if chosen.start == "content" else chosen.start,
-        edges="wrap" if seamless else chosen.edges,
+        style_scale=min(20.0, max(0.05, asked.style_scale * min(_MOST_LARGER, larger))),
+        start="noise" if asked.start == "content" else asked.start,
+        edges="wrap" if seamless else asked.edges,
     )
-    return stylize(
+    run = stylize(
         torch.full((1, 3, height, width), 0.5),  # of the content only the size matters
         seen,
         chosen,
@@ -71,6 +71,8 @@ def texture(  # noqa: D417 (the rest stands in `stylize`)
         device=device,
         precision=precision,
     )
+    run.asked = asked
+    return run
 
 
 def invert(  # noqa: D417 (the rest stands in `stylize`)
@@ -97,20 +99,20 @@ def invert(  # noqa: D417 (the rest stands in `stylize`)
         size: pixels of the result's long side, the recipe's if None; a smaller picture is not enlarged.
     The rest is as in `stylize`, and so is what is raised.
     """
-    chosen = named(recipe) if isinstance(recipe, str) else recipe
-    layers = chosen.content_layers if layer is None else parse_layers(chosen.network, layer)
+    asked = named(recipe) if isinstance(recipe, str) else recipe
+    layers = asked.content_layers if layer is None else parse_layers(asked.network, layer)
     if not layers or not any(layers.values()):
         raise RecipeError("an inversion needs a layer of some weight")
     seen = sources.read(image, "image")
     place = choose_device(device)
     chosen = replace(
-        chosen,
-        content_layers=_levelled(layers, chosen, seen.to(place)),
+        asked,
+        content_layers=_levelled(layers, asked, seen.to(place)),
         style_layers={},
         color="style",
-        start="noise" if chosen.start == "content" else chosen.start,
+        start="noise" if asked.start == "content" else asked.start,
     )
-    return stylize(
+    run = stylize(
         seen,
         seen,
         chosen,
@@ -121,6 +123,8 @@ def invert(  # noqa: D417 (the rest stands in `stylize`)
         device=device,
         precision=precision,
     )
+    run.asked = replace(asked, content_layers=layers)
+    return run
 
 
 def _levelled(layers: Mapping[str, float], recipe: Recipe, image: Tensor) -> dict[str, float]:

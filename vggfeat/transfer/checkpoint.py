@@ -3,10 +3,10 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vggfeat.errors import InputError
 
-_FORMAT = "vggfeat checkpoint 1"
+_FORMAT = "vggfeat checkpoint 2"
 
 
 class Checkpoint(NamedTuple):
@@ -44,14 +44,30 @@ def save(path: str | os.PathLike[str], facts: Mapping[str, Any], tensors: Mappin
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint. Raises `InputError` where the file is none."""
+    with _opened(path) as file:
+        names: list[str] = list(file.keys())
+        return Checkpoint(_facts(file, path), {name: file.get_tensor(name) for name in names})
+
+
+def load_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the facts of a checkpoint, without its tensors. Raises as `load` does."""
+    with _opened(path) as file:
+        return _facts(file, path)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Generator[Any]:
     try:
         with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
-            about = cast("dict[str, str]", file.metadata() or {})  # pyright: ignore[reportUnknownMemberType]
-            if about.get("format") != _FORMAT:
-                raise InputError(f"'{path}' is no checkpoint of this version of stylize")
-            names: list[str] = list(file.keys())  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-            return Checkpoint(json.loads(about["facts"]), {name: file.get_tensor(name) for name in names})  # pyright: ignore[reportUnknownMemberType]
+            yield file
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint '{path}'") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"'{path}' is no checkpoint: {error}") from error
+
+
+def _facts(file: Any, path: str | os.PathLike[str]) -> dict[str, Any]:  # noqa: ANN401 (untyped upstream)
+    about: dict[str, str] = file.metadata() or {}
+    if about.get("format") != _FORMAT:
+        raise InputError(f"'{path}' is no checkpoint of this version of stylize")
+    return json.loads(about["facts"])

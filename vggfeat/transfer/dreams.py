@@ -112,6 +112,11 @@ class Dream:
         """The picture as it stands, (1, 3, H, W) in [0, 1]."""
         return self._image
 
+    @property
+    def blocks(self) -> tuple[int | None, ...]:
+        """The side of the blocks that each size is computed in, in pixels; None where it is looked at whole."""
+        return tuple(look.side if isinstance(look, Blockwise) else None for look in self._looks)
+
     def __iter__(self) -> Iterator[Progress]:
         return self._progress
 
@@ -122,7 +127,7 @@ class Dream:
         return self.image
 
     def _run(self) -> Iterator[Progress]:
-        began, share = time.monotonic(), 0.0
+        began, share, taken = time.monotonic(), 0.0, 0
         dreamt: Tensor | None = None
         for number, stage in enumerate(self.stages, 1):
             deadline = None if self._seconds is None else began + self._seconds * (share + stage.share)
@@ -133,7 +138,7 @@ class Dream:
             while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
                 with settings(stage, self._content.device):
                     optimiser.step()
-                step += 1
+                step, taken = step + 1, taken + 1
                 self._image = optimiser.image
                 seconds = time.monotonic() - began
                 done = share + stage.share * min(1.0, step / stage.steps)
@@ -142,6 +147,7 @@ class Dream:
                     stages=len(self.stages),
                     step=step,
                     steps=stage.steps if deadline is None else step,
+                    taken=taken,
                     seconds=seconds,
                     done=done if self._seconds is None else min(1.0, seconds / self._seconds),
                     image=self._image,

@@ -204,6 +204,9 @@ class BoundedAdam:
     def step(self) -> None:
         """One step of Adam, and the objective where it leads."""
         self._variable.grad = self.here.gradient
+        # torch changes its moments in place: these are new ones, so that those of an earlier `state()` stay.
+        known = self._adam.state[self._variable]
+        self._adam.state[self._variable] = {name: x.clone() for name, x in known.items()}
         self._adam.step()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
         with torch.no_grad():
             self.image = self._variable.clamp_(0, 1).clone()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from vggfeat.transfer.recipe import Recipe, from_values
 
 KEY = "vggfeat"
 """The name of the text."""
+
+_DREAM = "vggfeat-dream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,10 @@ def record(recipe: Recipe, inputs: Iterable[tuple[str, str | os.PathLike[str]]])
 def read_record(path: str | os.PathLike[str]) -> Record:
     """Read the record of a painted picture. Raises `ImageError`, and `RecipeError` if the picture holds none."""
     source = f"the picture '{os.fspath(path)}'"
-    text = images.read_text(path).get(KEY)
+    texts = images.read_text(path)
+    text = texts.get(KEY)
+    if text is None and _DREAM in texts:
+        raise RecipeError(f"{source} is a dream, which has no recipe: `{_dream_command(texts[_DREAM])}` makes it")
     if text is None:
         raise RecipeError(
             f"{source} holds no recipe: `vggfeat stylize` did not write it, or another program stripped it"
@@ -76,6 +82,24 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     except (ValueError, TypeError, KeyError) as error:
         raise RecipeError(f"{source} holds a recipe that is damaged") from error
     return Record(from_values(recipe, source), versions, inputs)
+
+
+def dream_text(image: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, str]:
+    """What the picture of a dream says of itself: the `text` of `images.write_picture`."""
+    values = {"image": Path(image).name, **options}
+    return {"Software": f"vggfeat {version('vggfeat')}", _DREAM: json.dumps(values)}
+
+
+def _dream_command(text: str) -> str:
+    """The command that dreams so."""
+    try:
+        values = {str(name): str(value) for name, value in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        return "vggfeat dream IMAGE"
+    words = ["vggfeat", "dream", values.pop("image", "IMAGE")]
+    for name, value in values.items():
+        words += [f"--{name.replace('_', '-')}", value]
+    return shlex.join(words)
 
 
 def _hashed(role: str, path: Path) -> Input:

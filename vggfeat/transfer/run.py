@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,8 @@ _LEAST_SIDE = 64
 class Progress:
     """Where a run stands after a step. Stages and steps count from 1; `seconds` since the run began.
 
+    `taken` is the number of steps in all stages so far. A run that is resumed goes on counting.
+
     `image` is the picture so far, (1, 3, height, width) in [0, 1] at the stage's size, and stays as it is. Reading
     `losses`, which are those of that picture, waits for the device; nothing else does. `note` says what the run had to
     change on its way, if anything.
@@ -46,6 +48,7 @@ class Progress:
     stages: int
     step: int
     steps: int
+    taken: int
     seconds: float
     done: float
     image: Tensor
@@ -85,6 +88,17 @@ class _Inputs:
         return found.hexdigest()
 
 
+class _Reached(NamedTuple):
+    """Where a run stood after its last whole step, whatever broke the next: all that the steps to come depend on."""
+
+    stage: int
+    step: int
+    taken: int
+    seconds: float
+    tensors: Mapping[str, Tensor]
+    recent: list[Tensor]
+
+
 class Stylization:
     """A run of a recipe. Iterate over it for `Progress`; `result()` runs what is left and returns the picture.
 
@@ -105,6 +119,8 @@ class Stylization:
         after: "Stylization | None",
     ) -> None:
         self.recipe = recipe
+        # What the recipe was made from, for those that go on from a checkpoint.
+        self.asked = recipe
         if seconds is not None and not 0 < seconds < math.inf:
             raise RecipeError(f"seconds is {seconds:g}: it must be above 0 and finite")
         height, width = images.fit(inputs.content.shape[2], inputs.content.shape[3], size)
@@ -130,9 +146,7 @@ class Stylization:
         sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
         # A run goes on in the blocks that it began with: others would change the last digits.
         self._looks = [self._look(side) for side in (sides if resume is None else resume.facts["blocks"])]
-        self._elapsed = 0.0
-        self._at = (1, 0)
-        self._optimiser: Optimiser | None = None
+        self._reached: _Reached | None = None
         self._note: str | None = None
         self._raw = self._start
         self._progress = self._run()
@@ -171,18 +185,20 @@ class Stylization:
 
         Raises `VggfeatError` before the first step.
         """
-        if self._optimiser is None:
+        if self._reached is None:
             raise VggfeatError("there is nothing to save before the first step")
-        stage, step = self._at
+        number, step, taken, seconds, tensors, recent = self._reached
         facts = {
             **self._facts,
+            "asked": self.asked.as_dict(),
             "inputs": self._inputs.fingerprint(),
-            "stage": stage,
+            "stage": number,
             "step": step,
-            "seconds": self._elapsed,
+            "taken": taken,
+            "seconds": seconds,
             "blocks": list(self.blocks),
         }
-        checkpoint.save(path, facts, self._optimiser.state())
+        checkpoint.save(path, facts, {**tensors, **({"recent": torch.stack(recent)} if recent else {})})
 
     def _look(self, side: int | None, edges: Edges | None = None) -> Whole:
         edges = self.recipe.edges if edges is None else edges
@@ -191,62 +207,66 @@ class Stylization:
         return Blockwise(self._extract, self.recipe.margin, side, edges)
 
     def _run(self) -> Iterator[Progress]:
-        began, share = time.monotonic(), 0.0
+        began, share, taken, shown = time.monotonic(), 0.0, 0, False
         resume, self._resume = self._resume, None
         if resume is not None:
             began -= float(resume.facts["seconds"])
         for number, stage in enumerate(self.stages, 1):
             # A time budget decides when to go on, so the number of steps is then only a measure of progress.
             deadline = None if self._seconds is None else began + self._seconds * (share + stage.share)
-            step, state = 0, None
+            step, state, recent = 0, None, list[Tensor]()
             if resume is not None:
                 if number < resume.facts["stage"]:
                     share += stage.share
                     continue
-                step = int(resume.facts["step"])
+                step, taken = int(resume.facts["step"]), int(resume.facts["taken"])
                 state = {name: x.to(self._inputs.content.device) for name, x in resume.tensors.items()}
+                recent = list(state.pop("recent", ()))
                 resume = None
             with settings(stage, self._inputs.content.device):
                 optimiser = self._prepare(number, state)
             self._raw = optimiser.image
-            recent: list[Tensor] = []
-            while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
-                with settings(stage, self._inputs.content.device):
-                    optimiser.step()
-                step += 1
+            if state is not None:
+                self._reached = _Reached(number, step, taken, time.monotonic() - began, optimiser.state(), recent)
+            while (going := self._goes_on(stage, step, deadline, recent)) or (number == len(self.stages) and not shown):
+                if going:
+                    with settings(stage, self._inputs.content.device):
+                        optimiser.step()
+                    step, taken = step + 1, taken + 1
+                    recent = [*recent, optimiser.here.loss][-_WINDOW - 1 :] if self.recipe.until_plateau else recent
+                elapsed = time.monotonic() - began
                 self._raw = optimiser.image
-                self._optimiser, self._at = optimiser, (number, step)
-                self._elapsed = time.monotonic() - began
+                self._reached = _Reached(number, step, taken, elapsed, optimiser.state(), recent)
                 done = share + stage.share * min(1.0, step / stage.steps)
                 if self._seconds is not None:
-                    done = min(1.0, self._elapsed / self._seconds)
+                    done = min(1.0, elapsed / self._seconds)
                 note, self._note = self._note, None
+                shown = True
                 yield Progress(
                     stage=number,
                     stages=len(self.stages),
                     step=step,
                     steps=stage.steps if deadline is None else step,
-                    seconds=self._elapsed,
+                    taken=taken,
+                    seconds=elapsed,
                     done=done,
                     image=self.image,
                     terms=optimiser.here.terms,
                     note=note,
                 )
-                if self._on_plateau(recent, optimiser.here.loss):
-                    break
             if self._raw.device.type != "meta" and not optimiser.here.loss.isfinite():
                 raise RecipeError("the loss is not finite: the recipe's weights are too large")
             share += stage.share
 
-    def _on_plateau(self, recent: list[Tensor], loss: Tensor) -> bool:
-        """Whether the loss fell by less than the recipe's share over the last steps."""
-        if not self.recipe.until_plateau:
-            return False
-        recent.append(loss)
-        if len(recent) <= _WINDOW:
-            return False
-        before = float(recent.pop(0))
-        return before - float(loss) < self.recipe.until_plateau * abs(before)
+    def _goes_on(self, stage: Stage, step: int, deadline: float | None, recent: Sequence[Tensor]) -> bool:
+        """Whether a stage takes another step: its steps or its time are not over, and its loss still falls."""
+        if step == 0:
+            return True
+        if len(recent) > _WINDOW:
+            before = float(recent[0])
+            if before - float(recent[-1]) < self.recipe.until_plateau * abs(before):
+                return False
+        return step < stage.steps if deadline is None else time.monotonic() < deadline
 
     def _prepare(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
         """Targets at the stage's size, and an optimiser that starts from the picture so far or goes on from `state`."""
