@@ -210,7 +210,7 @@ def test_styles_mix_by_weight(content, style):
     def paint(**options):
         return stylize(content, [style, other], chosen, size=48, **options).result()
 
-    chosen = recipe("default", first_size=48, steps=8)
+    chosen = recipe("default", first_size=48, steps=12)
     alone = stylize(content, style, chosen, size=48).result()
     assert (paint(weights=[1, 0]) - alone).abs().mean() < 1e-3
     assert (paint() - alone).abs().mean() > 1e-2
