@@ -361,7 +361,7 @@ def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
         codes, codebook = state.pop(f"{key}.codes"), state.pop(f"{key}.codebook")
         # Numpy looks bytes up several times faster than torch does, where it need not check them.
         mode = "clip" if len(codebook) == 256 else "raise"
-        state[key] = torch.from_numpy(np.take(codebook.numpy(), codes.numpy(), mode=mode))
+        state[key] = torch.from_numpy(np.take(codebook.numpy(), codes.numpy(), mode=mode))  # pyright: ignore[reportUnknownMemberType] (torch's stub)
     return state
 
 

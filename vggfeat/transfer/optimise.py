@@ -158,10 +158,10 @@ def eased(x: Tensor, *, wrap: bool = False, levels: int = _LEVELS) -> Tensor:
     height, width = x.shape[2:]
     if not levels or min(height, width) < 2 * _COARSEST:
         return x
-    half = x.new_zeros(*x.shape[:2], -(-height // 2), -(-width // 2))
+    half = x.new_zeros(*x.shape[:2], -(-height // 2), -(-width // 2)).requires_grad_()
     # Made coarse by the transpose of what enlarges, which keeps the pyramid symmetric.
-    _, transpose = torch.func.vjp(lambda coarse: _enlarged(coarse, height, width, wrap=wrap), half)
-    coarse = eased(transpose(x)[0] / 4, wrap=wrap, levels=levels - 1)
+    (sums,) = torch.autograd.grad(_enlarged(half, height, width, wrap=wrap), half, x)
+    coarse = eased(sums / 4, wrap=wrap, levels=levels - 1)
     return x + _EASE * _enlarged(coarse, height, width, wrap=wrap)
 
 
