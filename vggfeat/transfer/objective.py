@@ -113,12 +113,12 @@ def _weighed(layers: Mapping[str, float]) -> dict[str, float]:
 
 _Make = Callable[[Mapping[str, float]], FeatureLoss]
 
-# Factors at which each goes about as far from a photograph as `gram` does: see benchmarks/objectives.md, which says
-# what was measured. That of `nn` is an estimate.
+# Factors at which each goes about as far from a photograph as `gram` does, by LPIPS: benchmarks/objectives.md has what
+# was measured.
 OBJECTIVES: Mapping[str, Sequence[tuple[float, _Make]]] = {
     "gram": [(1.0, lambda layers: GramLoss(layers, divide_by="chw"))],
     "gram+meanstd": [(1.0, lambda layers: GramLoss(layers, divide_by="chw")), (1e-3, MeanStdLoss)],
     "covariance": [(3e-2, CovarianceLoss)],
-    "swd": [(3e-2, lambda layers: SlicedWassersteinLoss(layers, projections=_PROJECTIONS))],
-    "nn": [(1e4, NearestNeighbourLoss)],
+    "swd": [(1e-1, lambda layers: SlicedWassersteinLoss(layers, projections=_PROJECTIONS))],
+    "nn": [(1e5, NearestNeighbourLoss)],
 }
