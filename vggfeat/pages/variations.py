@@ -45,7 +45,7 @@ def grid(
     _write_header(page, title, facts, sources, total - _MARGIN - thumbs)
     page.write(_MARGIN, _HEADER + 6, names[1], size=15, fill=canvas.DIM, width=_LEFT - 8)
     for column, label in enumerate(columns):
-        page.write(left + column * (width + _GAP) + width / 2, _HEADER + 3, label, size=19, anchor="ma")
+        page.write(left + column * (width + _GAP) + width / 2, _HEADER + 3, label, size=19, anchor="ma", width=width)
     for row, label in enumerate(rows):
         y = top + row * (height + _GAP)
         page.write(_MARGIN, y + height / 2 - 28, names[0], size=15, fill=canvas.DIM, width=_LEFT - 8)
