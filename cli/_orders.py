@@ -27,6 +27,7 @@ class Order:
     weights: Sequence[float] | None
     masks: Sequence[str | None]
     keep: str | None
+    compiled: bool
     how: How
     _last: "Stylization | None" = field(default=None, repr=False)
 
@@ -54,6 +55,7 @@ class Order:
             keep=self.keep,
             resume=self.how.resume,
             after=self._last,
+            compiled=self.compiled,
             **self.how.arguments(),
         )
         text, facts = record(self.recipe, job.read).text(), {"recipe": self.recipe.as_dict()}

@@ -29,6 +29,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 )
 @click.option("--keep", type=click.Path(), help="A mask whose white parts stay as the content is.")
 @click.option("--sequence", is_flag=True, help="Contents are frames: each starts from the one painted before.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network by torch first: meant for CUDA.")
 @run_options()
 @recipe_options("default")
 def command(
@@ -40,6 +41,7 @@ def command(
     masks: tuple[str, ...],
     keep: str | None,
     sequence: bool,
+    compiled: bool,
     **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
     """Paint CONTENT in the manner of STYLE.
@@ -62,6 +64,7 @@ def command(
         weights=_weights(mix, len(styles)),
         masks=places,
         keep=keep,
+        compiled=compiled,
         how=how,
     )
     if many:

@@ -325,3 +325,19 @@ def test_no_device_is_assumed(optimiser):
 def test_cuda(content, style):
     image = stylize(content, style, recipe("gatys", first_size=32, steps=25), size=64, device="cuda").result()
     assert gatys_loss(image.cpu(), content, style) < 0.1 * gatys_loss(content, content, style)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch's compiler looks at it
+def test_a_compiled_network_paints_the_same(style):
+    """On CUDA, which it is meant for, and on a CPU, where torch needs a compiler of C++."""
+    content = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))  # no ties for max-pooling to break
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = recipe("default", first_size=64, steps=1)
+    plain, compiled = (
+        stylize(content, style, chosen, size=64, device=device, precision="float32", compiled=flag)
+        for flag in (False, True)
+    )
+    theirs = next(iter(plain)).losses
+    assert next(iter(compiled)).losses == pytest.approx(theirs, rel=1e-3)
+    assert (plain.image - compiled.image).abs().mean() < 1e-4

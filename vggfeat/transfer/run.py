@@ -117,6 +117,7 @@ class Stylization:
         budget: int | None,
         resume: checkpoint.Checkpoint | None,
         after: "Stylization | None",
+        compiled: bool,
     ) -> None:
         self.recipe = recipe
         # What the recipe was made from, for those that go on from a checkpoint.
@@ -142,6 +143,8 @@ class Stylization:
         alike = after is not None and after.alike(recipe, device, precision)
         self._extract = after._extract if after is not None and alike else _extractor(recipe, device, precision)  # noqa: SLF001 (its own kind)
         self._known: dict[tuple[str, int, int], list[Features]] = after._known if after is not None and alike else {}  # noqa: SLF001 (as above)
+        if compiled:
+            self._extract.compile(dynamic=False)  # a graph for each size: there are few of them
         itemsize = self._extract.dtype.itemsize
         sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
         # A run goes on in the blocks that it began with: others would change the last digits.
@@ -379,6 +382,7 @@ def stylize(
     after: Stylization | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    compiled: bool = False,
 ) -> Stylization:
     """Paint `content` in the manner of `style`.
 
@@ -398,6 +402,8 @@ def stylize(
         after: an earlier run: where styles, sizes and recipe are the same, what it found in the styles is used again.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the network; `auto` takes bfloat16 where the device is fast at it.
+        compiled: compile the network by torch first, for each size that is looked at whole. Meant for CUDA, where it
+            has not been timed; a CPU is faster without.
 
     Nothing is computed before the first iteration. The same seed gives the same picture on the same device, as long
     as `seconds` is None.
@@ -433,6 +439,7 @@ def stylize(
         budget=memory.available(place) if memory_limit is None else memory_limit,
         resume=None if resume is None else checkpoint.load(resume),
         after=after,
+        compiled=compiled,
     )
 
 
