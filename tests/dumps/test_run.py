@@ -318,7 +318,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(place, pictures, tmp_path, 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    name = {"payload": "_Growing.append", "receipt": "write_through", "manifest": "write_through"}[place]
+    name = {"payload": "_Growing.append", "receipt": "write_through", "manifest": "_write_csv"}[place]
     with monkeypatch.context() as patch:
         if place == "manifest":
             list(zip(range(3), run, strict=False))

@@ -12,8 +12,17 @@ import numpy.typing as npt
 
 from vggfeat.dumps.sources import printable
 from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
-from vggfeat.dumps.store import Receipt, Row, Store, StoreError, payload_name, read_manifest
-from vggfeat.errors import near
+from vggfeat.dumps.store import (
+    Receipt,
+    Row,
+    Store,
+    StoreError,
+    damaged_manifest,
+    payload_name,
+    read_manifest,
+    shard_name,
+)
+from vggfeat.errors import InputError, near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +54,8 @@ def open_dump(out: str | os.PathLike[str], *, partial: bool = False) -> "Dump":
                 "the command that began it goes on"
             )
         rows = tuple(row for number in sorted(receipts) for row in receipts[number].rows)
+    elif len(rows) != (count := run["fingerprint"]["inputs"]["count"]):
+        raise damaged_manifest(store.path, "manifest", f"it has {len(rows)} rows of {count}")
     return Dump(store.path, run, rows)
 
 
@@ -118,7 +129,7 @@ class Dump:
     def clipped(self) -> dict[str, int]:
         """How many values of each array lay beyond float16's range, and were clipped to it."""
         total: dict[str, int] = {}
-        for receipt in self.receipts().values():
+        for receipt in Store(self.path).each_receipt():
             for name, count in receipt.clipped.items():
                 total[name] = total.get(name, 0) + count
         return total
@@ -164,7 +175,7 @@ class Dump:
         return sorted({row.shard for row in self.manifest})
 
     def _partial(self, shard: int) -> Mapping[str, Array]:
-        path = self.path / f"receipts/{shard:06d}.npz"
+        path = self.path / f"receipts/{shard_name(shard)}.npz"
         try:
             return cast("Mapping[str, Array]", np.load(path, allow_pickle=False))
         except (OSError, ValueError) as error:
@@ -290,9 +301,11 @@ class FeatureArray:
 
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Array]]:
         """The ids and features of `size` rows at a time, in order."""
-        for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            yield self.ids[part], self[part]
+        if size < 1:
+            raise InputError(f"a batch of {size} rows: it has at least 1")
+        ids = self.ids
+        parts = (slice(start, start + size) for start in range(0, len(self), size))
+        return ((ids[part], self[part]) for part in parts)
 
     def dataset(self) -> "Dataset[tuple[Tensor, str]]":
         """A torch `Dataset` of (features, id), which reads rows as they are asked for, also in loader processes."""

@@ -53,6 +53,8 @@ def find(sources: PathLike | Sequence[PathLike]) -> tuple[Item, ...]:
         raise InputError("there is no source: name pictures, a folder, a list of paths or a tar file")
     items: list[Item] = []
     for source in given:
+        if not os.fspath(source):
+            raise InputError("a source is empty: name a picture, a folder ('.' is this one), a list or a tar file")
         path = Path(source)
         found = list(_items_of(path))
         if len(given) > 1 and not _is_picture(path):
@@ -96,8 +98,12 @@ def _is_picture(path: Path) -> bool:
 
 
 def _items_of(path: Path) -> Iterator[Item]:
-    if not path.exists() and not path.is_symlink():
-        raise InputError(f"no such source '{printable(path)}'{_near(path)}")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise InputError(f"no such source '{printable(path)}'{_near(path)}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if path.is_dir():
         return _folder(path)
     match path.suffix.lower():
