@@ -44,6 +44,8 @@ class Prepared:
 
 def prepare(item: Item, how: Preparation) -> Prepared:
     """Read `item` once: its hash and its pixels. Raises nothing that a file can cause."""
+    if item.error:
+        return Prepared("", 0, None, item.error)
     digest, size = "", 0
     try:
         data = _read(item)

@@ -109,7 +109,7 @@ class Dumping:
         self.recipe = DumpRecipe(
             network=network,
             reductions=parse_reductions(network, layers, reduce, pooling=pooling),
-            weights=None if weights is None else os.fspath(weights),
+            weights=_from_anywhere(weights),
             pooling=pooling,
             seed=seed,
             resize=resize,
@@ -291,6 +291,13 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Any) -
     Raises `InputError`, `LayerError`, `RecipeError`, `WeightsError`, `StoreError`.
     """
     return Dumping(source, out, **options).result()
+
+
+def _from_anywhere(weights: PathLike | None) -> str | None:
+    """`weights` as they are written down: the file has its whole path, for who reads the dump in another folder."""
+    if (path := weights_table.file_of(weights)) is not None:
+        return str(path.absolute())
+    return None if weights is None else os.fspath(weights)
 
 
 def _cost(recipe: DumpRecipe, sides: Sequence[tuple[int, int]]) -> tuple[int, int]:
