@@ -1,8 +1,8 @@
 """Open a dump: arrays that stay on the disk until they are asked for, with the ids of their rows."""
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -128,11 +128,17 @@ class Dump:
 
     def clipped(self) -> dict[str, int]:
         """How many values of each array lay beyond float16's range, and were clipped to it."""
-        total: dict[str, int] = {}
+        return self._total(lambda receipt: receipt.clipped)
+
+    def not_finite(self) -> dict[str, int]:
+        """How many values of each array were infinite or no number, as the network computed them."""
+        return self._total(lambda receipt: receipt.not_finite)
+
+    def _total(self, counts: Callable[[Receipt], Mapping[str, int]]) -> dict[str, int]:
+        total: Counter[str] = Counter()
         for receipt in Store(self.path).each_receipt():
-            for name, count in receipt.clipped.items():
-                total[name] = total.get(name, 0) + count
-        return total
+            total.update(counts(receipt))
+        return dict(total)
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """What `statistics=True` measured, by layer. Raises `StoreError` where nothing was."""

@@ -304,9 +304,9 @@ def _members(path: Path) -> tuple[list[tarfile.TarInfo], str]:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             try:
-                members.extend(archive)
+                for member in archive:
+                    members.append(member)  # noqa: PERF402 (those before an error are kept)
             except tarfile.TarError:
-                members = list(archive.members)
                 return members, _lost(len(members))
             return members, _after(file, archive.offset, len(members))
     except OSError as error:

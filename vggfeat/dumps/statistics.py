@@ -21,7 +21,7 @@ from vggfeat.dumps.recipe import DumpRecipe
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
 
-_FLOAT16_MAX = 65504.0
+FLOAT16_MAX = 65504.0
 
 
 class Measurements:
@@ -67,7 +67,7 @@ def _per_picture(x: Tensor) -> Float:
         x = functional.at_least_float32(x)
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
         zeros = (x == 0).sum((2, 3))
-        beyond = (x.abs() > _FLOAT16_MAX).sum((2, 3))
+        beyond = (x.abs() > FLOAT16_MAX).sum((2, 3))
         positions = torch.full_like(mean, x.shape[2] * x.shape[3])
         found = (mean, variance, zeros, x.amax((2, 3)), beyond, positions)
         return np.stack([value.cpu().double().numpy() for value in found], axis=1)

@@ -19,10 +19,11 @@ import os
 import secrets
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -88,12 +89,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a shard came to. `files`: {name within the folder: sha256 and bytes}; `clipped`: {output: values}."""
+    """What a shard came to. `files`: {name within the folder: sha256 and bytes}.
+
+    `clipped` and `not_finite`: {output: values}, of those that were brought into float16's range and of those that are
+    infinite or no number. `kept` is never written: why a shard that was to be made anew was left as it was.
+    """
 
     shard: int
     rows: tuple[Row, ...]
     files: Mapping[str, Mapping[str, Any]]
     clipped: Mapping[str, int]
+    not_finite: Mapping[str, int] = field(default_factory=dict[str, int])
+    kept: str = ""
 
     @property
     def failed(self) -> int:
@@ -110,6 +117,8 @@ class Receipt:
             "columns": [name for name in COLUMNS if name != "shard"],
             "rows": rows,
         }
+        extra = {"not_finite": self.not_finite, "kept": self.kept}
+        content |= {name: value for name, value in extra.items() if value}
         return json.dumps(content, indent=None, separators=(",", ":")) + "\n"
 
     @classmethod
@@ -119,7 +128,14 @@ class Receipt:
         columns: list[str] = content["columns"]
         number: int = content["shard"]
         rows = tuple(Row(shard=number, **dict(zip(columns, row, strict=True))) for row in content["rows"])
-        return cls(number, rows, dict(content["files"].items()), dict(content["clipped"].items()))
+        return cls(
+            number,
+            rows,
+            dict(content["files"].items()),
+            dict(content["clipped"].items()),
+            dict(content.get("not_finite", {}).items()),
+            content.get("kept", ""),
+        )
 
 
 class Store:
@@ -208,9 +224,9 @@ class Store:
             for form in get_args(ManifestFormat):
                 (self.path / f"manifest.{form}").unlink(missing_ok=True)
 
-    def shard(self, number: int) -> "ShardFiles":
-        """The files of a shard, to be written."""
-        return ShardFiles(self, number)
+    def shard(self, number: int, before: Receipt | None = None) -> "ShardFiles":
+        """The files of a shard, to be written; those of `before` stand until they are there, and go then."""
+        return ShardFiles(self, number, before)
 
     def write_manifest(self, shards: int, form: ManifestFormat) -> Path:
         """Compile the manifest of all `shards`: a row for every input, in the order of the sources.
@@ -268,8 +284,9 @@ class ShardFiles:
     What cannot be written raises `StoreError`; then all must be given up, by `discard`.
     """
 
-    def __init__(self, store: Store, number: int) -> None:
+    def __init__(self, store: Store, number: int, before: Receipt | None = None) -> None:
         self._store = store
+        self._before = before
         self.number = number
         self._open: dict[str, _Growing] = {}
         self._finished = False
@@ -286,16 +303,24 @@ class ShardFiles:
             self._open[name].append(rows)
 
     def finish(
-        self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None = None
+        self,
+        rows: Sequence[Row],
+        clipped: Mapping[str, int],
+        arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        not_finite: Mapping[str, int] = MappingProxyType({}),
     ) -> Receipt:
         """Give every file its name, the receipt last."""
         with _telling(self._store.path):
-            receipt = self._finish(rows, clipped, arrays)
+            receipt = self._finish(rows, clipped, arrays, not_finite)
         self._finished = True
         return receipt
 
     def _finish(
-        self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None
+        self,
+        rows: Sequence[Row],
+        clipped: Mapping[str, int],
+        arrays: Mapping[str, npt.NDArray[Any]] | None,
+        not_finite: Mapping[str, int],
     ) -> Receipt:
         files: dict[str, dict[str, Any]] = {}
         folder = self._store.path / "receipts"
@@ -307,8 +332,13 @@ class ShardFiles:
             data = npz_bytes(arrays)
             write_through(self._temporary(f"{stem}.npz"), data)
             files[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        receipt = Receipt(self.number, tuple(rows), files, clipped)
+        receipt = Receipt(self.number, tuple(rows), files, clipped, dict(not_finite))
         write_through(self._temporary(f"{stem}.json"), receipt.as_json().encode())
+        if self._before is not None:
+            # From here to the new receipt, which takes a moment, the shard has none.
+            (self._store.path / f"{stem}.json").unlink(missing_ok=True)
+            for name in set(self._before.files) - set(files):
+                (self._store.path / name).unlink(missing_ok=True)
         for name in files:
             self._temporary(name).replace(self._store.path / name)
         for parent in {(self._store.path / name).parent for name in files}:
