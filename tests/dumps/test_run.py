@@ -17,6 +17,7 @@ import vggfeat
 from vggfeat import FeatureExtractor, images
 from vggfeat.dumps import store, work
 from vggfeat.dumps.engine import LocalEngine
+from vggfeat.dumps.prepare import Preparation, side_of
 from vggfeat.dumps.run import Dumping
 from vggfeat.dumps.verify import verify
 from vggfeat.errors import InputError, RecipeError, VggfeatError
@@ -540,6 +541,20 @@ def test_estimates_what_comes(pictures, tmp_path):
     arrays = sum(path.stat().st_size for path in dump.path.glob("*/*.npy"))
     assert 0 <= arrays - estimate.bytes == 128 * len(list(dump.path.glob("*/*.npy")))
     assert Dumping(pictures, tmp_path / "out", **QUICK, reduce="full,gram").estimate().left == 0
+
+
+def test_bytes_of_pictures_that_keep_their_sizes(tmp_path):
+    (tmp_path / "in").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (400, 300)).save(tmp_path / "in/a.jpg", exif=turned)
+    Image.new("RGB", (40, 30)).save(tmp_path / "in/b.png")
+    (tmp_path / "in/c.png").write_text("no picture")
+    options = QUICK | {"resize": None, "layers": "relu1_1", "reduce": "full"}
+    run = Dumping(tmp_path / "in", tmp_path / "out", **options)
+    assert run.bytes_left() == 3 * ((400 * 300 + 40 * 30) // 2 * 64 * 4)
+    tall = [side_of(item, Preparation(100, None)) for item in run.items]
+    assert tall == [(133, 100), (100, 133), None]
 
 
 def test_manifest_in_parquet(pictures, tmp_path):

@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -104,6 +104,16 @@ class Dump:
     def __len__(self) -> int:
         return len(self._good)
 
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a dump is not iterable: iterate over its outputs, its ids or its manifest")
+
+    def __contains__(self, key: object) -> bool:
+        """Whether `dump[key]` is an array."""
+        try:
+            return self[cast("str", key)] is not None
+        except (KeyError, TypeError):
+            return False
+
     def __getitem__(self, key: str | tuple[str, str]) -> "FeatureArray":
         names = {".".join(output): output for output in self.outputs}
         word = key if isinstance(key, str) else ".".join(key)
@@ -154,7 +164,9 @@ class Dump:
         """The layers, and linear CKA between each two on their channel means, (L, L): over all pictures."""
         if not self.fingerprint["cka"]:
             raise StoreError(f"'{printable(self.path)}' has no CKA: dump with cka=True")
-        shards = [shard for shard in self._shards() if len(self._partial(shard)["index"])]
+        shards = self._shards()
+        if not shards:
+            raise StoreError(f"'{printable(self.path)}' has no CKA: no picture could be read")
         return linear_cka({layer: _Means(self, layer, shards) for layer in self.layers})
 
     def rdm(self, layer: str, reduction: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
@@ -163,6 +175,10 @@ class Dump:
         Of the channel means, of as many pictures as the dump was asked for; or of all values of a `reduction` that is
         stored, of all pictures, exactly, which reads every value once.
         """
+        if layer not in self.layers:
+            raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, self.layers)}")
+        if not self._good:
+            raise StoreError(f"'{printable(self.path)}' has no RDM: no picture could be read")
         if reduction is not None:
             array = self[layer, reduction]
             return self.ids, correlation_distances(cast("Array", array))
@@ -170,15 +186,18 @@ class Dump:
             raise StoreError(f"'{printable(self.path)}' has no RDM: dump with rdm=N, or name a reduction")
         most: int = self.fingerprint["rdm"]
         rows: list[Array] = []
+        count = 0
         for shard in self._shards():
-            if sum(map(len, rows)) >= most:
+            if count >= most:
                 break
-            rows.extend(_Means(self, layer, [shard]))
-        means = np.concatenate(rows)[:most] if rows else np.zeros((0, 1), np.float32)
+            rows.append(self.means_of(layer, shard))
+            count += len(rows[-1])
+        means = np.concatenate(rows)[:most]
         return self.ids[:most], correlation_distances(means)
 
     def _shards(self) -> list[int]:
-        return sorted({row.shard for row in self.manifest})
+        """Those that have a good picture."""
+        return sorted({row.shard for row in self._good})
 
     def _partial(self, shard: int) -> Mapping[str, Array]:
         path = self.path / f"receipts/{shard_name(shard)}.npz"
@@ -197,7 +216,7 @@ class _Means(Sequence[Array]):
 
     def __init__(self, dump: Dump, layer: str, shards: Sequence[int]) -> None:
         self._dump, self._layer = dump, layer
-        self._shards = [shard for shard in shards if any(row.ok and row.shard == shard for row in dump.manifest)]
+        self._shards = shards
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -251,7 +270,7 @@ class FeatureArray:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """(N, ...). Raises `StoreError` where rows differ in shape."""
+        """(N, ...); (0,) where no picture could be read. Raises `StoreError` where rows differ in shape."""
         if not self.alike:
             raise StoreError(
                 f"the rows of {self.layer}.{self.reduction} differ in shape: take one size by of_size(height, width), "
@@ -282,12 +301,21 @@ class FeatureArray:
 
     def __getitem__(self, index: Any) -> Array:  # noqa: ANN401 (whatever numpy takes for an index)
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())  # pyright: ignore[reportUnknownVariableType] (likewise)
-        if first is Ellipsis or first is None:
+        rest = cast("tuple[Any, ...]", rest)
+        mask = isinstance(first, bool | np.bool_) or (np.ndim(first) > 1 and np.asarray(first).dtype == bool)
+        if first is Ellipsis or first is None or mask:
             return self.to_numpy()[index]
         places: Any = np.arange(len(self))[first]
+        simple = all(part is None or part is Ellipsis or _is_plain(part) for part in rest)
+        if np.ndim(places) > 1 or not simple:
+            # What lists do together is numpy's to say, of the rows that are meant.
+            rows = self._gather(np.asarray(places).reshape(-1), ())
+            if isinstance(first, slice):
+                return rows[(slice(None), *rest)]
+            return rows[(np.arange(rows.shape[0]).reshape(np.shape(places))[()], *rest)]
         if np.ndim(places) == 0:
             return self._row(self._rows[int(places)])[rest]
-        return self._gather(np.asarray(places), cast("tuple[Any, ...]", rest))
+        return self._gather(np.asarray(places), rest)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -297,7 +325,8 @@ class FeatureArray:
 
     def to_numpy(self) -> Array:
         """All of it, in memory, and the caller's own."""
-        return np.array(self[:])
+        found = np.asarray(self[:])
+        return found if found.flags.owndata and found.flags.writeable else np.array(found)
 
     def reshape(self, *shape: int) -> "FlatRows":
         """`reshape(N, -1)`: rows without their inner axes, still on the disk. Nothing else is offered."""
@@ -358,6 +387,10 @@ class FeatureArray:
             for start, stop in runs
         ]
         return np.concatenate(parts)
+
+
+def _is_plain(part: object) -> bool:
+    return isinstance(part, slice | int | np.integer) and not isinstance(part, bool)
 
 
 class FlatRows:

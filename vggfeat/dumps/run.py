@@ -19,11 +19,11 @@ from vggfeat import arch
 from vggfeat import weights as weights_table
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import Engine, EngineName, default_workers, named_engine
-from vggfeat.dumps.prepare import Preparation
+from vggfeat.dumps.prepare import Preparation, side_of
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, differences, parse_reductions
 from vggfeat.dumps.reductions import values
-from vggfeat.dumps.sources import PathLike, find, fingerprint, import_parquet, printable
+from vggfeat.dumps.sources import Item, PathLike, find, fingerprint, import_parquet, printable
 from vggfeat.dumps.store import ManifestFormat, Receipt, Store, StoreError
 from vggfeat.dumps.work import Job, Network, ShardTask, weights_digest
 from vggfeat.errors import RecipeError, users_line
@@ -146,17 +146,22 @@ class Dumping:
         return open_dump(self._store.path)
 
     def bytes_left(self) -> int:
-        """Bytes that will be written: exact where pictures are brought to one size, else those of 224x224."""
+        """Bytes that will be written: exact where pictures are brought to one size, else told from some headers."""
         run = self._agreed(self._store.run())
-        left = sum(len(task.items) for task in self._tasks(run, self._done()))
-        size, _ = _cost(self.recipe, [self.recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)])
-        return size * left
+        left = [item for task in self._tasks(run, self._done()) for item in task.items]
+        if self.recipe.fixed_side:
+            sides = [self.recipe.fixed_side]
+        else:
+            how = Preparation.of(self.recipe)
+            sides = [side for item in _sample(left) if (side := side_of(item, how))] or [(_USUAL_SIDE, _USUAL_SIDE)]
+        size, _ = _cost(self.recipe, sides)
+        return size * len(left)
 
     def estimate(self) -> Estimate:
         """What is left to do, and what that will take. Times a few pictures; writes nothing."""
         run = self._agreed(self._store.run())
         left = [item for task in self._tasks(run, self._done()) for item in task.items]
-        sample = left[:: max(1, len(left) // _TIMED_PICTURES)][:_TIMED_PICTURES]
+        sample = _sample(left)
         workers = self._decoders(len(left))
         with Decoders(Preparation.of(self.recipe), min(1, workers)) as decoders:
             list(decoders.map(sample[:1], ahead=1))  # it starts meanwhile
@@ -319,6 +324,11 @@ def _from_anywhere(weights: PathLike | None) -> str | None:
     if (path := weights_table.file_of(weights)) is not None:
         return str(path.absolute())
     return None if weights is None else os.fspath(weights)
+
+
+def _sample(items: Sequence[Item]) -> Sequence[Item]:
+    """A few of many, from all over."""
+    return items[:: -(-len(items) // _TIMED_PICTURES) or 1]
 
 
 def _cost(recipe: DumpRecipe, sides: Sequence[tuple[int, int]]) -> tuple[int, int]:
