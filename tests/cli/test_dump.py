@@ -134,6 +134,29 @@ def test_stats(vggfeat):
     assert "has no statistics" in vggfeat("dump-stats", "plain", code=2).stderr
 
 
+def test_distances_between_pictures(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "none", "--rdm", 5)
+    lines = vggfeat("dump-stats", "out").stdout.splitlines()
+    assert lines[0].split() == ["RDM", "pictures", "mean", "distance", "least", "greatest"]
+    _, matrix = open_dump("out").rdm("relu1_1")
+    pairs = matrix[np.triu_indices(5, 1)]
+    assert lines[1].split() == ["relu1_1", "5", *(f"{f(pairs):.4f}" for f in (np.mean, np.min, np.max))]
+    assert len(vggfeat("dump-stats", "out", "--layer", "relu2_1").stdout.splitlines()) == 2
+    content = json.loads(vggfeat("dump-stats", "out", "--json").stdout)["rdm"]
+    assert content["pictures"] == [f"{number}.png" for number in range(5)]
+    assert np.array_equal(np.array(content["values"]["relu1_1"], np.float32), matrix)
+    vggfeat("dump-stats", "out", "--plot", "rdm.png")
+    with Image.open("rdm.png") as image:
+        assert image.width > 200
+
+
+def test_what_excites_a_channel_is_told_with_its_value(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "none", "--statistics")
+    layer = json.loads(vggfeat("dump-stats", "out", "--json").stdout)["layers"]["relu1_1"]
+    assert [row[0] for row in layer["top_values"]] == layer["max"]
+    assert [len(row) for row in layer["top_values"]] == [len(row) for row in layer["top"]]
+
+
 def test_export(vggfeat):
     pytest.importorskip("h5py")
     vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean,relu2_1:max")

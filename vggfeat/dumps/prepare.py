@@ -65,7 +65,7 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
 
     Raises `ImageError` for a picture that is too small to be cut or for the network.
     """
-    height, width = fitted(*rgb.shape[2:], how)
+    height, width = fitted(rgb.shape[2], rgb.shape[3], how)
     if how.resize is not None and max(height, width) > _LONGEST:
         raise ImageError(f"it is {rgb.shape[3]}x{rgb.shape[2]} and would become {width}x{height} pixels")
     if (height, width) != rgb.shape[2:]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.sources import printable
 from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
 from vggfeat.dumps.store import (
@@ -87,6 +88,14 @@ class Dump:
         return tuple((layer, reduction) for layer in self.layers for reduction in reductions[layer])
 
     @cached_property
+    def recipe(self) -> DumpRecipe:
+        """What was computed of every picture."""
+        try:
+            return DumpRecipe.from_dict(self.fingerprint, self.run["weights"])
+        except (LookupError, TypeError, AttributeError) as error:
+            raise StoreError(f"'{printable(self.path / 'run.json')}' is damaged: {error}") from error
+
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The ids of the rows of every array."""
         return tuple(row.id for row in self._good)
@@ -95,11 +104,6 @@ class Dump:
     def failed(self) -> tuple[Row, ...]:
         """The rows of the inputs that have no features, each with its reason."""
         return tuple(row for row in self.manifest if not row.ok)
-
-    @property
-    def fixed_size(self) -> bool:
-        """Whether every picture was brought to one size."""
-        return self.fingerprint["crop"] is not None or isinstance(self.fingerprint["resize"], list)
 
     def __len__(self) -> int:
         return len(self._good)
@@ -110,9 +114,10 @@ class Dump:
     def __contains__(self, key: object) -> bool:
         """Whether `dump[key]` is an array."""
         try:
-            return self[cast("str", key)] is not None
+            self[cast("str", key)]
         except (KeyError, TypeError):
             return False
+        return True
 
     def __getitem__(self, key: str | tuple[str, str]) -> "FeatureArray":
         names = {".".join(output): output for output in self.outputs}
@@ -154,7 +159,7 @@ class Dump:
         """What `statistics=True` measured, by layer. Raises `StoreError` where nothing was."""
         topk = self.fingerprint["statistics"]
         if not topk:
-            raise StoreError(f"'{printable(self.path)}' has no statistics: dump with statistics=True")
+            raise StoreError(f"'{printable(self.path)}' has no statistics: dump with statistics=True (--statistics)")
         ids: dict[int, list[str]] = {}
         for row in self.manifest:
             ids.setdefault(row.shard, []).append(row.id)
@@ -163,7 +168,7 @@ class Dump:
     def cka(self) -> tuple[list[str], npt.NDArray[np.float64]]:
         """The layers, and linear CKA between each two on their channel means, (L, L): over all pictures."""
         if not self.fingerprint["cka"]:
-            raise StoreError(f"'{printable(self.path)}' has no CKA: dump with cka=True")
+            raise StoreError(f"'{printable(self.path)}' has no CKA: dump with cka=True (--cka)")
         shards = self._shards()
         if not shards:
             raise StoreError(f"'{printable(self.path)}' has no CKA: no picture could be read")
@@ -183,7 +188,7 @@ class Dump:
             array = self[layer, reduction]
             return self.ids, correlation_distances(cast("Array", array))
         if not self.fingerprint["rdm"]:
-            raise StoreError(f"'{printable(self.path)}' has no RDM: dump with rdm=N, or name a reduction")
+            raise StoreError(f"'{printable(self.path)}' has no RDM: dump with rdm=N (--rdm N), or name a reduction")
         most: int = self.fingerprint["rdm"]
         rows: list[Array] = []
         count = 0
@@ -301,7 +306,7 @@ class FeatureArray:
 
     def __getitem__(self, index: Any) -> Array:  # noqa: ANN401 (whatever numpy takes for an index)
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())  # pyright: ignore[reportUnknownVariableType] (likewise)
-        rest = cast("tuple[Any, ...]", rest)
+        first, rest = cast("Any", first), cast("tuple[Any, ...]", rest)
         mask = isinstance(first, bool | np.bool_) or (np.ndim(first) > 1 and np.asarray(first).dtype == bool)
         if first is Ellipsis or first is None or mask:
             return self.to_numpy()[index]
@@ -312,7 +317,7 @@ class FeatureArray:
             rows = self._gather(np.asarray(places).reshape(-1), ())
             if isinstance(first, slice):
                 return rows[(slice(None), *rest)]
-            return rows[(np.arange(rows.shape[0]).reshape(np.shape(places))[()], *rest)]
+            return rows[(np.arange(len(rows)).reshape(np.shape(places))[()], *rest)]
         if np.ndim(places) == 0:
             return self._row(self._rows[int(places)])[rest]
         return self._gather(np.asarray(places), rest)
@@ -359,7 +364,7 @@ class FeatureArray:
         return self._file(row)[row.offset]
 
     def _file(self, row: Row) -> Array:
-        side = None if self._dump.fixed_size else (row.height, row.width)
+        side = None if self._dump.recipe.fixed_side else (row.height, row.width)
         name = payload_name((self.layer, self.reduction), row.shard, side)
         if name not in self._maps:
             path = self._dump.path / name

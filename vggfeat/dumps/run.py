@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -260,9 +260,9 @@ class Dumping:
                 f"'{printable(self._store.path)}' was begun with {'; '.join(different)}: "
                 "ask for the same, or name another folder"
             )
-        shards = -(-len(self.items) // ours["shard_size"])
         if found is not None:
             return found
+        shards = -(-len(self.items) // ours["shard_size"])
         return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": _machine()}
 
     def _fingerprint(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,7 +292,32 @@ class Dumping:
         return max(batch, pictures // batch * batch)
 
 
-def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Any) -> Dump:  # noqa: ANN401 (those of Dumping)
+class Options(TypedDict, total=False):
+    """What `dump` and `Dumping` take by name."""
+
+    layers: Required[str | Iterable[str]]
+    network: str
+    reduce: str | Iterable[str]
+    weights: PathLike | None
+    pooling: arch.Pooling
+    seed: int
+    resize: Resize
+    crop: int | Literal["auto"] | None
+    dtype: Dtype
+    precision: Precision
+    statistics: bool
+    cka: bool
+    rdm: int
+    batch_size: int | None
+    shard_size: int | None
+    workers: int | None
+    device: str
+    retry_failed: bool
+    manifest: ManifestFormat
+    engine: Engine | EngineName | None
+
+
+def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[Options]) -> Dump:
     """Write the activations of pictures into the folder `out`; where that is begun already, go on.
 
     Args:

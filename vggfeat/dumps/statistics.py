@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vggfeat import functional
-from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.recipe import TOP, DumpRecipe
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -51,7 +51,7 @@ class Measurements:
             if self._recipe.statistics:
                 summary = summarise(rows)
                 arrays |= {f"{layer}/{name}": value for name, value in summary.items()}
-                values, places = best(rows[:, 3], arrays["index"], self._recipe.topk)
+                values, places = best(rows[:, 3], arrays["index"], TOP)
                 arrays[f"{layer}/top"] = values
                 arrays[f"{layer}/top_index"] = places
         return arrays

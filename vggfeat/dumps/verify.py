@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import open_dump
-from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.sources import Places
 from vggfeat.dumps.store import Row
 from vggfeat.dumps.work import Job, Network
@@ -136,21 +135,7 @@ class Verifying:
         return Check(row.path, error, max(differences.values(), default=0.0), picture=True)
 
     def _job(self) -> Job:
-        about = self.dump.fingerprint
-        resize = about["resize"]
-        recipe = DumpRecipe(
-            network=about["network"],
-            reductions={layer: tuple(about["reductions"][layer]) for layer in about["layers"]},
-            weights=self.dump.run["weights"],
-            pooling=about["pooling"],
-            seed=about["seed"] or 0,
-            resize=tuple(resize) if isinstance(resize, list) else resize,  # pyright: ignore[reportUnknownArgumentType] (plain values)
-            crop=about["crop"],
-            dtype=about["dtype"],
-            precision=about["precision"],
-            statistics=True,  # where nothing else is stored, there is something to do
-        )
-        return Job(str(self.dump.path), recipe, 1, self._device, about["weights"]["sha256"])
+        return Job(str(self.dump.path), self.dump.recipe, 1, self._device, self.dump.fingerprint["weights"]["sha256"])
 
 
 def verify(out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device: str = "auto") -> list[Check]:
