@@ -2,6 +2,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -245,6 +246,12 @@ def test_endings_of_what_is_no_picture_are_left_out(pictures):
     for name in ("features.h5", "film.mpg", "plot.eps", "plot.wmf"):
         (pictures / name).write_bytes(b"x")
     assert len(find(pictures)) == 11
+
+
+def test_a_fresh_process_knows_the_same_endings(pictures):
+    code = f"from vggfeat.dumps.sources import find; print(len(find({str(pictures)!r})))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["11"]
 
 
 def test_the_folder_above_a_link_is_that_of_the_system(pictures, tmp_path):

@@ -210,8 +210,8 @@ _NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 def _endings() -> set[str]:
     from PIL import Image
 
-    kinds = {kind for kind in Image.OPEN if kind not in _NO_PICTURES}
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in kinds}
+    known = Image.registered_extensions()  # loads all kinds, which Image.OPEN then has
+    return {ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NO_PICTURES}
 
 
 def _lines(path: Path) -> Iterator[Item]:

@@ -87,7 +87,7 @@ class Verifying:
 
     @cached_property
     def _chosen(self) -> list[Row]:
-        good = [row for row in self.dump.manifest if row.ok]
+        good = [row for row in self.dump.manifest if row.ok and row.shard in self._receipts]
         chosen = random.Random(self._seed).sample(range(len(good)), min(self._rows, len(good)))  # noqa: S311 (a sample)
         return [good[place] for place in sorted(chosen)]
 
