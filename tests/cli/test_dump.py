@@ -46,6 +46,16 @@ def test_bad_pictures_are_told_and_the_exit_code_tells(vggfeat):
     vggfeat("dump", "in", "-o", "out", *QUICK, "--retry-failed")
 
 
+def test_a_shard_that_retrying_leaves_is_told(vggfeat):
+    Path("in/4.png").write_text("no picture")
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", code=3)
+    Image.new("RGB", (40, 40)).save("in/4.png")
+    Path("in/5.png").write_bytes(b"")
+    result = vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", "--retry-failed", code=3)
+    assert result.stdout == "out: 8 of 9 pictures\n"
+    assert result.stderr.startswith("shard 0 is left as it was, for '5.png', whose features it holds: cannot read '")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
