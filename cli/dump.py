@@ -117,7 +117,10 @@ def command(
         click.confirm(f"'{output}' will take about {bytes_text(size)}. Go on?", abort=True, err=True)
     with terminable("interrupted: the finished shards are kept, the same command goes on"):
         _watch(run, quiet=quiet)
-        _report(run.result(), quiet=quiet)
+        found = run.result()
+        for note in run.notes:
+            tell(note)
+        _report(found, quiet=quiet)
 
 
 def _print_estimate(estimate: "Estimate") -> None:
@@ -134,6 +137,8 @@ def _report(dump: "Dump", *, quiet: bool) -> None:
         tell(f"failed: {len(dump.failed) - _SHOWN_FAILURES} more, which the manifest lists")
     for name, count in dump.clipped().items():
         tell(f"clipped to float16's range: {count} values of {name}")
+    for name, count in dump.not_finite().items():
+        tell(f"infinite or no number: {count} values of {name}; --precision float32 avoids that")
     if not quiet:
         click.echo(f"{dump.path}: {len(dump)} of {len(dump.manifest)} pictures")
     if dump.failed:

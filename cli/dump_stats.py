@@ -1,6 +1,7 @@
 """`vggfeat dump-stats`: what was measured while a dump was made."""
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from vggfeat.dumps.reading import Dump
     from vggfeat.dumps.statistics import LayerStatistics
 
+_MOST_LABELS = 40
+
 
 @click.command()
 @click.argument("dump", type=click.Path())
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Also draw it: PNG, JPEG, WebP or TIFF.")
 def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) -> None:
-    """Print what `vggfeat dump --statistics` and `--cka` measured.
+    """Print what `vggfeat dump --statistics`, `--cka` and `--rdm` measured.
 
     By layer: the means over channels, and dead channels, which are zero everywhere. By channel, also the picture that
     excites it most.
@@ -45,13 +48,15 @@ def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) ->
             _print_layers(found)
         elif layer in found:
             _print_channels(found[layer])
-    elif layer is not None or not opened.fingerprint["cka"]:
+    elif not (opened.fingerprint["rdm"] or (opened.fingerprint["cka"] and layer is None)):
         opened.statistics()  # says that there are none
     if opened.fingerprint["cka"] and layer is None:
         names, matrix = opened.cka()
         print_table(
             ["linear CKA", *names], [[a, *(f"{x:.4f}" for x in row)] for a, row in zip(names, matrix, strict=True)]
         )
+    if opened.fingerprint["rdm"]:
+        _print_distances(opened, [layer] if layer else opened.layers)
 
 
 def _chart(dump: "Dump", layer: str | None) -> "Image":
@@ -60,7 +65,8 @@ def _chart(dump: "Dump", layer: str | None) -> "Image":
     from vggfeat.errors import InputError
 
     charts: list[Image] = []
-    if dump.fingerprint["statistics"] or layer is not None or not dump.fingerprint["cka"]:
+    others = dump.fingerprint["rdm"] or (dump.fingerprint["cka"] and layer is None)
+    if dump.fingerprint["statistics"] or not others:
         found = dump.statistics()
         if layer is None:
             means = {name: float(each.mean.mean()) for name, each in found.items()}
@@ -78,6 +84,11 @@ def _chart(dump: "Dump", layer: str | None) -> "Image":
     if dump.fingerprint["cka"] and layer is None:
         names, matrix = dump.cka()
         charts.append(plots.matrix_chart(matrix, names, names, numbers=matrix, title="Linear CKA of channel means"))
+    if dump.fingerprint["rdm"]:
+        for name in [layer] if layer else dump.layers:
+            ids, matrix = dump.rdm(name)
+            labels = ids if len(ids) <= _MOST_LABELS else [""] * len(ids)
+            charts.append(plots.matrix_chart(matrix, labels, labels, title=f"RDM of {name}"))
     if not charts:
         raise InputError("there is nothing to draw: no picture could be read")
     return plots.beside(*charts)
@@ -100,6 +111,20 @@ def _print_layers(found: "dict[str, LayerStatistics]") -> None:
         for name, layer in found.items()
     ]
     print_table(columns, rows)
+
+
+def _print_distances(dump: "Dump", layers: Iterable[str]) -> None:
+    """Of the pairs of an RDM: --json has them all."""
+    import numpy as np
+
+    rows: list[list[str]] = []
+    for name in layers:
+        ids, matrix = dump.rdm(name)
+        pairs = matrix[np.triu_indices(len(ids), 1)]
+        pairs = pairs[np.isfinite(pairs)]
+        numbers = [f"{f(pairs):.4f}" if len(pairs) else "-" for f in (np.mean, np.min, np.max)]
+        rows.append([name, str(len(ids)), *numbers])
+    print_table(["RDM", "pictures", "mean distance", "least", "greatest"], rows)
 
 
 def _print_channels(layer: "LayerStatistics") -> None:
@@ -126,6 +151,12 @@ def _everything(dump: "Dump") -> dict[str, Any]:
     if dump.fingerprint["cka"]:
         names, matrix = dump.cka()
         content["cka"] = {"layers": names, "values": [[_finite(x) for x in row] for row in matrix.tolist()]}
+    if dump.fingerprint["rdm"]:
+        found = {layer: dump.rdm(layer) for layer in dump.layers}
+        content["rdm"] = {
+            "pictures": next(iter(found.values()))[0],
+            "values": {name: [[_finite(x) for x in row] for row in m.tolist()] for name, (_, m) in found.items()},
+        }
     return content
 
 
@@ -135,7 +166,8 @@ def _plain(layer: "LayerStatistics") -> dict[str, Any]:
         for name in ("mean", "variance", "zeros", "max", "beyond")
     }
     top = [[name for name in row if name] for row in layer.top_ids.tolist()]
-    return {"pictures": layer.pictures, **numbers, "top": top}
+    values = [[_finite(x) for x in row[: len(names)]] for row, names in zip(layer.top.tolist(), top, strict=True)]
+    return {"pictures": layer.pictures, **numbers, "top": top, "top_values": values}
 
 
 def _finite(value: float) -> float | None:

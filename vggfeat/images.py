@@ -75,6 +75,8 @@ _KINDS = {
 }
 
 _DRAWINGS = frozenset({"EPS", "WMF"})  # Pillow renders these by running Ghostscript or Windows
+_STANDING = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.ROTATE_180)
+
 _SILENT = frozenset({"JPEG", "MPO"})  # formats whose decoding cannot warn
 _COLOURLESS = frozenset({"1", "L", "LA", "La"})
 _WHITES = {"L": 255, "RGB": (255, 255, 255), "CMYK": (0, 0, 0, 0)}
@@ -130,6 +132,14 @@ def decode_picture(data: bytes, *, name: str = "the picture", max_pixels: int = 
             raise ImageError("it is empty")
         with _opened(io.BytesIO(data), max_pixels) as image:
             return _picture(image, max_pixels)
+
+
+def read_side(data: bytes) -> tuple[int, int]:
+    """(height, width) of the upright picture in the bytes of a file, told from its header. Raises `ImageError`."""
+    with _refusing("cannot read the picture", "the file is damaged"), _opened(io.BytesIO(data), 200_000_000) as image:
+        turn = _orientation(image)
+        sideways = turn is not None and turn not in _STANDING
+        return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def read_text(path: str | os.PathLike[str], *, max_pixels: int = 200_000_000) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """What excites a channel most, among the pictures of a dump: each where it does, cut to what that position sees."""
 
 import os
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,7 +9,6 @@ from torch import Tensor
 from vggfeat import arch
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import Dump, open_dump
-from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.sources import locate
 from vggfeat.dumps.work import Job, Network
 from vggfeat.errors import ImageError, InputError, near
@@ -91,17 +89,5 @@ def most_activating(
 
 
 def _job(dump: Dump, layer: str, device: str) -> Job:
-    about = dump.fingerprint
-    resize: Any = about["resize"]
-    recipe = DumpRecipe(
-        network=about["network"],
-        reductions={layer: ()},
-        weights=dump.run["weights"],
-        pooling=about["pooling"],
-        seed=about["seed"] or 0,
-        resize=tuple(resize) if isinstance(resize, list) else resize,  # pyright: ignore[reportUnknownArgumentType] (plain values)
-        crop=about["crop"],
-        precision=about["precision"],
-        statistics=True,
-    )
-    return Job(str(dump.path), recipe, 1, device, about["weights"]["sha256"])
+    recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
+    return Job(str(dump.path), recipe, 1, device, dump.fingerprint["weights"]["sha256"])

@@ -46,6 +46,16 @@ def test_bad_pictures_are_told_and_the_exit_code_tells(vggfeat):
     vggfeat("dump", "in", "-o", "out", *QUICK, "--retry-failed")
 
 
+def test_a_shard_that_retrying_leaves_is_told(vggfeat):
+    Path("in/4.png").write_text("no picture")
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", code=3)
+    Image.new("RGB", (40, 40)).save("in/4.png")
+    Path("in/5.png").write_bytes(b"")
+    result = vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", "--retry-failed", code=3)
+    assert result.stdout == "out: 8 of 9 pictures\n"
+    assert result.stderr.startswith("shard 0 is left as it was, for '5.png', whose features it holds: cannot read '")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -132,6 +142,29 @@ def test_stats(vggfeat):
     assert "near are" in vggfeat("dump-stats", "out", "--layer", "relu2_2", code=2).stderr
     vggfeat("dump", "in", "-o", "plain", *QUICK, "--reduce", "mean")
     assert "has no statistics" in vggfeat("dump-stats", "plain", code=2).stderr
+
+
+def test_distances_between_pictures(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "none", "--rdm", 5)
+    lines = vggfeat("dump-stats", "out").stdout.splitlines()
+    assert lines[0].split() == ["RDM", "pictures", "mean", "distance", "least", "greatest"]
+    _, matrix = open_dump("out").rdm("relu1_1")
+    pairs = matrix[np.triu_indices(5, 1)]
+    assert lines[1].split() == ["relu1_1", "5", *(f"{f(pairs):.4f}" for f in (np.mean, np.min, np.max))]
+    assert len(vggfeat("dump-stats", "out", "--layer", "relu2_1").stdout.splitlines()) == 2
+    content = json.loads(vggfeat("dump-stats", "out", "--json").stdout)["rdm"]
+    assert content["pictures"] == [f"{number}.png" for number in range(5)]
+    assert np.array_equal(np.array(content["values"]["relu1_1"], np.float32), matrix)
+    vggfeat("dump-stats", "out", "--plot", "rdm.png")
+    with Image.open("rdm.png") as image:
+        assert image.width > 200
+
+
+def test_what_excites_a_channel_is_told_with_its_value(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "none", "--statistics")
+    layer = json.loads(vggfeat("dump-stats", "out", "--json").stdout)["layers"]["relu1_1"]
+    assert [row[0] for row in layer["top_values"]] == layer["max"]
+    assert [len(row) for row in layer["top_values"]] == [len(row) for row in layer["top"]]
 
 
 def test_export(vggfeat):

@@ -36,6 +36,19 @@ def test_an_actor_writes_what_the_local_engine_does(pictures, tmp_path):
     assert hashes(tmp_path / "local") == hashes(tmp_path / "actors")
 
 
+def test_an_actor_leaves_a_shard_that_would_lose_a_picture(pictures, tmp_path):
+    good = (pictures / "000.png").read_bytes()
+    (pictures / "000.png").write_text("no picture")
+    out = vggfeat.dump(pictures, tmp_path / "out", **OPTIONS, engine=Actors()).path
+    before = hashes(out)
+    (pictures / "000.png").write_bytes(good)
+    (pictures / "001.jpg").unlink()
+    (pictures / "001.jpg").symlink_to("nowhere")
+    with pytest.warns(UserWarning, match=r"shard 0 is left as it was, for '001\.jpg', whose features it holds"):
+        vggfeat.dump(pictures, out, **OPTIONS, engine=Actors(), retry_failed=True)
+    assert hashes(out) == before
+
+
 def test_what_a_user_can_mend_comes_back_as_one_line(pictures, tmp_path):
     engine = Actors(lambda job: replace(job, digest="0" * 64))
     with pytest.raises(VggfeatError, match="the weights of vgg11 are not those of the run"):

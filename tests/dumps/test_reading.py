@@ -36,6 +36,25 @@ def dump(tmp_path_factory):
         (2, slice(None), 0),
         (Ellipsis, 0),
         np.int64(3),
+        ([0, 4], [1, 3]),
+        (np.array([True, False] * 5), [1, 3, 5, 7, 9]),
+        ([0, 4], slice(None), [1, 3]),
+        (slice(1, 8), [1, 3], slice(None), [0, 1]),
+        (slice(1, 8), [1, 3]),
+        (0, slice(None), [1, 3]),
+        (0, [1, 3], slice(None), [0, 1]),
+        ([0, 4], 1, slice(None), 1),
+        (slice(1, 8), 1, slice(None), [0, 1]),
+        np.array([[0, 4], [7, 1]]),
+        (np.array([[0], [7]]), [1, 3]),
+        ([], [1]),
+        True,
+        False,
+        (True, 3),
+        (slice(1, 8), None, 3),
+        (2, True),
+        (slice(2, 9), np.ones(64, bool), 0),
+        (None, 2),
     ],
     ids=str,
 )
@@ -44,6 +63,38 @@ def test_indexing_is_that_of_numpy(index, dump):
     whole = np.concatenate([np.load(path) for path in sorted(dump.path.glob("relu1_1.full/*.npy"))])
     assert array.shape == whole.shape == (10, 64, 32, 32)
     assert np.array_equal(array[index], whole[index])
+
+
+def test_a_mask_of_all_axes_is_that_of_numpy(dump):
+    array = dump["relu1_1", "full"]
+    whole = array.to_numpy()
+    assert np.array_equal(array[whole > 0.5], whole[whole > 0.5])
+
+
+@pytest.mark.parametrize("index", [[0, 10], ([0, 1], [0, 1, 2]), np.ones(9, bool), (0, 64), 1.5, ([0], [64])], ids=str)
+def test_what_numpy_refuses_is_refused(index, dump):
+    array = dump["relu1_1", "full"]
+    with pytest.raises(IndexError):
+        array.to_numpy()[index]
+    with pytest.raises(IndexError):
+        array[index]
+
+
+def test_what_is_in_a_dump(dump):
+    with pytest.raises(TypeError, match="a dump is not iterable: iterate over its outputs"):
+        list(dump)
+    assert "relu2_1" in dump
+    assert ("relu1_1", "mean") in dump
+    assert "relu1_1" not in dump
+    assert 3 not in dump
+
+
+def test_all_of_it_is_in_memory_once(dump, monkeypatch):
+    array = dump["relu1_1", "full"]
+    made = []
+    whole = np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda *x, **y: made.append(whole(*x, **y)) or made[-1])
+    assert array.to_numpy() is made[-1]
 
 
 def test_names(dump):

@@ -17,6 +17,7 @@ import vggfeat
 from vggfeat import FeatureExtractor, images
 from vggfeat.dumps import store, work
 from vggfeat.dumps.engine import LocalEngine
+from vggfeat.dumps.prepare import Preparation, side_of
 from vggfeat.dumps.run import Dumping
 from vggfeat.dumps.verify import verify
 from vggfeat.errors import InputError, RecipeError, VggfeatError
@@ -262,6 +263,116 @@ def test_retrying_redoes_the_shards_whose_bad_pictures_changed(pictures, tmp_pat
     assert hashes(dump.path) == hashes(whole.path)
 
 
+@pytest.mark.parametrize("resize", [32, None])
+def test_retrying_loses_no_good_picture(resize, pictures, tmp_path):
+    bad = pictures / "005.jpg"
+    good = bad.read_bytes()
+    bad.write_text("no picture")
+    options = QUICK | {"resize": resize, "layers": "relu1_1", "reduce": "full", "shard_size": 8, "batch_size": 3}
+    out = vggfeat.dump(pictures, tmp_path / "out", **options).path
+    before = hashes(out)
+    bad.write_bytes(good)
+    gone = {name: (pictures / name).read_bytes() for name in ("001.jpg", "002.png")}
+    for name in gone:
+        (pictures / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"shard 0 is left as it was, for '001\.jpg' \(and 1 more\)"):
+        dump = vggfeat.dump(pictures, out, **options, retry_failed=True)
+    assert len(dump) == 10
+    assert hashes(out) == before
+    for name, data in gone.items():
+        (pictures / name).write_bytes(data)
+    assert len(vggfeat.dump(pictures, out, **options, retry_failed=True)) == 11
+    assert hashes(out) == hashes(vggfeat.dump(pictures, tmp_path / "whole", **options).path)
+
+
+def test_a_shard_that_is_redone_and_gives_up_is_left_alone(pictures, tmp_path):
+    bad = pictures / "005.jpg"
+    good = bad.read_bytes()
+    bad.write_text("no picture")
+    options = QUICK | {"layers": "relu1_1", "reduce": "full", "shard_size": 4}
+    out = vggfeat.dump(pictures, tmp_path / "out", **options).path
+    bad.write_bytes(good)
+    run = Dumping(pictures, out, **options, retry_failed=True)
+    next(iter(run))
+    iter(run).close()  # as a kill would
+    assert len(vggfeat.dump(pictures, out, **options)) == 10
+
+
+_BOMB = """
+import os, sys
+from vggfeat import images
+whole = images.decode_picture
+def decode(data, name="", **options):
+    if name.endswith("003.jpg"):
+        os.abort()
+    return whole(data, name=name, **options)
+images.decode_picture = decode
+"""
+
+
+@pytest.mark.parametrize("act", ["run", "retry", "estimate"])
+def test_a_picture_that_ends_its_decoder_costs_a_row(act, pictures, tmp_path, monkeypatch):
+    options = QUICK | {"layers": "relu1_1", "workers": None}
+    if act == "retry":
+        data = (pictures / "003.jpg").read_bytes()
+        (pictures / "003.jpg").write_text("no picture")
+        assert len(vggfeat.dump(pictures, tmp_path / "out", **options)) == 10
+        (pictures / "003.jpg").write_bytes(data)
+    start = subprocess.Popen
+
+    def popen(command, **settings):
+        path, serving = command[-1].split("; ", 2)[1:]
+        return start([*command[:-1], f"import sys; {path}\n{_BOMB}\n{serving}"], **settings)
+
+    monkeypatch.setattr("vggfeat.dumps.decoding.subprocess.Popen", popen)
+    if act == "estimate":
+        assert Dumping(pictures, tmp_path / "out", **options).estimate().left == 11
+        return
+    dump = vggfeat.dump(pictures, tmp_path / "out", **options, retry_failed=act == "retry")
+    assert [row.id for row in dump.failed] == ["003.jpg"]
+    assert "decoding it ended its process" in dump.failed[0].error
+
+
+def test_what_is_not_finite_is_counted(pictures, tmp_path, monkeypatch):
+    whole = work.FeatureExtractor.forward
+
+    def forward(self, images):
+        found = whole(self, images)
+        found["relu2_1"][0, 0, 0, 0] = float("nan")
+        found["relu2_1"][0, 0, 0, 1] = float("inf")
+        return found
+
+    monkeypatch.setattr(work.FeatureExtractor, "forward", forward)
+    for dtype in ("float32", "float16"):
+        dump = vggfeat.dump(pictures, tmp_path / dtype, **QUICK, dtype=dtype, batch_size=1, shard_size=4)
+        assert dump.not_finite() == {"relu2_1.full": 22}
+        assert verify(dump.path, device="cpu") == []
+        assert np.isnan(dump["relu2_1"][:, 0, 0, 0]).all()
+
+
+def test_float32_beyond_the_range_of_float16_is_checked(pictures, tmp_path):
+    state = {key: value * 1e4 for key, value in vggfeat.weights.load("vgg11", None)[0].items()}
+    torch.save(state, tmp_path / "loud.pth")
+    dump = vggfeat.dump(pictures, tmp_path / "out", **QUICK | {"weights": tmp_path / "loud.pth"})
+    assert float(np.asarray(dump["relu2_1"]).max()) > 65504
+    assert verify(dump.path, device="cpu") == []
+
+
+def test_weights_are_hashed_once(pictures, tmp_path, monkeypatch):
+    calls = []
+    whole = vggfeat.weights.load
+
+    def counted(network, weights="default", **options):
+        calls.extend([1] if weights is None else [])  # a mapping is what was loaded before
+        return whole(network, weights, **options)
+
+    monkeypatch.setattr("vggfeat.weights.load", counted)
+    run = Dumping(pictures, tmp_path / "out", **QUICK)
+    run.bytes_left()
+    run.result()
+    assert len(calls) == 2  # for the fingerprint, and for the network
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -318,7 +429,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(place, pictures, tmp_path, 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    name = {"payload": "_Growing.append", "receipt": "write_through", "manifest": "write_through"}[place]
+    name = {"payload": "_Growing.append", "receipt": "write_through", "manifest": "_write_csv"}[place]
     with monkeypatch.context() as patch:
         if place == "manifest":
             list(zip(range(3), run, strict=False))
@@ -430,6 +541,20 @@ def test_estimates_what_comes(pictures, tmp_path):
     arrays = sum(path.stat().st_size for path in dump.path.glob("*/*.npy"))
     assert 0 <= arrays - estimate.bytes == 128 * len(list(dump.path.glob("*/*.npy")))
     assert Dumping(pictures, tmp_path / "out", **QUICK, reduce="full,gram").estimate().left == 0
+
+
+def test_bytes_of_pictures_that_keep_their_sizes(tmp_path):
+    (tmp_path / "in").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (400, 300)).save(tmp_path / "in/a.jpg", exif=turned)
+    Image.new("RGB", (40, 30)).save(tmp_path / "in/b.png")
+    (tmp_path / "in/c.png").write_text("no picture")
+    options = QUICK | {"resize": None, "layers": "relu1_1", "reduce": "full"}
+    run = Dumping(tmp_path / "in", tmp_path / "out", **options)
+    assert run.bytes_left() == 3 * ((400 * 300 + 40 * 30) // 2 * 64 * 4)
+    tall = [side_of(item, Preparation(100, None)) for item in run.items]
+    assert tall == [(133, 100), (100, 133), None]
 
 
 def test_manifest_in_parquet(pictures, tmp_path):

@@ -112,3 +112,37 @@ def test_a_shard_without_a_good_picture(pictures, tmp_path):
     assert dump.rdm("relu1_1")[0] == dump.ids[:5]
     assert np.isfinite(dump.cka()[1]).all()
     assert torch.tensor(np.asarray(dump["relu1_1"])).shape == (7, 64)
+
+
+def test_no_good_picture_at_all(pictures, tmp_path):
+    for path in pictures.iterdir():
+        path.write_text("no picture")
+    dump = vggfeat.dump(pictures, tmp_path / "out", **QUICK, reduce="mean", statistics=True, cka=True, rdm=5)
+    for ask in (dump.cka, lambda: dump.rdm("relu1_1"), lambda: dump.rdm("relu1_1", "mean")):
+        with pytest.raises(VggfeatError, match="no picture could be read"):
+            ask()
+    assert dump.statistics() == {}
+
+
+def test_a_layer_that_is_not_there(dump):
+    for reduction in (None, "mean"):
+        with pytest.raises(VggfeatError, match="unknown layer 'relu9_1' of the dump: near are relu"):
+            dump.rdm("relu9_1", reduction)
+
+
+def test_rows_are_looked_through_once_however_many_shards(dump, monkeypatch):
+    looked = 0
+
+    class Counted(tuple):
+        __slots__ = ()
+
+        def __iter__(self):
+            nonlocal looked
+            looked += 1
+            return super().__iter__()
+
+    monkeypatch.setattr(dump, "manifest", Counted(dump.manifest))
+    monkeypatch.setattr(dump, "_good", Counted(dump._good))  # noqa: SLF001 (to be counted)
+    dump.cka()
+    dump.rdm("relu1_1")
+    assert looked <= 3

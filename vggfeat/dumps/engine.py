@@ -21,7 +21,7 @@ _MOST_WORKERS = 16
 # On a CPU the network itself takes the cores, and more than five times as long as decoding what it sees.
 _CORES_A_WORKER = 4
 
-# Starting a process costs more than decoding this many pictures.
+# Starting another process costs more than decoding this many pictures.
 _FEW_PICTURES = 64
 
 
@@ -36,7 +36,8 @@ class Engine(Protocol):
     def run(self, job: Job, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
         """Yield the receipt of each task when its shard is on the disk, in any order.
 
-        Closed before its end, it stops all that it started, and nothing writes into the folder any more.
+        Closed before its end, it stops all that it started. On another machine a worker may be at it for a moment: what
+        it writes has names of its own until a shard is whole, and the next run deletes what is left.
         """
         ...
 
@@ -78,8 +79,8 @@ def named_engine(name: str, workers: int | None) -> Engine:
 
 
 def default_workers(pictures: int, device: str) -> int:
-    """Decoding processes for that many pictures and a network on `device`."""
+    """Decoding processes for that many pictures and a network on `device`: at least one, which may end by a picture."""
     if pictures < _FEW_PICTURES:
-        return 0
+        return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _CORES_A_WORKER) if device == "cpu" else min(_MOST_WORKERS, cores)

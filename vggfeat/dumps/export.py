@@ -5,13 +5,13 @@ by the names of `open_dump`, such as `relu3_3.mean`; where pictures differ in si
 is an array of its own, `relu3_3.full.240x320` (height x width), with its ids beside it, `id.240x320`.
 """
 
-import csv
 import errno
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from vggfeat.dumps.reading import Dump, FeatureArray
 from vggfeat.dumps.sources import import_parquet, printable
-from vggfeat.dumps.store import StoreError
+from vggfeat.dumps.store import StoreError, csv_line
 from vggfeat.errors import InputError, RecipeError, near
 
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors"]
@@ -82,16 +82,18 @@ def export(
                 side.write_text(content.run, "utf-8")
                 _rename(side, path)
             finally:
-                side.unlink(missing_ok=True)
+                with suppress(OSError):
+                    side.unlink(missing_ok=True)
         _rename(temporary, target)
     except OSError as error:
         reason = "no space left on device" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
         raise StoreError(f"cannot write '{printable(target)}': {reason}") from error
     finally:
-        if temporary.is_dir():
+        if os.path.isdir(temporary):  # noqa: PTH112 (a Path raises where the name is too long)
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
     return target
 
 
@@ -229,13 +231,12 @@ def _csv(content: _Content, path: Path, _: object) -> None:
             "choose others by --layer and --reduce, or another format"
         )
     with path.open("x", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_TEXTS, *names])
+        file.write(csv_line([*_TEXTS, *names]))
         for part, arrays in content.batches():
             texts = [content.texts[name][part] for name in _TEXTS]
             # The shortest decimals that are read back as the same number.
             values = np.concatenate([array.astype(str) for array in arrays], axis=1).tolist()
-            writer.writerows([*words, *numbers] for *words, numbers in zip(*texts, values, strict=True))
+            file.writelines(csv_line([*words, *numbers]) for *words, numbers in zip(*texts, values, strict=True))
         _settle(file)
 
 

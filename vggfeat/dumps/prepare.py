@@ -44,6 +44,8 @@ class Prepared:
 
 def prepare(item: Item, how: Preparation) -> Prepared:
     """Read `item` once: its hash and its pixels. Raises nothing that a file can cause."""
+    if item.error:
+        return Prepared("", 0, None, item.error)
     digest, size = "", 0
     try:
         data = _read(item)
@@ -63,17 +65,11 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
 
     Raises `ImageError` for a picture that is too small to be cut or for the network.
     """
-    height, width = rgb.shape[2:]
-    if how.resize is not None:
-        if isinstance(how.resize, tuple):
-            width, height = how.resize
-        else:
-            short = min(height, width)
-            height, width = (how.resize * side // short for side in (height, width))
-        if max(height, width) > _LONGEST:
-            raise ImageError(f"it is {rgb.shape[3]}x{rgb.shape[2]} and would become {width}x{height} pixels")
-        if (height, width) != rgb.shape[2:]:
-            rgb = images.resize(rgb, height, width)
+    height, width = fitted(rgb.shape[2], rgb.shape[3], how)
+    if how.resize is not None and max(height, width) > _LONGEST:
+        raise ImageError(f"it is {rgb.shape[3]}x{rgb.shape[2]} and would become {width}x{height} pixels")
+    if (height, width) != rgb.shape[2:]:
+        rgb = images.resize(rgb, height, width)
     if how.crop is not None:
         if min(height, width) < how.crop:
             raise ImageError(f"it is {width}x{height}, too small to cut {how.crop}x{how.crop} from")
@@ -84,6 +80,27 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
             f"it is {rgb.shape[3]}x{rgb.shape[2]}, the deepest layer needs {how.minimum_size} pixels a side"
         )
     return rgb
+
+
+def fitted(height: int, width: int, how: Preparation) -> tuple[int, int]:
+    """(height, width) of a picture of `height` x `width` once it is resized, before it is cut."""
+    if how.resize is None:
+        return height, width
+    if isinstance(how.resize, tuple):
+        return how.resize[1], how.resize[0]
+    short = min(height, width)
+    return how.resize * height // short, how.resize * width // short
+
+
+def side_of(item: Item, how: Preparation) -> tuple[int, int] | None:
+    """(height, width) that the network will see of `item`, told from its header; None where that cannot be read."""
+    if item.error:
+        return None
+    try:
+        height, width = images.read_side(_read(item))
+    except VggfeatError:
+        return None
+    return (how.crop, how.crop) if how.crop is not None else fitted(height, width, how)
 
 
 # A picture of one row would otherwise be enlarged to whatever its length times the short side is.

@@ -1,19 +1,29 @@
 """Open a dump: arrays that stay on the disk until they are asked for, with the ids of their rows."""
 
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.sources import printable
 from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
-from vggfeat.dumps.store import Receipt, Row, Store, StoreError, payload_name, read_manifest
-from vggfeat.errors import near
+from vggfeat.dumps.store import (
+    Receipt,
+    Row,
+    Store,
+    StoreError,
+    damaged_manifest,
+    payload_name,
+    read_manifest,
+    shard_name,
+)
+from vggfeat.errors import InputError, near
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +55,8 @@ def open_dump(out: str | os.PathLike[str], *, partial: bool = False) -> "Dump":
                 "the command that began it goes on"
             )
         rows = tuple(row for number in sorted(receipts) for row in receipts[number].rows)
+    elif len(rows) != (count := run["fingerprint"]["inputs"]["count"]):
+        raise damaged_manifest(store.path, "manifest", f"it has {len(rows)} rows of {count}")
     return Dump(store.path, run, rows)
 
 
@@ -76,6 +88,14 @@ class Dump:
         return tuple((layer, reduction) for layer in self.layers for reduction in reductions[layer])
 
     @cached_property
+    def recipe(self) -> DumpRecipe:
+        """What was computed of every picture."""
+        try:
+            return DumpRecipe.from_dict(self.fingerprint, self.run["weights"])
+        except (LookupError, TypeError, AttributeError) as error:
+            raise StoreError(f"'{printable(self.path / 'run.json')}' is damaged: {error}") from error
+
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The ids of the rows of every array."""
         return tuple(row.id for row in self._good)
@@ -85,13 +105,19 @@ class Dump:
         """The rows of the inputs that have no features, each with its reason."""
         return tuple(row for row in self.manifest if not row.ok)
 
-    @property
-    def fixed_size(self) -> bool:
-        """Whether every picture was brought to one size."""
-        return self.fingerprint["crop"] is not None or isinstance(self.fingerprint["resize"], list)
-
     def __len__(self) -> int:
         return len(self._good)
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a dump is not iterable: iterate over its outputs, its ids or its manifest")
+
+    def __contains__(self, key: object) -> bool:
+        """Whether `dump[key]` is an array."""
+        try:
+            self[cast("str", key)]
+        except (KeyError, TypeError):
+            return False
+        return True
 
     def __getitem__(self, key: str | tuple[str, str]) -> "FeatureArray":
         names = {".".join(output): output for output in self.outputs}
@@ -117,17 +143,23 @@ class Dump:
 
     def clipped(self) -> dict[str, int]:
         """How many values of each array lay beyond float16's range, and were clipped to it."""
-        total: dict[str, int] = {}
-        for receipt in self.receipts().values():
-            for name, count in receipt.clipped.items():
-                total[name] = total.get(name, 0) + count
-        return total
+        return self._total(lambda receipt: receipt.clipped)
+
+    def not_finite(self) -> dict[str, int]:
+        """How many values of each array were infinite or no number, as the network computed them."""
+        return self._total(lambda receipt: receipt.not_finite)
+
+    def _total(self, counts: Callable[[Receipt], Mapping[str, int]]) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for receipt in Store(self.path).each_receipt():
+            total.update(counts(receipt))
+        return dict(total)
 
     def statistics(self) -> dict[str, LayerStatistics]:
         """What `statistics=True` measured, by layer. Raises `StoreError` where nothing was."""
         topk = self.fingerprint["statistics"]
         if not topk:
-            raise StoreError(f"'{printable(self.path)}' has no statistics: dump with statistics=True")
+            raise StoreError(f"'{printable(self.path)}' has no statistics: dump with statistics=True (--statistics)")
         ids: dict[int, list[str]] = {}
         for row in self.manifest:
             ids.setdefault(row.shard, []).append(row.id)
@@ -136,8 +168,10 @@ class Dump:
     def cka(self) -> tuple[list[str], npt.NDArray[np.float64]]:
         """The layers, and linear CKA between each two on their channel means, (L, L): over all pictures."""
         if not self.fingerprint["cka"]:
-            raise StoreError(f"'{printable(self.path)}' has no CKA: dump with cka=True")
-        shards = [shard for shard in self._shards() if len(self._partial(shard)["index"])]
+            raise StoreError(f"'{printable(self.path)}' has no CKA: dump with cka=True (--cka)")
+        shards = self._shards()
+        if not shards:
+            raise StoreError(f"'{printable(self.path)}' has no CKA: no picture could be read")
         return linear_cka({layer: _Means(self, layer, shards) for layer in self.layers})
 
     def rdm(self, layer: str, reduction: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
@@ -146,25 +180,32 @@ class Dump:
         Of the channel means, of as many pictures as the dump was asked for; or of all values of a `reduction` that is
         stored, of all pictures, exactly, which reads every value once.
         """
+        if layer not in self.layers:
+            raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, self.layers)}")
+        if not self._good:
+            raise StoreError(f"'{printable(self.path)}' has no RDM: no picture could be read")
         if reduction is not None:
             array = self[layer, reduction]
             return self.ids, correlation_distances(cast("Array", array))
         if not self.fingerprint["rdm"]:
-            raise StoreError(f"'{printable(self.path)}' has no RDM: dump with rdm=N, or name a reduction")
+            raise StoreError(f"'{printable(self.path)}' has no RDM: dump with rdm=N (--rdm N), or name a reduction")
         most: int = self.fingerprint["rdm"]
         rows: list[Array] = []
+        count = 0
         for shard in self._shards():
-            if sum(map(len, rows)) >= most:
+            if count >= most:
                 break
-            rows.extend(_Means(self, layer, [shard]))
-        means = np.concatenate(rows)[:most] if rows else np.zeros((0, 1), np.float32)
+            rows.append(self.means_of(layer, shard))
+            count += len(rows[-1])
+        means = np.concatenate(rows)[:most]
         return self.ids[:most], correlation_distances(means)
 
     def _shards(self) -> list[int]:
-        return sorted({row.shard for row in self.manifest})
+        """Those that have a good picture."""
+        return sorted({row.shard for row in self._good})
 
     def _partial(self, shard: int) -> Mapping[str, Array]:
-        path = self.path / f"receipts/{shard:06d}.npz"
+        path = self.path / f"receipts/{shard_name(shard)}.npz"
         try:
             return cast("Mapping[str, Array]", np.load(path, allow_pickle=False))
         except (OSError, ValueError) as error:
@@ -180,7 +221,7 @@ class _Means(Sequence[Array]):
 
     def __init__(self, dump: Dump, layer: str, shards: Sequence[int]) -> None:
         self._dump, self._layer = dump, layer
-        self._shards = [shard for shard in shards if any(row.ok and row.shard == shard for row in dump.manifest)]
+        self._shards = shards
 
     def __len__(self) -> int:
         return len(self._shards)
@@ -234,7 +275,7 @@ class FeatureArray:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """(N, ...). Raises `StoreError` where rows differ in shape."""
+        """(N, ...); (0,) where no picture could be read. Raises `StoreError` where rows differ in shape."""
         if not self.alike:
             raise StoreError(
                 f"the rows of {self.layer}.{self.reduction} differ in shape: take one size by of_size(height, width), "
@@ -265,12 +306,21 @@ class FeatureArray:
 
     def __getitem__(self, index: Any) -> Array:  # noqa: ANN401 (whatever numpy takes for an index)
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())  # pyright: ignore[reportUnknownVariableType] (likewise)
-        if first is Ellipsis or first is None:
+        first, rest = cast("Any", first), cast("tuple[Any, ...]", rest)
+        mask = isinstance(first, bool | np.bool_) or (np.ndim(first) > 1 and np.asarray(first).dtype == bool)
+        if first is Ellipsis or first is None or mask:
             return self.to_numpy()[index]
         places: Any = np.arange(len(self))[first]
+        simple = all(part is None or part is Ellipsis or _is_plain(part) for part in rest)
+        if np.ndim(places) > 1 or not simple:
+            # What lists do together is numpy's to say, of the rows that are meant.
+            rows = self._gather(np.asarray(places).reshape(-1), ())
+            if isinstance(first, slice):
+                return rows[(slice(None), *rest)]
+            return rows[(np.arange(len(rows)).reshape(np.shape(places))[()], *rest)]
         if np.ndim(places) == 0:
             return self._row(self._rows[int(places)])[rest]
-        return self._gather(np.asarray(places), cast("tuple[Any, ...]", rest))
+        return self._gather(np.asarray(places), rest)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -280,7 +330,8 @@ class FeatureArray:
 
     def to_numpy(self) -> Array:
         """All of it, in memory, and the caller's own."""
-        return np.array(self[:])
+        found = np.asarray(self[:])
+        return found if found.flags.owndata and found.flags.writeable else np.array(found)
 
     def reshape(self, *shape: int) -> "FlatRows":
         """`reshape(N, -1)`: rows without their inner axes, still on the disk. Nothing else is offered."""
@@ -290,9 +341,11 @@ class FeatureArray:
 
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Array]]:
         """The ids and features of `size` rows at a time, in order."""
-        for start in range(0, len(self), size):
-            part = slice(start, start + size)
-            yield self.ids[part], self[part]
+        if size < 1:
+            raise InputError(f"a batch of {size} rows: it has at least 1")
+        ids = self.ids
+        parts = (slice(start, start + size) for start in range(0, len(self), size))
+        return ((ids[part], self[part]) for part in parts)
 
     def dataset(self) -> "Dataset[tuple[Tensor, str]]":
         """A torch `Dataset` of (features, id), which reads rows as they are asked for, also in loader processes."""
@@ -311,7 +364,7 @@ class FeatureArray:
         return self._file(row)[row.offset]
 
     def _file(self, row: Row) -> Array:
-        side = None if self._dump.fixed_size else (row.height, row.width)
+        side = None if self._dump.recipe.fixed_side else (row.height, row.width)
         name = payload_name((self.layer, self.reduction), row.shard, side)
         if name not in self._maps:
             path = self._dump.path / name
@@ -339,6 +392,10 @@ class FeatureArray:
             for start, stop in runs
         ]
         return np.concatenate(parts)
+
+
+def _is_plain(part: object) -> bool:
+    return isinstance(part, slice | int | np.integer) and not isinstance(part, bool)
 
 
 class FlatRows:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,9 @@ REDUCTIONS: Mapping[str, str] = {
     "projK": "a seeded random projection to K numbers, such as proj256",
     "none": "nothing, where statistics are all that is wanted",
 }
+
+# Of each channel, so many pictures that excite it most are kept.
+TOP = 8
 
 _PROJECTION = re.compile(r"proj([1-9]\d{0,6})")
 
@@ -50,7 +53,6 @@ class DumpRecipe:
     statistics: bool = False
     cka: bool = False
     rdm: int = 0
-    topk: int = field(default=8)
 
     def __post_init__(self) -> None:
         for option, known in (
@@ -130,10 +132,29 @@ class DumpRecipe:
             "dtype": self.dtype,
             "precision": self.precision,
             "seed": self.seed if projects or self.weights is None else None,
-            "statistics": self.topk if self.statistics else None,
+            "statistics": TOP if self.statistics else None,
             "cka": self.cka,
             "rdm": self.rdm,
         }
+
+    @classmethod
+    def from_dict(cls, about: Mapping[str, Any], weights: str | None) -> "DumpRecipe":
+        """What `as_dict` was made of, with the `weights`, of which it says nothing."""
+        resize: Any = about["resize"]
+        return cls(
+            network=about["network"],
+            reductions={layer: tuple(about["reductions"][layer]) for layer in about["layers"]},
+            weights=weights,
+            pooling=about["pooling"],
+            seed=about["seed"] or 0,
+            resize=tuple(resize) if isinstance(resize, list) else resize,  # pyright: ignore[reportUnknownArgumentType] (plain values)
+            crop=about["crop"],
+            dtype=about["dtype"],
+            precision=about["precision"],
+            statistics=about["statistics"] is not None,
+            cka=about["cka"],
+            rdm=about["rdm"],
+        )
 
 
 def _rebuild(values: dict[str, Any]) -> DumpRecipe:

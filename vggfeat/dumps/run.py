@@ -3,27 +3,30 @@
 import os
 import platform
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 import numpy as np
 
 from vggfeat import arch
 from vggfeat import weights as weights_table
+from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import Engine, EngineName, default_workers, named_engine
-from vggfeat.dumps.prepare import Preparation, prepare
+from vggfeat.dumps.prepare import Preparation, side_of
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, differences, parse_reductions
 from vggfeat.dumps.reductions import values
-from vggfeat.dumps.sources import PathLike, find, fingerprint, import_parquet, printable
+from vggfeat.dumps.sources import Item, PathLike, find, fingerprint, import_parquet, printable
 from vggfeat.dumps.store import ManifestFormat, Receipt, Store, StoreError
 from vggfeat.dumps.work import Job, Network, ShardTask, weights_digest
-from vggfeat.errors import RecipeError
+from vggfeat.errors import RecipeError, users_line
 from vggfeat.extract import choose_device, resolve_precision
 
 # What is lost by a kill, and what one file holds: at most this many bytes or pictures.
@@ -109,7 +112,7 @@ class Dumping:
         self.recipe = DumpRecipe(
             network=network,
             reductions=parse_reductions(network, layers, reduce, pooling=pooling),
-            weights=None if weights is None else os.fspath(weights),
+            weights=_from_anywhere(weights),
             pooling=pooling,
             seed=seed,
             resize=resize,
@@ -130,6 +133,7 @@ class Dumping:
         self._retry_failed = retry_failed
         self._form: ManifestFormat = manifest
         self._engine = named_engine(engine or "local", workers) if isinstance(engine, str | None) else engine
+        self.notes: list[str] = []  # what a run that went well has yet to say
         self._progress = self._run()
 
     def __iter__(self) -> Generator[Progress]:
@@ -142,26 +146,32 @@ class Dumping:
         return open_dump(self._store.path)
 
     def bytes_left(self) -> int:
-        """Bytes that will be written: exact where pictures are brought to one size, else those of 224x224."""
+        """Bytes that will be written: exact where pictures are brought to one size, else told from some headers."""
         run = self._agreed(self._store.run())
-        left = sum(len(task.items) for task in self._tasks(run, self._store.receipts()))
-        size, _ = _cost(self.recipe, [self.recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)])
-        return size * left
+        left = [item for task in self._tasks(run, self._done()) for item in task.items]
+        if self.recipe.fixed_side:
+            sides = [self.recipe.fixed_side]
+        else:
+            how = Preparation.of(self.recipe)
+            sides = [side for item in _sample(left) if (side := side_of(item, how))] or [(_USUAL_SIDE, _USUAL_SIDE)]
+        size, _ = _cost(self.recipe, sides)
+        return size * len(left)
 
     def estimate(self) -> Estimate:
         """What is left to do, and what that will take. Times a few pictures; writes nothing."""
         run = self._agreed(self._store.run())
-        done = self._store.receipts()
-        left = [item for task in self._tasks(run, done) for item in task.items]
-        sample = left[:: max(1, len(left) // _TIMED_PICTURES)][:_TIMED_PICTURES]
-        began = time.perf_counter()
-        pictures = [prepare(item, Preparation.of(self.recipe)) for item in sample]
-        decoding = (time.perf_counter() - began) / max(1, len(sample))
+        left = [item for task in self._tasks(run, self._done()) for item in task.items]
+        sample = _sample(left)
+        workers = self._decoders(len(left))
+        with Decoders(Preparation.of(self.recipe), min(1, workers)) as decoders:
+            list(decoders.map(sample[:1], ahead=1))  # it starts meanwhile
+            began = time.perf_counter()
+            pictures = list(decoders.map(sample, ahead=1))
+            decoding = (time.perf_counter() - began) / max(1, len(sample))
         good = [picture.pixels for picture in pictures if picture.pixels is not None]
         network = _seconds_a_picture(Network(self._job(run)), good, run["fingerprint"]["batch_size"])
         sides = [self.recipe.fixed_side] if self.recipe.fixed_side else [(x.shape[1], x.shape[2]) for x in good]
         size, macs = _cost(self.recipe, [side for side in sides if side])
-        workers = default_workers(len(left), self._device.type) if self._workers is None else self._workers
         together = max(network, decoding / workers) if workers else network + decoding
         return Estimate(len(self.items), len(left), size * len(left), macs * len(left), together * len(left))
 
@@ -175,22 +185,23 @@ class Dumping:
             run = self._agreed(found)
             if found is None:
                 store.write_run(run)
-            receipts = store.receipts()
-            if self._retry_failed:
-                redo = [number for number, receipt in receipts.items() if self._changed(receipt, run)]
-                receipts = {number: receipt for number, receipt in receipts.items() if number not in redo}
-            tasks = self._tasks(run, receipts)
+            counts = {receipt.shard: (len(receipt.rows), receipt.failed) for receipt in store.each_receipt()}
+            standing = list(counts)
+            redo = self._redo(run) if self._retry_failed else {}
+            for number in redo:
+                del counts[number]
+            tasks = [replace(task, before=redo.get(task.number)) for task in self._tasks(run, counts)]
             if tasks:
                 store.invalidate()
-            store.sweep(receipts)
-            counts = {number: (len(receipt.rows), receipt.failed) for number, receipt in receipts.items()}
-            del receipts
+            store.sweep(standing)  # what is made anew stays until that is there
             if counts:
                 yield self._standing(counts, run, began)
             if tasks:
-                with closing(self._engine.run(self._job(run), tasks)) as receipts_as_they_come:
-                    for receipt in receipts_as_they_come:
+                with closing(self._engine.run(self._job(run), tasks)) as receipts:
+                    for receipt in receipts:
                         counts[receipt.shard] = len(receipt.rows), receipt.failed
+                        if receipt.kept:
+                            self.notes.append(f"shard {receipt.shard} is left as it was, for {receipt.kept}")
                         yield self._standing(counts, run, began)
                 store.sweep(counts)  # what workers left that died
             self._finish(run)
@@ -200,17 +211,12 @@ class Dumping:
         return Progress(done, len(self.items), failed, len(counts), run["shards"], time.monotonic() - began)
 
     def _finish(self, run: Mapping[str, Any]) -> None:
-        if (self._store.path / f"manifest.{self._form}").exists():
-            return
-        receipts = self._store.receipts()
-        if len(receipts) < run["shards"]:
-            raise StoreError(
-                f"{run['shards'] - len(receipts)} of {run['shards']} shards of '{printable(self._store.path)}' "
-                "are missing: the same command makes them"
-            )
-        self._store.write_manifest(receipts, self._form)
+        self._store.write_manifest(run["shards"], self._form)
 
-    def _tasks(self, run: Mapping[str, Any], done: Mapping[int, Receipt]) -> list[ShardTask]:
+    def _done(self) -> set[int]:
+        return {receipt.shard for receipt in self._store.each_receipt()}
+
+    def _tasks(self, run: Mapping[str, Any], done: Container[int]) -> list[ShardTask]:
         size: int = run["fingerprint"]["shard_size"]
         return [
             ShardTask(number, self.items[number * size : (number + 1) * size])
@@ -218,16 +224,22 @@ class Dumping:
             if number not in done
         ]
 
-    def _changed(self, receipt: Receipt, run: Mapping[str, Any]) -> bool:
-        """Whether a bad input of a shard is no longer what it was."""
-        how = Preparation.of(self.recipe)
-        start = receipt.shard * run["fingerprint"]["shard_size"]
-        for row, item in zip(receipt.rows, self.items[start:], strict=False):
-            if not row.ok:
-                found = prepare(item, how)
-                if found.pixels is not None or (found.sha256, found.error) != (row.sha256, row.error):
-                    return True
-        return False
+    def _redo(self, run: Mapping[str, Any]) -> dict[int, Receipt]:
+        """The shards of which a bad input is no longer what it was."""
+        size: int = run["fingerprint"]["shard_size"]
+        bad = [(r, row, place) for r in self._store.each_receipt() for place, row in enumerate(r.rows) if not row.ok]
+        items = [self.items[receipt.shard * size + place] for receipt, _, place in bad]
+        workers = self._decoders(len(items))
+        found: dict[int, Receipt] = {}
+        with Decoders(Preparation.of(self.recipe), workers) as decoders:
+            for (receipt, row, _), now in zip(bad, decoders.map(items, ahead=2 * workers), strict=True):
+                # What failed in the network is good to read, and tried again.
+                if now.pixels is not None or (now.sha256, now.error) != (row.sha256, row.error):
+                    found[receipt.shard] = receipt
+        return found
+
+    def _decoders(self, pictures: int) -> int:
+        return default_workers(pictures, self._device.type) if self._workers is None else self._workers
 
     def _job(self, run: Mapping[str, Any]) -> Job:
         about = run["fingerprint"]
@@ -248,15 +260,15 @@ class Dumping:
                 f"'{printable(self._store.path)}' was begun with {'; '.join(different)}: "
                 "ask for the same, or name another folder"
             )
-        shards = -(-len(self.items) // ours["shard_size"])
         if found is not None:
             return found
+        shards = -(-len(self.items) // ours["shard_size"])
         return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": _machine()}
 
     def _fingerprint(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         batch = self._batch_size or theirs.get("batch_size") or self._default_batch()
         return self.recipe.as_dict() | {
-            "weights": self._weights(),
+            "weights": self._weights,
             "device": self._device.type,
             "batch_size": batch,
             "shard_size": self._shard_size or theirs.get("shard_size") or self._default_shard(batch),
@@ -264,6 +276,7 @@ class Dumping:
             "versions": {name: version(name) for name in ("vggfeat", "torch", "pillow")},
         }
 
+    @cached_property
     def _weights(self) -> dict[str, str]:
         state, row = weights_table.load(self.recipe.network, self.recipe.weights, seed=self.recipe.seed)
         return {"name": row.name, "sha256": weights_digest(self.recipe, state)}
@@ -279,7 +292,32 @@ class Dumping:
         return max(batch, pictures // batch * batch)
 
 
-def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Any) -> Dump:  # noqa: ANN401 (those of Dumping)
+class Options(TypedDict, total=False):
+    """What `dump` and `Dumping` take by name."""
+
+    layers: Required[str | Iterable[str]]
+    network: str
+    reduce: str | Iterable[str]
+    weights: PathLike | None
+    pooling: arch.Pooling
+    seed: int
+    resize: Resize
+    crop: int | Literal["auto"] | None
+    dtype: Dtype
+    precision: Precision
+    statistics: bool
+    cka: bool
+    rdm: int
+    batch_size: int | None
+    shard_size: int | None
+    workers: int | None
+    device: str
+    retry_failed: bool
+    manifest: ManifestFormat
+    engine: Engine | EngineName | None
+
+
+def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[Options]) -> Dump:
     """Write the activations of pictures into the folder `out`; where that is begun already, go on.
 
     Args:
@@ -293,12 +331,29 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Any) -
             values are clipped and counted; `precision`, where `auto` may take bfloat16; `statistics`, `cka`, and
             `rdm`, the number of pictures in it; `batch_size`, `shard_size`, `workers` that decode, `device`;
             `engine`, `local`, `ray` or one of your own;
-            `retry_failed` to do again the shards whose bad pictures have changed; `manifest`, csv or parquet.
+            `retry_failed` to do again the shards whose bad pictures have changed, of which one that would lose
+            another picture is left as it was, with a warning; `manifest`, csv or parquet.
 
     Returns the dump, as `open_dump` does. A picture that cannot be read costs a row of the manifest, not the run.
     Raises `InputError`, `LayerError`, `RecipeError`, `WeightsError`, `StoreError`.
     """
-    return Dumping(source, out, **options).result()
+    run = Dumping(source, out, **options)
+    found = run.result()
+    for note in run.notes:
+        warnings.warn(note, stacklevel=users_line())
+    return found
+
+
+def _from_anywhere(weights: PathLike | None) -> str | None:
+    """`weights` as they are written down: the file has its whole path, for who reads the dump in another folder."""
+    if (path := weights_table.file_of(weights)) is not None:
+        return str(path.absolute())
+    return None if weights is None else os.fspath(weights)
+
+
+def _sample(items: Sequence[Item]) -> Sequence[Item]:
+    """A few of many, from all over."""
+    return items[:: -(-len(items) // _TIMED_PICTURES) or 1]
 
 
 def _cost(recipe: DumpRecipe, sides: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -4,30 +4,44 @@ import csv
 import hashlib
 import json
 import os
+import posixpath
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from vggfeat.errors import InputError, near
 
 PathLike = str | os.PathLike[str]
+
+_COMPRESSED = (
+    ".tgz",
+    ".tbz",
+    ".tbz2",
+    ".txz",
+    ".tzst",
+    *(f".tar.{word}" for word in ("gz", "bz2", "xz", "zst", "lz4")),
+)
 
 _LISTS = (".txt", ".lst", ".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture to be read: a file, or the member of a tar file that begins at `offset` and has `length` bytes."""
+    """A picture to be read: a file, or the member of a tar file that begins at `offset` and has `length` bytes.
+
+    `error` says why it cannot be read where that is known already, and is empty otherwise.
+    """
 
     id: str
     path: str
     member: str = ""
     offset: int = 0
     length: int = 0
+    error: str = ""
 
     @property
     def place(self) -> str:
@@ -38,10 +52,13 @@ class Item:
 def find(sources: PathLike | Sequence[PathLike]) -> tuple[Item, ...]:
     """The pictures of one source or several, in order.
 
-    A source is a picture; a folder, of which sub-folders are read too, in the order of their paths; a list of
-    paths, one a line (`.txt`, `.lst`) or a table with a column `path` and perhaps `id` (`.csv`, `.tsv`, `.parquet`),
-    taken from the list's folder where they are relative; or a `.tar` in webdataset's manner, whose members are read
-    where they are.
+    A source is a picture; a folder, of which sub-folders are read too, in the order of their paths, and of which
+    names that begin with a dot are left out; a list of paths, one a line (`.txt`, `.lst`) or a table with a column
+    `path` and perhaps `id` (`.csv`, `.tsv`, `.parquet`), taken from the list's folder where they are relative; or a
+    `.tar` in webdataset's manner, whose members are read where they are.
+
+    What cannot be listed keeps a row that says so: a link to a folder, which is not followed, a sub-folder that cannot
+    be read, a tar file that is damaged or cut off, after the members that it still shows.
 
     An id is a picture's path within its source, a tar member's key, or what the column `id` says. With several
     sources it begins with its source's name. A path that comes twice keeps both rows, the second with `#2` behind its
@@ -53,11 +70,13 @@ def find(sources: PathLike | Sequence[PathLike]) -> tuple[Item, ...]:
         raise InputError("there is no source: name pictures, a folder, a list of paths or a tar file")
     items: list[Item] = []
     for source in given:
+        if not os.fspath(source):
+            raise InputError("a source is empty: name a picture, a folder ('.' is this one), a list or a tar file")
         path = Path(source)
         found = list(_items_of(path))
         if len(given) > 1 and not _is_picture(path):
             found = [replace(item, id=f"{printable(path)}/{item.id}") for item in found]
-        items += (replace(item, path=os.path.abspath(item.path)) for item in found)  # noqa: PTH100 (links stay)
+        items += (replace(item, path=_absolute(item.path)) for item in found)
     return tuple(_numbered(items))
 
 
@@ -65,7 +84,8 @@ def fingerprint(items: Iterable[Item]) -> str:
     """A sha256 of the ids and places of `items`, in their order."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps([item.id, item.path, item.member, item.offset, item.length]).encode() + b"\n")
+        known = [item.id, item.path, item.member, item.offset, item.length]
+        digest.update(json.dumps([*known, item.error] if item.error else known).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -75,20 +95,50 @@ def printable(path: PurePath | str) -> str:
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
+class Places:
+    """Finds the items that a manifest's paths name, and lists each tar file once for that."""
+
+    def __init__(self) -> None:
+        self._tars: dict[str, tuple[Item, ...]] = {}
+
+    def item(self, place: str, occurrence: int = 0) -> Item:
+        """The item called `place`; of a tar file's members of that name, the one of that number.
+
+        Raises `InputError` where a tar file no longer has it.
+        """
+        for slash in (found.start() for found in re.finditer("/", place)):
+            if not place[:slash].lower().endswith(".tar"):
+                continue
+            path = _real(place[:slash])
+            if not os.path.isfile(path):  # noqa: PTH113 (the path may hold what a Path would tidy)
+                continue
+            if path not in self._tars:
+                self._tars[path] = tuple(_tar(Path(path)))
+            member = place[slash + 1 :]
+            named = [item for item in self._tars[path] if item.member and printable(item.member) == member]
+            if occurrence >= len(named):
+                raise InputError(f"'{place[:slash]}' no longer holds '{member}'")
+            return named[occurrence]
+        return Item(place, _real(place))
+
+
 def locate(place: str) -> Item:
     """The item that a manifest calls `place`. Raises `InputError` where a tar file no longer has it."""
-    path = Path(place)
-    if not os.path.lexists(path) and "\\x" in place:
-        path = Path(
-            os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), place.encode()))
-        )
-    for parent in path.parents:
-        if parent.suffix.lower() == ".tar" and parent.is_file():
-            for item in _tar(parent):
-                if item.place == printable(path):
-                    return item
-            raise InputError(f"'{printable(parent)}' no longer holds '{printable(path.relative_to(parent))}'")
-    return Item(place, str(path))
+    return Places().item(place)
+
+
+def _real(text: str) -> str:
+    """The path that `printable` made `text` of."""
+    if os.path.lexists(text) or "\\x" not in text:
+        return text
+    return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode()))
+
+
+def _absolute(path: str) -> str:
+    """`path` from the root. Where it goes up it is not tidied: above a link, `..` is another folder."""
+    if ".." in PurePath(path).parts:
+        return os.path.join(Path.cwd(), path)  # noqa: PTH118 (likewise)
+    return os.path.abspath(path)  # noqa: PTH100 (links stay)
 
 
 def _is_picture(path: Path) -> bool:
@@ -96,10 +146,16 @@ def _is_picture(path: Path) -> bool:
 
 
 def _items_of(path: Path) -> Iterator[Item]:
-    if not path.exists() and not path.is_symlink():
-        raise InputError(f"no such source '{printable(path)}'{_near(path)}")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise InputError(f"no such source '{printable(path)}'{_near(path)}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if path.is_dir():
         return _folder(path)
+    if path.name.lower().endswith(_COMPRESSED):
+        raise InputError(f"'{printable(path)}' is a compressed tar file: unpack it, to .tar or to a folder")
     match path.suffix.lower():
         case ".tar":
             return _tar(path)
@@ -124,27 +180,38 @@ def _near(path: Path) -> str:
 
 def _folder(folder: Path) -> Iterator[Item]:
     endings = _endings()
-    found: list[PurePath] = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
+    found: dict[PurePath, str] = {}
+
+    def unreadable(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        if (within := Path(error.filename).relative_to(folder)) == Path():
+            raise InputError(f"cannot read the folder '{printable(folder)}': {reason}")
+        found[within] = f"cannot read the folder '{printable(str(error.filename))}': {reason}"
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
         # A folder called x.jpg is listed too: somebody took it for a picture, and its row will say what it is.
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(folder)
         names = [name for name in (*files, *folders) if not name.startswith(".")]
-        found += [within / name for name in names if PurePath(name).suffix.lower() in endings]
+        found |= {within / name: "" for name in names if PurePath(name).suffix.lower() in endings}
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        found |= {within / name: _LINK for name in links}
     if not found:
         raise InputError(f"the folder '{printable(folder)}' holds no picture")
-    return (Item(printable(name), str(folder / name)) for name in sorted(found))
+    return (Item(printable(name), str(folder / name), error=found[name]) for name in sorted(found))
+
+
+_LINK = "it is a link to a folder, which is not followed: name the folder as a source of its own"
+
+# Pillow knows their names, and reads none of them by itself or as it was drawn.
+_NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 def _endings() -> set[str]:
     from PIL import Image
 
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-
-
-def _refuse_folder(error: OSError) -> None:
-    reason = (error.strerror or str(error)).lower()
-    raise InputError(f"cannot read the folder '{printable(str(error.filename))}': {reason}")
+    known = Image.registered_extensions()  # loads all kinds, which Image.OPEN then has
+    return {ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NO_PICTURES}
 
 
 def _lines(path: Path) -> Iterator[Item]:
@@ -208,22 +275,80 @@ def _listed(path: Path, names: list[tuple[str, str]]) -> Iterator[Item]:
 
 
 def _tar(path: Path) -> Iterator[Item]:
-    """The pictures of a tar file. A member's key ends at its name's first dot, as webdataset has it."""
+    """The pictures of a tar file. A member's key ends at its name's first dot, as webdataset has it.
+
+    What comes after a damage is not to be had, which the last item tells.
+    """
     endings = _endings()
-    members: list[tarfile.TarInfo] = []
-    try:
-        with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive if member.isreg() and _ending(member.name) in endings]
-    except (OSError, tarfile.TarError) as error:
-        hint = "" if isinstance(error, OSError) else " (a compressed one must be unpacked first)"
-        raise InputError(f"cannot read '{printable(path)}': it is not a plain tar file{hint}") from error
-    if not members:
+    found, damage = _members(path)
+    members = [member for member in found if _ending(member.name) in endings]
+    if not members and not damage:
         raise InputError(f"'{printable(path)}' holds no picture")
     count = Counter(_key(member.name) for member in members)
+    named = {posixpath.normpath(member.name): member for member in found}
     for member in members:
         key = _key(member.name)
-        identity = key if count[key] == 1 else member.name
-        yield Item(printable(identity), str(path), member.name, member.offset_data, member.size)
+        identity = printable(key if count[key] == 1 else member.name)
+        target = _target(member, named)
+        if isinstance(target, str):
+            yield Item(identity, str(path), member.name, error=target)
+        else:
+            yield Item(identity, str(path), member.name, target.offset_data, target.size)
+    if damage:
+        yield Item(printable(path.name), str(path), error=damage)
+
+
+def _members(path: Path) -> tuple[list[tarfile.TarInfo], str]:
+    """The members of a tar file, as far as they can be listed, and why there may be more."""
+    members: list[tarfile.TarInfo] = []
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            try:
+                for member in archive:
+                    members.append(member)  # noqa: PERF402 (those before an error are kept)
+            except tarfile.TarError:
+                return members, _lost(len(members))
+            return members, _after(file, archive.offset, len(members))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except tarfile.TarError as error:
+        hint = "a compressed one must be unpacked first"
+        raise InputError(f"cannot read '{printable(path)}': it is not a plain tar file ({hint})") from error
+
+
+def _after(file: IO[bytes], offset: int, count: int) -> str:
+    """What is wrong with the end of a tar file, which is marked by zeros and has nothing behind them."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        return f"the tar file has no mark of its end: it may be cut off, after its first {count} files"
+    while block:
+        if block.strip(b"\0"):
+            return _lost(count)
+        block = file.read(2**20)
+    return ""
+
+
+def _lost(count: int) -> str:
+    return f"the tar file is damaged, or several put together: what comes after its first {count} files is lost"
+
+
+def _target(member: tarfile.TarInfo, named: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | str:
+    """The member that holds the bytes of one, which may be a link; or why there is none."""
+    for _ in range(_MOST_LINKS):
+        if not (member.islnk() or member.issym()):
+            break
+        folder = posixpath.dirname(member.name) if member.issym() else ""
+        link = posixpath.normpath(posixpath.join(folder, member.linkname))
+        if link not in named or named[link] is member:
+            return f"it is a link to '{printable(link)}', which the tar file does not hold"
+        member = named[link]
+    if member.issparse():
+        return "the tar file holds it with its zeros left out (sparse): pack it without"
+    return member if member.isreg() else "not a regular file"
+
+
+_MOST_LINKS = 8
 
 
 def _ending(name: str) -> str:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from vggfeat import functional
-from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.recipe import TOP, DumpRecipe
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
 
-_FLOAT16_MAX = 65504.0
+FLOAT16_MAX = 65504.0
 
 
 class Measurements:
@@ -51,7 +51,7 @@ class Measurements:
             if self._recipe.statistics:
                 summary = summarise(rows)
                 arrays |= {f"{layer}/{name}": value for name, value in summary.items()}
-                values, places = best(rows[:, 3], arrays["index"], self._recipe.topk)
+                values, places = best(rows[:, 3], arrays["index"], TOP)
                 arrays[f"{layer}/top"] = values
                 arrays[f"{layer}/top_index"] = places
         return arrays
@@ -67,7 +67,7 @@ def _per_picture(x: Tensor) -> Float:
         x = functional.at_least_float32(x)
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
         zeros = (x == 0).sum((2, 3))
-        beyond = (x.abs() > _FLOAT16_MAX).sum((2, 3))
+        beyond = (x.abs() > FLOAT16_MAX).sum((2, 3))
         positions = torch.full_like(mean, x.shape[2] * x.shape[3])
         found = (mean, variance, zeros, x.amax((2, 3)), beyond, positions)
         return np.stack([value.cpu().double().numpy() for value in found], axis=1)

@@ -11,23 +11,26 @@ A shard without a receipt never happened. Every file is written beside its place
 
 import csv
 import errno
+import filecmp
 import hashlib
 import io
 import json
 import os
 import secrets
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from types import MappingProxyType
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.sources import import_parquet, printable
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import InputError, VggfeatError
 
 try:
     import fcntl
@@ -86,12 +89,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a shard came to. `files`: {name within the folder: sha256 and bytes}; `clipped`: {output: values}."""
+    """What a shard came to. `files`: {name within the folder: sha256 and bytes}.
+
+    `clipped` and `not_finite`: {output: values}, of those that were brought into float16's range and of those that are
+    infinite or no number. `kept` is never written: why a shard that was to be made anew was left as it was.
+    """
 
     shard: int
     rows: tuple[Row, ...]
     files: Mapping[str, Mapping[str, Any]]
     clipped: Mapping[str, int]
+    not_finite: Mapping[str, int] = field(default_factory=dict[str, int])
+    kept: str = ""
 
     @property
     def failed(self) -> int:
@@ -108,16 +117,25 @@ class Receipt:
             "columns": [name for name in COLUMNS if name != "shard"],
             "rows": rows,
         }
+        extra = {"not_finite": self.not_finite, "kept": self.kept}
+        content |= {name: value for name, value in extra.items() if value}
         return json.dumps(content, indent=None, separators=(",", ":")) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Receipt":
-        """Read what `as_json` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+        """Read what `as_json` wrote. Raises ValueError, LookupError, TypeError or AttributeError for anything else."""
         content: dict[str, Any] = json.loads(text)
         columns: list[str] = content["columns"]
         number: int = content["shard"]
         rows = tuple(Row(shard=number, **dict(zip(columns, row, strict=True))) for row in content["rows"])
-        return cls(number, rows, content["files"], content["clipped"])
+        return cls(
+            number,
+            rows,
+            dict(content["files"].items()),
+            dict(content["clipped"].items()),
+            dict(content.get("not_finite", {}).items()),
+            content.get("kept", ""),
+        )
 
 
 class Store:
@@ -135,8 +153,10 @@ class Store:
             return None
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read '{printable(path)}': {error}") from error
-        if found.get("format") != FORMAT:
+        if isinstance(cast("object", found), dict) and found.get("format") != FORMAT:
             raise StoreError(f"'{printable(path)}' has the format {found.get('format')}, not {FORMAT}")
+        if reason := _damage(found):
+            raise StoreError(f"'{printable(path)}' is damaged: {reason}")
         return found
 
     def write_run(self, content: Mapping[str, Any]) -> None:
@@ -149,7 +169,9 @@ class Store:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write '{printable(self.path)}': {_reason(error)}") from error
-        if self.run() is None and (others := [path.name for path in self.path.iterdir() if path.name != ".lock"]):
+        with _telling(self.path):
+            others = [path.name for path in self.path.iterdir() if not _is_ours(path.name)]
+        if self.run() is None and others:
             raise StoreError(f"'{printable(self.path)}' is not empty and no dump: it holds {printable(min(others))}")
 
     @contextmanager
@@ -168,65 +190,89 @@ class Store:
 
     def receipts(self) -> dict[int, Receipt]:
         """The shards that are done, by their numbers: those whose receipt is whole and whose files are there."""
-        found: dict[int, Receipt] = {}
-        for path in sorted(self.path.glob("receipts/*.json")):
+        return {receipt.shard: receipt for receipt in self.each_receipt()}
+
+    def each_receipt(self) -> Iterator[Receipt]:
+        """Those of `receipts`, by number, each read when it is its turn."""
+        numbered = [(int(path.stem), path) for path in self.path.glob("receipts/*.json") if path.stem.isdecimal()]
+        for number, path in sorted(numbered):
             try:
                 receipt = Receipt.from_json(path.read_text("utf-8"))
-                sizes = {name: (self.path / name).stat().st_size for name in receipt.files}
-            except (OSError, ValueError, KeyError, TypeError):
+                whole = all(
+                    (self.path / name).stat().st_size == about["bytes"] for name, about in receipt.files.items()
+                )
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
                 continue
-            if path.stem == shard_name(receipt.shard) and all(
-                sizes[name] == about["bytes"] for name, about in receipt.files.items()
-            ):
-                found[receipt.shard] = receipt
-        return found
+            if whole and receipt.shard == number and path.stem == shard_name(number):
+                yield receipt
 
     def sweep(self, keep: Iterable[int]) -> None:
         """Delete what killed runs left: temporary files, and the files of shards that are not among `keep`."""
         kept = {shard_name(number) for number in keep}
-        for path in [*self.path.glob(f".*{_TEMPORARY}"), *self.path.glob(f"*/.*{_TEMPORARY}")]:
-            path.unlink(missing_ok=True)
-        # Receipts first: a shard must not lose a file while its receipt stands.
-        for pattern in ("receipts/*.json", "receipts/*.npz", "*/*.npy"):
-            for path in self.path.glob(pattern):
-                if path.name[:_DIGITS] not in kept:
-                    path.unlink(missing_ok=True)
+        with _telling(self.path):
+            for path in [*self.path.glob(f".*{_TEMPORARY}"), *self.path.glob(f"*/.*{_TEMPORARY}")]:
+                path.unlink(missing_ok=True)
+            # Receipts first: a shard must not lose a file while its receipt stands.
+            for pattern in ("receipts/*.json", "receipts/*.npz", "*/*.npy"):
+                for path in self.path.glob(pattern):
+                    if path.stem.partition("-")[0] not in kept:
+                        path.unlink(missing_ok=True)
 
     def invalidate(self) -> None:
-        """Take away what is compiled from all shards: some are about to be made."""
-        for name in ("manifest.csv", "manifest.parquet", "statistics.npz"):
-            (self.path / name).unlink(missing_ok=True)
+        """Take away the manifest, which is compiled from all shards: some are about to be made."""
+        with _telling(self.path):
+            for form in get_args(ManifestFormat):
+                (self.path / f"manifest.{form}").unlink(missing_ok=True)
 
-    def shard(self, number: int) -> "ShardFiles":
-        """The files of a shard, to be written."""
-        return ShardFiles(self, number)
+    def shard(self, number: int, before: Receipt | None = None) -> "ShardFiles":
+        """The files of a shard, to be written; those of `before` stand until they are there, and go then."""
+        return ShardFiles(self, number, before)
 
-    def write_manifest(self, receipts: Mapping[int, Receipt], form: ManifestFormat) -> Path:
-        """Compile the manifest: a row for every input, in the order of the sources."""
-        rows = [row for number in sorted(receipts) for row in receipts[number].rows]
-        name = f"manifest.{form}"
-        self._replace(name, _as_csv(rows) if form == "csv" else _as_parquet(rows))
-        for other in {"manifest.csv", "manifest.parquet"} - {name}:
-            (self.path / other).unlink(missing_ok=True)
-        return self.path / name
+    def write_manifest(self, shards: int, form: ManifestFormat) -> Path:
+        """Compile the manifest of all `shards`: a row for every input, in the order of the sources.
 
-    def write_arrays(self, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write a `.npz` file, the same bytes for the same arrays."""
-        self._replace(name, npz_bytes(arrays))
+        One that says the same is left alone. Raises `StoreError` where a shard is missing.
+        """
+        target = self.path / f"manifest.{form}"
+        temporary = temporary_path(target)
+        found = 0
+
+        def rows() -> Iterator[Row]:
+            nonlocal found
+            for receipt in self.each_receipt():
+                found += 1
+                yield from receipt.rows
+
+        try:
+            with _telling(self.path):
+                (_write_csv if form == "csv" else _write_parquet)(temporary, rows())
+                if found < shards:
+                    raise StoreError(
+                        f"{shards - found} of {shards} shards of '{printable(self.path)}' are missing: "
+                        "the same command makes them"
+                    )
+                if not _same(temporary, target):
+                    temporary.replace(target)
+                for other in get_args(ManifestFormat):
+                    if other != form:
+                        (self.path / f"manifest.{other}").unlink(missing_ok=True)
+                sync_folder(self.path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        return target
 
     def _replace(self, name: str, data: bytes) -> None:
         target = self.path / name
         temporary = temporary_path(target)
         try:
-            write_through(temporary, data)
-            temporary.replace(target)
-            sync_folder(target.parent)
-        except OSError as error:
+            with _telling(self.path):
+                write_through(temporary, data)
+                temporary.replace(target)
+                sync_folder(target.parent)
+        finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            if error.errno in _FULL:
-                raise full(self.path, error) from error
-            raise StoreError(f"cannot write '{printable(target)}': {_reason(error)}") from error
 
 
 _DIGITS = 6
@@ -235,12 +281,12 @@ _DIGITS = 6
 class ShardFiles:
     """The arrays of a shard while they are written, under temporary names until `finish`.
 
-    What cannot be written raises OSError, or `StoreError` where the disk is full; then all must be given up, by
-    `discard`.
+    What cannot be written raises `StoreError`; then all must be given up, by `discard`.
     """
 
-    def __init__(self, store: Store, number: int) -> None:
+    def __init__(self, store: Store, number: int, before: Receipt | None = None) -> None:
         self._store = store
+        self._before = before
         self.number = number
         self._open: dict[str, _Growing] = {}
         self._finished = False
@@ -249,7 +295,7 @@ class ShardFiles:
 
     def append(self, name: str, rows: npt.NDArray[Any]) -> None:
         """Add rows (N, ...) to the array `name`."""
-        with self._telling():
+        with _telling(self._store.path):
             if name not in self._open:
                 (self._store.path / name).parent.mkdir(exist_ok=True)
                 self._open[name] = _Growing(self._temporary(name), rows)
@@ -257,16 +303,24 @@ class ShardFiles:
             self._open[name].append(rows)
 
     def finish(
-        self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None = None
+        self,
+        rows: Sequence[Row],
+        clipped: Mapping[str, int],
+        arrays: Mapping[str, npt.NDArray[Any]] | None = None,
+        not_finite: Mapping[str, int] = MappingProxyType({}),
     ) -> Receipt:
         """Give every file its name, the receipt last."""
-        with self._telling():
-            receipt = self._finish(rows, clipped, arrays)
+        with _telling(self._store.path):
+            receipt = self._finish(rows, clipped, arrays, not_finite)
         self._finished = True
         return receipt
 
     def _finish(
-        self, rows: Sequence[Row], clipped: Mapping[str, int], arrays: Mapping[str, npt.NDArray[Any]] | None
+        self,
+        rows: Sequence[Row],
+        clipped: Mapping[str, int],
+        arrays: Mapping[str, npt.NDArray[Any]] | None,
+        not_finite: Mapping[str, int],
     ) -> Receipt:
         files: dict[str, dict[str, Any]] = {}
         folder = self._store.path / "receipts"
@@ -278,8 +332,13 @@ class ShardFiles:
             data = npz_bytes(arrays)
             write_through(self._temporary(f"{stem}.npz"), data)
             files[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        receipt = Receipt(self.number, tuple(rows), files, clipped)
+        receipt = Receipt(self.number, tuple(rows), files, clipped, dict(not_finite))
         write_through(self._temporary(f"{stem}.json"), receipt.as_json().encode())
+        if self._before is not None:
+            # From here to the new receipt, which takes a moment, the shard has none.
+            (self._store.path / f"{stem}.json").unlink(missing_ok=True)
+            for name in set(self._before.files) - set(files):
+                (self._store.path / name).unlink(missing_ok=True)
         for name in files:
             self._temporary(name).replace(self._store.path / name)
         for parent in {(self._store.path / name).parent for name in files}:
@@ -299,15 +358,6 @@ class ShardFiles:
 
     def _temporary(self, name: str) -> Path:
         return temporary_path(self._store.path / name, self._token)
-
-    @contextmanager
-    def _telling(self) -> Generator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in _FULL:
-                raise full(self._store.path, error) from error
-            raise
 
 
 class _Growing:
@@ -401,8 +451,57 @@ def full(path: Path, error: OSError) -> StoreError:
     )
 
 
+@contextmanager
+def _telling(path: Path) -> Generator[None]:
+    """Raise what the system refuses of a dump as `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise full(path, error) from error
+        where = printable(str(error.filename or path))
+        raise StoreError(f"cannot write into '{printable(path)}': '{where}': {_reason(error)}") from error
+
+
 def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file is a lock or a temporary one, which a killed run left or another one holds."""
+    return name == ".lock" or (name.startswith(".") and name.endswith(_TEMPORARY))
+
+
+def _same(one: Path, other: Path) -> bool:
+    return other.is_file() and filecmp.cmp(one, other, shallow=False)
+
+
+_FINGERPRINT: Mapping[str, tuple[type, ...]] = {
+    "layers": (list,),
+    "reductions": (dict,),
+    "weights": (dict,),
+    "inputs": (dict,),
+    "batch_size": (int,),
+    "shard_size": (int,),
+    "resize": (int, list, type(None)),
+    "crop": (int, type(None)),
+    "dtype": (str,),
+}
+
+
+def _damage(found: object) -> str:
+    """What is wrong with the content of run.json; nothing where all is well."""
+    content = cast("dict[str, Any]", found if isinstance(found, dict) else {})
+    about: Any = content.get("fingerprint")
+    if not isinstance(about, dict) or not isinstance(content.get("shards"), int):
+        return "it has no fingerprint or no number of shards"
+    fields = cast("dict[str, Any]", about)
+    if wrong := [name for name, kinds in _FINGERPRINT.items() if not isinstance(fields.get(name), kinds)]:
+        return f"its fingerprint does not say what {wrong[0]} is"
+    count, size = fields["inputs"].get("count"), fields["shard_size"]
+    if not isinstance(count, int) or size < 1 or content["shards"] != -(-count // size):
+        return f"{count} inputs by {size} a shard are not {content['shards']} shards"
+    return ""
 
 
 def _lock(path: Path) -> int:
@@ -429,34 +528,73 @@ def _lock(path: Path) -> int:
         os.close(handle)
 
 
-def _as_csv(rows: Iterable[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(row, name) for name in COLUMNS] for row in rows)
-    return text.getvalue().encode()
+def csv_line(values: Iterable[object]) -> str:
+    """A line of CSV. The library's writer leaves a carriage return bare, which its reader takes for a line's end."""
+    return ",".join(map(_quoted, values)) + "\n"
 
 
-def _as_parquet(rows: Sequence[Row]) -> bytes:
+def _quoted(value: object) -> str:
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+
+
+def _write_csv(path: Path, rows: Iterable[Row]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(csv_line(COLUMNS))
+        file.writelines(csv_line(getattr(row, name) for name in COLUMNS) for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+# Rows of a group of a parquet file, which are in memory at a time.
+_ROWS_A_GROUP = 65536
+
+
+def _write_parquet(path: Path, rows: Iterable[Row]) -> None:
     parquet = import_parquet("a manifest in parquet")
     arrow: Any = import_module("pyarrow")
     kinds = {str: arrow.string(), int: arrow.int64()}
     schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    columns = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-    buffer = io.BytesIO()
-    parquet.write_table(arrow.table(columns, schema=schema), buffer)
-    return buffer.getvalue()
+    left = iter(rows)
+    with path.open("wb") as file:
+        with parquet.ParquetWriter(file, schema) as writer:
+            while group := list(islice(left, _ROWS_A_GROUP)):
+                columns = {name: [getattr(row, name) for row in group] for name in COLUMNS}
+                writer.write_table(arrow.table(columns, schema=schema))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_manifest(folder: Path) -> tuple[Row, ...] | None:
-    """The rows of a dump's manifest; None where there is none."""
-    if (path := folder / "manifest.csv").exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            return _rows(csv.DictReader(file))
-    if (path := folder / "manifest.parquet").exists():
-        table: Any = import_parquet(f"reading '{printable(path)}'").read_table(path)
-        return _rows(table.to_pylist())
+    """The rows of a dump's manifest; None where there is none. Raises `StoreError` for one that is damaged."""
+    for form in get_args(ManifestFormat):
+        path = folder / f"manifest.{form}"
+        if not os.path.lexists(path):
+            continue
+        try:
+            return _read_csv(path) if form == "csv" else _read_parquet(path)
+        except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+            if isinstance(error, InputError):
+                raise
+            raise damaged_manifest(folder, path.name, str(error)) from error
     return None
+
+
+def damaged_manifest(folder: Path, name: str, reason: str) -> StoreError:
+    """The error for a manifest that is not what was written."""
+    return StoreError(
+        f"the manifest '{printable(folder / name)}' is damaged ({' '.join(reason.split())}): "
+        "the command that made the dump writes it anew from receipts/, which hold the same rows"
+    )
+
+
+def _read_csv(path: Path) -> tuple[Row, ...]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return _rows(csv.DictReader(file))
+
+
+def _read_parquet(path: Path) -> tuple[Row, ...]:
+    return _rows(import_parquet(f"reading '{printable(path)}'").read_table(path).to_pylist())
 
 
 def _rows(records: Iterable[Mapping[str, Any]]) -> tuple[Row, ...]:

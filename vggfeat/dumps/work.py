@@ -2,9 +2,9 @@
 
 import hashlib
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -17,15 +17,13 @@ from vggfeat.dumps.prepare import Pixels, Prepared
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.reductions import reduce
 from vggfeat.dumps.sources import Item, printable
-from vggfeat.dumps.statistics import Measurements
+from vggfeat.dumps.statistics import FLOAT16_MAX, Measurements
 from vggfeat.dumps.store import Receipt, Row, ShardFiles, Store, payload_name
 from vggfeat.errors import VggfeatError
 from vggfeat.extract import FeatureExtractor, choose_device
 
 # A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
 _USUAL_PIXELS = 512 * 512
-
-_FLOAT16_MAX = 65504.0
 
 _BATCHES_AHEAD = 2
 
@@ -52,10 +50,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard to be computed: its number and its inputs, in order."""
+    """A shard to be computed: its number and its inputs, in order; `before`, where it is made anew."""
 
     number: int
     items: tuple[Item, ...]
+    before: Receipt | None = None
 
 
 class ShardWorker:
@@ -74,10 +73,11 @@ class ShardWorker:
     def submit(self, task: ShardTask, prepared: Iterable[Prepared], writer: "Writer") -> Future[Receipt]:
         """Compute `task`; `writer` writes its files meanwhile, and is still at it when this returns."""
         recipe = self.job.recipe
-        files = writer.adopt(self._store.shard(task.number))
+        files = writer.adopt(self._store.shard(task.number, task.before))
         rows: list[Row | None] = [None] * len(task.items)
         counts: dict[tuple[int, int], int] = defaultdict(int)
-        clipped: dict[str, int] = {}
+        clipped: dict[str, int] = defaultdict(int)
+        not_finite: dict[str, int] = defaultdict(int)
         measured = Measurements(recipe) if recipe.measures else None
         for side, batch in batches(_good(task, prepared, rows), self.job.batch_size):
             outcome = self._network(np.stack([pixels for _, pixels, _ in batch]))
@@ -91,14 +91,17 @@ class ShardWorker:
             arrays: dict[str, npt.NDArray[np.generic]] = {}
             for output, array in outcome.outputs.items():
                 kept, beyond = _as_dtype(array, recipe.dtype)
-                if beyond:
-                    clipped[".".join(output)] = clipped.get(".".join(output), 0) + beyond
+                clipped[".".join(output)] += beyond
+                not_finite[".".join(output)] += _not_finite(array)
                 arrays[payload_name(output, task.number, None if recipe.fixed_side else side)] = kept
             writer.append(files, arrays)
             if measured is not None:
                 measured.add([index for index, _, _ in batch], outcome.features)
+        made = [row for row in rows if row is not None]
+        if task.before is not None and (lost := _lost(task.before.rows, made)):
+            return writer.give_up(files, replace(task.before, kept=lost))
         partial = None if measured is None else measured.partial()
-        return writer.finish(files, [row for row in rows if row is not None], dict(sorted(clipped.items())), partial)
+        return writer.finish(files, made, _some(clipped), partial, _some(not_finite))
 
 
 class Writer:
@@ -137,17 +140,30 @@ class Writer:
         rows: Sequence[Row],
         clipped: Mapping[str, int],
         partial: Mapping[str, npt.NDArray[np.generic]] | None,
+        not_finite: Mapping[str, int],
     ) -> Future[Receipt]:
         """Have a shard finished, once all its batches are appended."""
+        return self._last(lambda: files.finish(rows, clipped, partial, not_finite))
+
+    def give_up(self, files: ShardFiles, receipt: Receipt) -> Future[Receipt]:
+        """Have what was appended to a shard deleted, which stays what `receipt` says."""
+
+        def discard() -> Receipt:
+            files.discard()
+            return receipt
+
+        return self._last(discard)
+
+    def _last(self, act: Callable[[], Receipt]) -> Future[Receipt]:
         appended = list(self._waiting)
         self._waiting.clear()
 
-        def finish() -> Receipt:
+        def wait_and_act() -> Receipt:
             for future in appended:
                 future.result()
-            return files.finish(rows, clipped, partial)
+            return act()
 
-        return self._thread.submit(finish)
+        return self._thread.submit(wait_and_act)
 
 
 def _append(files: ShardFiles, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -255,7 +271,18 @@ def batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[tuple[tup
 def _good(task: ShardTask, prepared: Iterable[Prepared], rows: list[Row | None]) -> Iterator[_Picture]:
     """The pictures that could be read; the others get their rows here."""
     for index, (item, found) in enumerate(zip(task.items, prepared, strict=True)):
-        row = Row(item.id, item.place, found.sha256, found.size, "failed", found.error, task.number, -1, 0, 0)
+        row = Row(
+            id=item.id,
+            path=item.place,
+            sha256=found.sha256,
+            size=found.size,
+            status="failed",
+            error=found.error,
+            shard=task.number,
+            offset=-1,
+            height=0,
+            width=0,
+        )
         if found.pixels is None:
             rows[index] = row
         else:
@@ -263,16 +290,35 @@ def _good(task: ShardTask, prepared: Iterable[Prepared], rows: list[Row | None])
 
 
 def _with_place(row: Row, offset: int, side: tuple[int, int]) -> Row:
-    return Row(row.id, row.path, row.sha256, row.size, "ok", "", row.shard, offset, *side)
+    return replace(row, status="ok", error="", offset=offset, height=side[0], width=side[1])
 
 
 def _failed(row: Row, reason: str) -> Row:
-    return Row(row.id, row.path, row.sha256, row.size, "failed", printable(reason), row.shard, -1, 0, 0)
+    return replace(row, error=printable(reason))
+
+
+def _lost(before: Sequence[Row], made: Sequence[Row]) -> str:
+    """What a shard that is made anew would lose: the pictures that were good and are no longer."""
+    lost = [row for old, row in zip(before, made, strict=True) if old.ok and not row.ok]
+    more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    return f"'{lost[0].id}'{more}, whose features it holds: {lost[0].error}" if lost else ""
 
 
 def _as_dtype(array: npt.NDArray[np.float32], dtype: str) -> tuple[npt.NDArray[np.generic], int]:
     """`array` as it is stored, and how many of its values were clipped for that."""
     if dtype == "float32":
         return array, 0
-    beyond = int(np.count_nonzero(np.abs(array) > _FLOAT16_MAX))
-    return (np.clip(array, -_FLOAT16_MAX, _FLOAT16_MAX) if beyond else array).astype(np.float16), beyond
+    beyond = int(np.count_nonzero(np.abs(array) > FLOAT16_MAX))
+    return (np.clip(array, -FLOAT16_MAX, FLOAT16_MAX) if beyond else array).astype(np.float16), beyond
+
+
+def _not_finite(array: npt.NDArray[np.float32]) -> int:
+    """How many values are infinite or no number."""
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum()):  # one look, where all is well
+            return 0
+    return array.size - int(np.count_nonzero(np.isfinite(array)))
+
+
+def _some(counts: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in sorted(counts.items()) if count}
