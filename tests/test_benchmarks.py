@@ -47,8 +47,8 @@ def run(name, *arguments):
 
 
 def test_every_script_has_a_test():
-    helpers = {"measuring", "roofline", "report", "objectives"}
-    assert {path.stem for path in BENCHMARKS.glob("*.py")} - helpers == set(SCRIPTS)
+    helpers = {"measuring", "roofline", "report", "judge"}
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} - helpers - {"objectives"} == set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -175,6 +175,13 @@ def test_the_way_to_a_loss_is_timed_without_its_judging(load):
     assert 0.03 <= found["seconds"][1] < 0.2
     assert stylize.seconds_to(found, 9.0) == found["seconds"][1]
     assert stylize.seconds_to(found, 7.0) is None
+
+
+@pytest.mark.slow
+def test_objectives_are_compared(tmp_path):
+    printed = run("objectives", "--size", 64, "--objectives", "gram,swd", "--out", tmp_path)
+    assert [line.split("|")[1].strip() for line in printed.splitlines()[-2:]] == ["gram", "swd"]
+    assert {path.name for path in tmp_path.iterdir()} == {"objectives.jpg", "objectives.json", "painted"}
 
 
 def test_pictures_are_judged_ever_less_often(load):

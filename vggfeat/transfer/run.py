@@ -144,7 +144,8 @@ class Stylization:
         self._extract = after._extract if after is not None and alike else _extractor(recipe, device, precision)  # noqa: SLF001 (its own kind)
         self._known: dict[tuple[str, int, int], list[Features]] = after._known if after is not None and alike else {}  # noqa: SLF001 (as above)
         if compiled:
-            self._extract.compile(dynamic=False)  # a graph for each size: there are few of them
+            # A graph for each size: there are few of them.
+            self._extract.compile(dynamic=False)  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
         itemsize = self._extract.dtype.itemsize
         sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
         # A run goes on in the blocks that it began with: others would change the last digits.
