@@ -53,9 +53,10 @@ def test_the_same_seed_dreams_the_same(image):
 
 
 def test_blocks_dream_the_same(image):
-    whole, blocks = (dream(image, "relu3_1", **SMALL) for _ in range(2))
+    # Few steps: what the poolings choose between equals depends on the last digits, and grows from step to step.
+    whole, blocks = (dream(image, "relu3_1", **{**SMALL, "steps": 1}) for _ in range(2))
     blocks._looks = [Blockwise(blocks._extract, 16, 32) for _ in blocks._looks]  # noqa: SLF001 (so small a picture fits)
-    assert (whole.result() - blocks.result()).abs().mean() < 1e-3
+    assert (whole.result() - blocks.result()).abs().mean() < 2e-4
 
 
 def test_seconds_end_a_dream(image):
