@@ -117,12 +117,21 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray.init(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False)
 
 def workers(pid=os.getpid()):
-    "The processes of this cluster that hold a network."
-    for task in Path(f"/proc/{{pid}}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            if b"ShardActor" in Path(f"/proc/{{child}}/cmdline").read_bytes():
-                yield child
-            yield from workers(child)
+    "The processes of this cluster that hold a network. Others come and go meanwhile."
+    gone = FileNotFoundError, ProcessLookupError
+    try:
+        tasks = list(Path(f"/proc/{{pid}}/task").iterdir())
+        children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except gone:
+        return
+    for child in children:
+        try:
+            command = Path(f"/proc/{{child}}/cmdline").read_bytes()
+        except gone:
+            continue
+        if b"ShardActor" in command:
+            yield child
+        yield from workers(child)
 
 engine = RayEngine(actors=2, workers=0)
 
