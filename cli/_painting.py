@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vggfeat.images import Picture
-    from vggfeat.transfer.dreams import Dream
-    from vggfeat.transfer.run import Progress, Stylization
+    from vggfeat.transfer.run import Progress, Run, Stylization
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
 
@@ -126,7 +125,7 @@ class Job:
 
 def paint(
     job: Job,
-    run: "Stylization | Dream",
+    run: "Run",
     *,
     text: Mapping[str, str],
     facts: Mapping[str, object],
@@ -151,7 +150,7 @@ def paint(
 @dataclass
 class _Painter:
     job: Job
-    run: "Stylization | Dream"
+    run: "Run"
     text: Mapping[str, str]
     facts: Mapping[str, object]
     like: "Picture | None"

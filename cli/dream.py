@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from vggfeat import weights
-
+from ._networks import chosen_network, network_option
 from ._painting import How, Job, paint, run_options
 
 
@@ -33,7 +32,7 @@ from ._painting import How, Job, paint, run_options
 @click.option("--steps", type=int, default=20, show_default=True, help="At each size.")
 @click.option("--rate", type=float, default=0.007, show_default=True, help="Mean change of a value in a step.")
 @click.option("--jitter", type=int, default=16, show_default=True, help="Pixels by which each step is shifted at most.")
-@click.option("--network", help="vgg11 to vgg19, and so on.  [default: what the weights say, or vgg16]")
+@network_option
 @click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the shifts.")
 @run_options(without=("checkpoint", "checkpoint_every", "resume"))
@@ -52,7 +51,7 @@ def command(
     from vggfeat.transfer.record import dream_text
 
     how = How.taken(options)
-    options["network"] = options["network"] or weights.named_network(options["weights"]) or "vgg16"
+    options["network"] = chosen_network(options["network"], options["weights"])
     job = Job(output, f"{Path(image).stem}-dream.png", [("content", image), ("weights", options["weights"])], how)
     picture = images.read_picture(image)
     run = dream(images.flatten(picture), **options, **how.arguments())

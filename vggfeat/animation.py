@@ -20,20 +20,7 @@ ENDINGS = (".gif", ".webp", ".mp4")
 def check_animation(path: str | os.PathLike[str]) -> None:
     """Raise what `write_animation` would raise because of `path`; call it before long work."""
     path = Path(path)
-    if path.suffix.lower() not in ENDINGS:
-        raise ImageError(f"cannot write '{path}': unknown ending '{path.suffix}', known are {', '.join(ENDINGS)}")
-    target = Path(os.path.realpath(path))
-    reason = None
-    if target.is_dir():
-        reason = "it is a folder"
-    elif target.exists() and not target.is_file():
-        reason = "it is not a regular file"
-    elif not target.parent.is_dir():
-        reason = f"no such folder '{target.parent}'"
-    elif not os.access(target.parent, os.W_OK | os.X_OK) or (target.exists() and not os.access(target, os.W_OK)):
-        reason = "permission denied"
-    if reason:
-        raise ImageError(f"cannot write '{path}': {reason}")
+    images.writable(path, ENDINGS)
     if path.suffix.lower() == ".mp4" and (find_spec("imageio") is None or find_spec("imageio_ffmpeg") is None):
         raise VggfeatError('MP4 needs imageio and its ffmpeg: pip install "vggfeat[video]", or write .gif or .webp')
 

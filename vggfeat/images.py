@@ -21,7 +21,7 @@ import stat
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -523,9 +523,17 @@ def _levels(tensor: torch.Tensor, most: int) -> npt.NDArray[np.float32]:
 
 def _target(path: Path) -> Path:
     """Return the file that writing to `path` replaces or creates, links followed."""
+    return writable(path, _KINDS)
+
+
+def writable(path: Path, endings: Collection[str]) -> Path:
+    """The file that writing to `path` replaces or creates, links followed.
+
+    Raises `ImageError` where it cannot be written, and where its ending is none of `endings`.
+    """
     with _refusing(f"cannot write {str(path)!r}", "the name is bad"):
-        if path.suffix.lower() not in _KINDS:
-            raise ImageError(f"unknown ending {path.suffix!r}, known are {', '.join(_KINDS)}")
+        if path.suffix.lower() not in endings:
+            raise ImageError(f"unknown ending {path.suffix!r}, known are {', '.join(endings)}")
         target = path.resolve()
         if target.is_dir():
             raise ImageError("it is a folder")

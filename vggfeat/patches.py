@@ -9,7 +9,7 @@ from torch import Tensor
 from vggfeat import arch
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import Dump, open_dump
-from vggfeat.dumps.sources import locate
+from vggfeat.dumps.sources import Places
 from vggfeat.dumps.work import Job, Network
 from vggfeat.errors import ImageError, InputError, near
 
@@ -68,9 +68,10 @@ def most_activating(
     network = Network(_job(dump, layer, device))
     rows = {row.id: row for row in dump.manifest}
     row = arch.find(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"])[0]
+    places = Places({name: row.path for name, row in rows.items()})
     patches: list[Patch] = []
     for name in names[:top]:
-        prepared = prepare(locate(rows[name].path), Preparation.of(network.recipe))
+        prepared = prepare(places.item(name), Preparation.of(network.recipe))
         if prepared.pixels is None:
             raise ImageError(prepared.error)
         if prepared.sha256 != rows[name].sha256:

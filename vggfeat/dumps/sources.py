@@ -96,16 +96,23 @@ def printable(path: PurePath | str) -> str:
 
 
 class Places:
-    """Finds the items that a manifest's paths name, and lists each tar file once for that."""
+    """Finds the items that a manifest's rows name, and lists each tar file once for that.
 
-    def __init__(self) -> None:
+    `paths`: {id: path} of all rows, in their order: a tar file may have a name twice, and then the order tells.
+    """
+
+    def __init__(self, paths: Mapping[str, str]) -> None:
+        self._paths = paths
         self._tars: dict[str, tuple[Item, ...]] = {}
+        count: Counter[str] = Counter()
+        self._occurrences: dict[str, int] = {}
+        for name, place in paths.items():
+            self._occurrences[name] = count[place]
+            count[place] += 1
 
-    def item(self, place: str, occurrence: int = 0) -> Item:
-        """The item called `place`; of a tar file's members of that name, the one of that number.
-
-        Raises `InputError` where a tar file no longer has it.
-        """
+    def item(self, name: str) -> Item:
+        """The item of the row with this id. Raises `InputError` where a tar file no longer has it."""
+        place = self._paths[name]
         for slash in (found.start() for found in re.finditer("/", place)):
             if not place[:slash].lower().endswith(".tar"):
                 continue
@@ -116,15 +123,10 @@ class Places:
                 self._tars[path] = tuple(_tar(Path(path)))
             member = place[slash + 1 :]
             named = [item for item in self._tars[path] if item.member and printable(item.member) == member]
-            if occurrence >= len(named):
+            if self._occurrences[name] >= len(named):
                 raise InputError(f"'{place[:slash]}' no longer holds '{member}'")
-            return named[occurrence]
+            return named[self._occurrences[name]]
         return Item(place, _real(place))
-
-
-def locate(place: str) -> Item:
-    """The item that a manifest calls `place`. Raises `InputError` where a tar file no longer has it."""
-    return Places().item(place)
 
 
 def _real(text: str) -> str:

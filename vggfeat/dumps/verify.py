@@ -3,7 +3,6 @@
 import hashlib
 import os
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,22 +92,12 @@ class Verifying:
 
     @cached_property
     def _items(self) -> Places:
-        return Places()
-
-    @cached_property
-    def _occurrences(self) -> dict[str, int]:
-        """{id: how many rows before its own have the same path}: a tar file may have a name twice."""
-        count: Counter[str] = Counter()
-        found: dict[str, int] = {}
-        for row in self.dump.manifest:
-            found[row.id] = count[row.path]
-            count[row.path] += 1
-        return found
+        return Places({row.id: row.path for row in self.dump.manifest})
 
     def _recomputed(self, row: Row, network: Network) -> Check:
         recipe = network.recipe
         try:
-            item = self._items.item(row.path, self._occurrences[row.id])
+            item = self._items.item(row.id)
             stored = {output: np.asarray(self.dump[output][self._places[row.id]]) for output in self.dump.outputs}
         except VggfeatError as error:
             return Check(row.path, str(error), picture=True)

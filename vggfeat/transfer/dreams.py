@@ -17,7 +17,7 @@ from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Term
 from vggfeat.transfer.optimise import BoundedDescent, Evaluation
 from vggfeat.transfer.recipe import Recipe
-from vggfeat.transfer.run import Progress, settings
+from vggfeat.transfer.run import Progress, Run, settings
 from vggfeat.transfer.stages import Stage, plan
 
 
@@ -61,11 +61,8 @@ def parse_target(network: str, text: str) -> tuple[str, int | None]:
     return layer.name, int(number)
 
 
-class Dream:
-    """A dream as it is dreamt. Iterate over it for `Progress`; `result()` runs what is left and returns the picture.
-
-    `image` is the picture as it stands, at any time: (1, 3, H, W) in [0, 1].
-    """
+class Dream(Run):
+    """A dream as it is dreamt."""
 
     def __init__(
         self,
@@ -111,20 +108,6 @@ class Dream:
     def image(self) -> Tensor:
         """The picture as it stands, (1, 3, H, W) in [0, 1]."""
         return self._image
-
-    @property
-    def blocks(self) -> tuple[int | None, ...]:
-        """The side of the blocks that each size is computed in, in pixels; None where it is looked at whole."""
-        return tuple(look.side if isinstance(look, Blockwise) else None for look in self._looks)
-
-    def __iter__(self) -> Iterator[Progress]:
-        return self._progress
-
-    def result(self) -> Tensor:
-        """Run to the end; return the picture, (1, 3, H, W) in [0, 1], on the run's device."""
-        for _ in self._progress:
-            pass
-        return self.image
 
     def _run(self) -> Iterator[Progress]:
         began, share, taken = time.monotonic(), 0.0, 0

@@ -114,7 +114,7 @@ class BoundedLBFGS:
         free = ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
         downhill = -gradient * free
         direction = self._inverse_hessian(downhill) * free
-        direction = torch.where((direction * gradient).sum() < 0, direction, self._scale * self._eased(downhill) * free)
+        direction = torch.where((direction * gradient).sum() < 0, direction, self._scale * downhill)
         candidate = (x + self._shrink * direction).clamp_(0, 1)
         there = self._evaluate(candidate)
         self._remember(candidate - x, there.gradient - gradient)

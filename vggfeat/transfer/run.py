@@ -3,6 +3,7 @@
 import hashlib
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -99,11 +100,34 @@ class _Reached(NamedTuple):
     recent: list[Tensor]
 
 
-class Stylization:
-    """A run of a recipe. Iterate over it for `Progress`; `result()` runs what is left and returns the picture.
+class Run(ABC):
+    """Painting under way. Iterate over it for `Progress`; `result()` runs what is left and returns the picture."""
 
-    `image` is the picture as it stands, at any time: (1, 3, H, W) in [0, 1].
-    """
+    _looks: list[Whole]
+    _progress: Iterator[Progress]
+
+    @property
+    @abstractmethod
+    def image(self) -> Tensor:
+        """The picture as it stands, at any time: (1, 3, H, W) in [0, 1]."""
+
+    @property
+    def blocks(self) -> tuple[int | None, ...]:
+        """The side of the blocks that each stage is computed in, in pixels; None where it is looked at whole."""
+        return tuple(look.side if isinstance(look, Blockwise) else None for look in self._looks)
+
+    def __iter__(self) -> Iterator[Progress]:
+        return self._progress
+
+    def result(self) -> Tensor:
+        """Run to the end; return the picture, (1, 3, H, W) in [0, 1], on the run's device."""
+        for _ in self._progress:
+            pass
+        return self.image
+
+
+class Stylization(Run):
+    """A run of a recipe."""
 
     def __init__(
         self,
@@ -141,11 +165,10 @@ class Stylization:
         self._start = images.resize(_start(recipe, self._seen), self.stages[0].height, self.stages[0].width)
         self._content_losses, self._style_losses = content_losses(recipe), style_losses(recipe)
         alike = after is not None and after.alike(recipe, device, precision)
-        self._extract = after._extract if after is not None and alike else _extractor(recipe, device, precision)  # noqa: SLF001 (its own kind)
+        self._extract = (
+            after._extract if after is not None and alike else _extractor(recipe, device, precision, compiled=compiled)  # noqa: SLF001 (its own kind)
+        )
         self._known: dict[tuple[str, int, int], list[Features]] = after._known if after is not None and alike else {}  # noqa: SLF001 (as above)
-        if compiled:
-            # A graph for each size: there are few of them.
-            self._extract.compile(dynamic=False)  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
         itemsize = self._extract.dtype.itemsize
         sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
         # A run goes on in the blocks that it began with: others would change the last digits.
@@ -169,20 +192,6 @@ class Stylization:
     def image(self) -> Tensor:
         """The picture as it stands, (1, 3, H, W) in [0, 1]."""
         return self._finished(self._raw)
-
-    @property
-    def blocks(self) -> tuple[int | None, ...]:
-        """The side of the blocks that each stage is computed in, in pixels; None where it is looked at whole."""
-        return tuple(look.side if isinstance(look, Blockwise) else None for look in self._looks)
-
-    def __iter__(self) -> Iterator[Progress]:
-        return self._progress
-
-    def result(self) -> Tensor:
-        """Run to the end; return the picture, (1, 3, H, W) in [0, 1], on the run's device."""
-        for _ in self._progress:
-            pass
-        return self.image
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint to go on from: the file is the old one or the new one, whatever happens.
@@ -444,8 +453,8 @@ def stylize(
     )
 
 
-def _extractor(recipe: Recipe, device: torch.device, precision: Precision) -> FeatureExtractor:
-    return FeatureExtractor(
+def _extractor(recipe: Recipe, device: torch.device, precision: Precision, *, compiled: bool) -> FeatureExtractor:
+    extract = FeatureExtractor(
         recipe.network,
         [name for name, weight in recipe.layer_weights().items() if weight],
         weights=recipe.weights,
@@ -454,6 +463,10 @@ def _extractor(recipe: Recipe, device: torch.device, precision: Precision) -> Fe
         check="off",
         device=device,
     )
+    if compiled:
+        # A graph for each size: there are few of them.
+        extract.compile(dynamic=False)  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
+    return extract
 
 
 def _hash(tensor: Tensor) -> str:
