@@ -48,7 +48,7 @@ def run(name, *arguments):
 
 def test_every_script_has_a_test():
     helpers = {"measuring", "roofline", "report", "judge"}
-    assert {path.stem for path in BENCHMARKS.glob("*.py")} - helpers - {"objectives"} == set(SCRIPTS)
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} - helpers - {"objectives", "preconditioning"} == set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -182,6 +182,14 @@ def test_objectives_are_compared(tmp_path):
     printed = run("objectives", "--size", 64, "--objectives", "gram,swd", "--out", tmp_path)
     assert [line.split("|")[1].strip() for line in printed.splitlines()[-2:]] == ["gram", "swd"]
     assert {path.name for path in tmp_path.iterdir()} == {"objectives.jpg", "objectives.json", "painted"}
+
+
+@pytest.mark.slow
+def test_the_pyramid_lowers_the_loss():
+    printed = run("preconditioning", "--size", 80, "--steps", 20)
+    gains = [int(line.split("|")[4].strip().removesuffix("%")) for line in printed.splitlines()[2:]]
+    assert len(gains) == 5
+    assert min(gains) > 0
 
 
 def test_pictures_are_judged_ever_less_often(load):
