@@ -91,6 +91,7 @@ def test_damaged_pictures_are_named(vggfeat):
         path.unlink()
     message = vggfeat("train", "--data", "data", *TINY, "-o", "other", code=2).stderr
     assert "class 'dark' has no pictures" in message
+    assert not Path("other").exists()
 
 
 def test_errors(vggfeat):

@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -440,31 +440,30 @@ def train(
     recipe = TrainingRecipe() if recipe is None else recipe
     folder = Path(output)
     place = choose_device(device) if processes.count() == 1 or device != "auto" else _own_device()
-    with _explained(f"cannot write into '{folder}'"):
-        folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = None
-    if processes.rank() == 0:
-        checkpoint = _checkpoint(folder, resume=resume)
-        for rest in folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed while it wrote
-            shutil.rmtree(rest, ignore_errors=True)
-    checkpoint = processes.from_first(checkpoint)
-    if not isinstance(data, Data):
-        waits = str(data) == "stl10" and processes.rank() > 0
-        if waits:
-            processes.from_first(None)  # until the first process has downloaded it
-        found = load_data(
-            data,
-            size=recipe.size,
-            held_out=recipe.held_out,
-            seed=recipe.seed,
-            skip=None if checkpoint is None else checkpoint["skipped"],
-            report=report,
-        )
-        if str(data) == "stl10" and not waits:
-            processes.from_first(None)
-        data = found
-    if len(set(processes.from_all(data.fingerprint))) > 1:
-        raise InputError(f"the processes do not see the same pictures of '{data.name}'")
+    with _folder(folder):
+        checkpoint = None
+        if processes.rank() == 0:
+            checkpoint = _checkpoint(folder, resume=resume)
+            for rest in folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed while it wrote
+                shutil.rmtree(rest, ignore_errors=True)
+        checkpoint = processes.from_first(checkpoint)
+        if not isinstance(data, Data):
+            waits = str(data) == "stl10" and processes.rank() > 0
+            if waits:
+                processes.from_first(None)  # until the first process has downloaded it
+            found = load_data(
+                data,
+                size=recipe.size,
+                held_out=recipe.held_out,
+                seed=recipe.seed,
+                skip=None if checkpoint is None else checkpoint["skipped"],
+                report=report,
+            )
+            if str(data) == "stl10" and not waits:
+                processes.from_first(None)
+            data = found
+        if len(set(processes.from_all(data.fingerprint))) > 1:
+            raise InputError(f"the processes do not see the same pictures of '{data.name}'")
     return Training(
         data,
         recipe,
@@ -475,6 +474,21 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
         checkpoint=checkpoint,
     )
+
+
+@contextmanager
+def _folder(folder: Path) -> Generator[None]:
+    """Make the folder of a run, and take it away again where it stays empty since the run cannot begin."""
+    made = not folder.exists()
+    with _explained(f"cannot write into '{folder}'"):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _own_device() -> torch.device:
