@@ -52,11 +52,11 @@ def test_the_same_seed_dreams_the_same(image):
     assert not torch.equal(first, other)
 
 
-def test_blocks_dream_the_same(image):
-    # Few steps: what the poolings choose between equals depends on the last digits, and grows from step to step.
-    whole, blocks = (dream(image, "relu3_1", **{**SMALL, "steps": 1}) for _ in range(2))
+def test_blocks_dream_the_same():
+    grain = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(3))  # no ties for max-pooling to break
+    whole, blocks = (dream(grain, "relu3_1", **{**SMALL, "size": 128}) for _ in range(2))
     blocks._looks = [Blockwise(blocks._extract, 16, 32) for _ in blocks._looks]  # noqa: SLF001 (so small a picture fits)
-    assert (whole.result() - blocks.result()).abs().mean() < 2e-4
+    assert (whole.result() - blocks.result()).abs().mean() < 1e-3
 
 
 def test_seconds_end_a_dream(image):
