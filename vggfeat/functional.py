@@ -16,7 +16,7 @@ from vggfeat.errors import InputError
 GramDivisor = Literal["hw", "chw", "none"]
 
 # bfloat16 products are rounded once a part, and summed in float32: the more parts, the smaller the rounding.
-_GRAM_PARTS = 8
+_GRAM_PARTS = 16
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -53,8 +53,10 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def forward(rows: Tensor) -> Tensor:
         if rows.dtype == torch.bfloat16 and not rows.is_cuda:
-            parts = rows.chunk(_GRAM_PARTS, dim=1)
-            return torch.stack([(part.mT @ part).float() for part in parts]).sum(0)
+            each = rows.shape[1] // _GRAM_PARTS
+            parts = rows[:, : each * _GRAM_PARTS].reshape(len(rows), _GRAM_PARTS, each, rows.shape[2])
+            rest = rows[:, each * _GRAM_PARTS :]
+            return (parts.mT @ parts).float().sum(1) + (rest.mT @ rest).float()
         # float16 cannot hold the products, and a GPU forms float32 products of bfloat16 at full speed when told to.
         if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
             return torch.bmm(rows.mT, rows, out_dtype=torch.float32)
