@@ -3,9 +3,10 @@
     python benchmarks/scaling.py [--quick] [--largest 2048] [--batches 64] [--rounds 2] [--out FOLDER]
 
 The step is the objective of the recipe `gatys` and its gradient in bfloat16, at squares of 256, 512, ... `--largest`
-pixels: whole up to 1024, and from there on in blocks of `--block` pixels, as `vggfeat stylize --memory` computes
-what would not fit. Extraction is relu3_3 of VGG-16 at 224 px, in batches of 1, 2, 4, ... `--batches`, and with 1 to
-all threads in batches of 8. Nothing here has a peer: each row is compared with the first of its kind.
+pixels: whole up to 1024, and from there on in the blocks that `vggfeat stylize` chooses where `--share` of the memory
+is allowed that the whole picture takes. Memory is kept between steps, as a run keeps it. Extraction is relu3_3 of
+VGG-16 at 224 px, in batches of 1, 2, 4, ... `--batches`, and with 1 to all threads in batches of 8. Nothing here has
+a peer: each row is compared with the first of its kind.
 """
 
 import os
@@ -17,14 +18,15 @@ import torch
 from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
 from PIL import Image
 
-from vggfeat import FeatureExtractor, arch, plots, recipe
+from vggfeat import FeatureExtractor, allocation, arch, plots, recipe
+from vggfeat.transfer import memory
 from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Term, content_losses, style_losses
 
 SETTINGS = {
     "largest": (2048, 128),
     "smallest": (256, 64),
-    "block": (512, 64),
+    "share": (0.5, 0.5),
     "batches": (64, 2),
     "side": (224, 64),
     "rounds": (2, 1),
@@ -62,7 +64,11 @@ def build(name: str, settings: SimpleNamespace) -> Work:
     extract = FeatureExtractor(
         painting.network, painting.layer_weights(), weights=painting.weights, precision="bfloat16", check="off"
     )
-    look = Whole(extract, painting.margin) if how == "whole" else Blockwise(extract, painting.margin, settings.block)
+    look = Whole(extract, painting.margin)
+    if how == "blocks":
+        allowed = settings.share * memory.predict(painting, side, side, extract.dtype.itemsize)
+        if blocks := memory.choose(painting, side, side, extract.dtype.itemsize, allowed):
+            look = Blockwise(extract, painting.margin, blocks)
     generator = torch.Generator().manual_seed(0)
     small = torch.rand(1, 3, 64, 64, generator=generator)
     # The values of the targets change no timing: Gram matrices of a small picture, and features that are all zero.
@@ -107,12 +113,10 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
     by_side: dict[str, list[float]] = {}
     for side, how in looks(settings):
         name = f"{side} px, {how}"
-        # One by one, since the large ones take the memory of many; these need no warming up.
+        # One by one, since the large ones take the memory of many. The first look at a size takes its memory.
         large = side >= _BLOCKS_FROM * settings.smallest
-        found = race(
-            {name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings), warm_ups=not large
-        )
-        by_side |= found
+        with allocation.kept():
+            by_side |= race({name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings))
     batches = {
         f"{precision}, batch {batch}": extraction(precision, batch, settings.side)
         for precision in PRECISIONS

@@ -234,7 +234,7 @@ class _Painter:
                 "height": progress.image.shape[2],
                 "seconds": round(progress.seconds, 3),
                 "losses": progress.losses,
-                "blocks": list(self.run.blocks),
+                "blocks": [blocks and blocks._asdict() for blocks in self.run.blocks],
                 **self.facts,
             }
             click.echo(json.dumps(summary, allow_nan=False))

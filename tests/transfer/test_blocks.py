@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vggfeat import images
-from vggfeat.extract import FeatureExtractor
+from vggfeat.extract import FeatureExtractor, Part
 from vggfeat.losses import (
     ContentLoss,
     CovarianceLoss,
@@ -16,7 +16,7 @@ from vggfeat.losses import (
     SlicedWassersteinLoss,
     TotalVariationLoss,
 )
-from vggfeat.transfer.blocks import Blockwise, Whole
+from vggfeat.transfer.blocks import Blocks, Blockwise, Whole
 from vggfeat.transfer.objective import Term
 
 PICTURES = Path(__file__).parents[2] / "assets" / "images"
@@ -68,19 +68,20 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg", "l2"])
-@pytest.mark.parametrize("margin", [0, 16])
+@pytest.mark.parametrize(("margin", "kept"), [(0, 0), (16, 0), (0, 1), (16, 3), (16, 4)])
 @pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
-def test_gradient_is_that_of_the_whole_picture(losses, margin, pooling, extract, pictures):
-    whole, blocks = Whole(extract[pooling], margin), Blockwise(extract[pooling], margin, 64)
+def test_gradient_is_that_of_the_whole_picture(losses, margin, kept, pooling, extract, pictures):
+    whole, blocks = Whole(extract[pooling], margin), Blockwise(extract[pooling], margin, Blocks(64, kept))
     agree(
         whole.evaluate(terms(whole, losses, pictures), pictures[0]),
         blocks.evaluate(terms(blocks, losses, pictures), pictures[0]),
     )
 
 
+@pytest.mark.parametrize("kept", [0, 2])
 @pytest.mark.parametrize("losses", [LOSSES["gram"], LOSSES["moments"], LOSSES["sorted"]])
-def test_masks_weigh_the_same_positions(losses, extract, pictures):
-    whole, blocks = Whole(extract["max"], 16), Blockwise(extract["max"], 16, 48)
+def test_masks_weigh_the_same_positions(losses, kept, extract, pictures):
+    whole, blocks = Whole(extract["max"], 16), Blockwise(extract["max"], 16, Blocks(48, kept))
     mask = torch.linspace(0, 1, 170).expand(1, 1, 143, 170)
     features = whole.features(pictures[0])
     masks = {name: torch.nn.functional.adaptive_avg_pool2d(mask, features[name].shape[2:]) for name in STYLE}
@@ -90,20 +91,30 @@ def test_masks_weigh_the_same_positions(losses, extract, pictures):
     )
 
 
-@pytest.mark.parametrize("side", [8, 34, 62, 1000])
-def test_the_grid_leaves_no_seam(side, extract, pictures):
+@pytest.mark.parametrize("blocks", [Blocks(8), Blocks(34), Blocks(34, 2), Blocks(62), Blocks(1000)])
+def test_the_grid_leaves_no_seam(blocks, extract, pictures):
     """However the blocks lie, every pixel's gradient is the same: also beside their borders."""
     whole = Whole(extract["avg"], 16)
     found = terms(whole, LOSSES["gram"], pictures)
     expected = whole.evaluate(found, pictures[0]).gradient
-    gradient = Blockwise(extract["avg"], 16, side).evaluate(found, pictures[0]).gradient
+    gradient = Blockwise(extract["avg"], 16, blocks).evaluate(found, pictures[0]).gradient
     worst = (gradient - expected).abs().max() / expected.square().mean().sqrt()
     assert worst < 0.1
 
 
-def test_in_half_precision_too(pictures):
+def test_what_is_kept_is_computed_once(extract, pictures, monkeypatch):
+    found = terms(Whole(extract["max"], 16), LOSSES["gram"], pictures)
+    plain, ran = Part.__call__, list[str]()
+    monkeypatch.setattr(Part, "__call__", lambda part, x: ran.append(part.last.name) or plain(part, x))
+    Blockwise(extract["max"], 16, Blocks(1000, 2)).evaluate(found, pictures[0])
+    tiles = [ran.count(name) for name in ("pool1", "pool2", "pool3", "relu4_2")]
+    assert tiles == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_in_half_precision_too(kept, pictures):
     extract = FeatureExtractor("vgg19", [*STYLE, "relu4_2"], precision="bfloat16", check="off")
-    whole, blocks = Whole(extract, 16), Blockwise(extract, 16, 64)
+    whole, blocks = Whole(extract, 16), Blockwise(extract, 16, Blocks(64, kept))
     found = terms(whole, [GramLoss(STYLE, divide_by="chw"), ContentLoss(["relu4_2"])], pictures)
     one, other = (look.evaluate(found, pictures[0]).gradient.flatten() for look in (whole, blocks))
     assert torch.cosine_similarity(one, other, dim=0) > 0.999

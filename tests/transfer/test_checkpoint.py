@@ -73,7 +73,8 @@ def test_a_step_that_is_broken_off_leaves_no_trace(optimiser, broken, pictures, 
     for progress in run:
         if (progress.stage, progress.step) == (1, 3):
             break
-    optimiser = run._progress.gi_frame.f_locals["optimiser"]  # noqa: SLF001 (nobody else has it)
+    steps = run._progress.gi_frame.f_locals["steps"]  # noqa: SLF001 (nobody else has them)
+    optimiser = steps.gi_frame.f_locals["optimiser"]
     kept = getattr(optimiser, broken)
 
     def fail(*arguments):

@@ -4,7 +4,7 @@ import torch
 from vggfeat import dream
 from vggfeat.errors import InputError, LayerError
 from vggfeat.extract import FeatureExtractor
-from vggfeat.transfer.blocks import Blockwise
+from vggfeat.transfer.blocks import Blocks, Blockwise
 from vggfeat.transfer.dreams import Activation, parse_target
 
 SMALL = {"size": 64, "octaves": 2, "steps": 4, "precision": "float32"}
@@ -55,7 +55,7 @@ def test_the_same_seed_dreams_the_same(image):
 def test_blocks_dream_the_same():
     grain = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(3))  # no ties for max-pooling to break
     whole, blocks = (dream(grain, "relu3_1", **{**SMALL, "size": 128}) for _ in range(2))
-    blocks._looks = [Blockwise(blocks._extract, 16, 32) for _ in blocks._looks]  # noqa: SLF001 (so small a picture fits)
+    blocks._looks = [Blockwise(blocks._extract, 16, Blocks(32)) for _ in blocks._looks]  # noqa: SLF001 (so small a picture fits)
     assert (whole.result() - blocks.result()).abs().mean() < 1e-3
 
 

@@ -7,9 +7,12 @@ import sys
 import pytest
 import torch
 
+from vggfeat import allocation
 from vggfeat.errors import InputError, RecipeError
 from vggfeat.transfer import memory
+from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.stages import Stage
 
 
 @pytest.mark.parametrize(
@@ -25,16 +28,37 @@ def test_what_is_no_size_is_refused(text):
         memory.parse_size(text)
 
 
-def test_blocks_are_as_large_as_the_budget_allows():
-    default = recipe("default")
+def test_as_much_is_kept_as_the_budget_allows(monkeypatch):
+    default, cpu = recipe("default"), torch.device("cpu")
+    stages = [Stage(1500, 2000, 1, 1.0)]
     whole = memory.predict(default, 1500, 2000, 4)
-    assert memory.choose_side(default, 1500, 2000, 4, None) is None
-    assert memory.choose_side(default, 1500, 2000, 4, whole) is None
-    sides = [memory.choose_side(default, 1500, 2000, 4, int(whole * share)) for share in (0.9, 0.45, 0.4)]
-    assert all(side is not None for side in sides)
-    assert sides == sorted(sides, reverse=True)
-    with pytest.raises(RecipeError, match=r"2000x1500 pixels take .* GB even in small blocks"):
-        memory.choose_side(default, 1500, 2000, 4, 10**8)
+
+    def chosen(budget, device=cpu):
+        ((blocks,), keep) = memory.divide(default, stages, torch.float32, device, budget)
+        return blocks, keep
+
+    monkeypatch.setattr(allocation, "possible", lambda: False)
+    assert chosen(None) == (None, False)
+    assert chosen(whole) == (None, False)
+    found = [chosen(int(whole * share))[0] for share in (0.9, 0.6, 0.5, 0.4, 0.3)]
+    assert None not in found
+    order = [(blocks.kept, blocks.side) for blocks in found]
+    assert order == sorted(order, reverse=True)
+    assert found[0] == Blocks(256, 4)
+    assert found[-1] == Blocks(128, 1)
+    taken = [memory.predict(default, 1500, 2000, 4, blocks) / whole for blocks in found]
+    assert taken == sorted(taken, reverse=True)
+    with pytest.raises(RecipeError, match=r"2000x1500 pixels take 2\.\d GB even in small blocks, 100 MB are"):
+        chosen(10**8)
+    monkeypatch.setattr(allocation, "possible", lambda: True)
+    assert chosen(None) == (None, True)
+    assert chosen(whole * 3 // 2 + 1) == (None, True)
+    assert chosen(whole) == (Blocks(256, 3), True)
+    assert chosen(whole, torch.device("meta")) == (None, False)
+    least = memory.predict(default, 1500, 2000, 4, Blocks(128, 0))
+    assert chosen(least) == (Blocks(128, 0), False)
+    with pytest.raises(RecipeError, match="100 MB are allowed"):
+        chosen(10**8)
 
 
 def test_something_is_free():
@@ -43,7 +67,7 @@ def test_something_is_free():
 
 _MEASURE = """
 import json, re, sys, torch
-from vggfeat import stylize
+from vggfeat import allocation, stylize
 from vggfeat.transfer import memory
 from vggfeat.transfer.recipe import recipe
 
@@ -61,7 +85,8 @@ before = kilobytes("VmRSS")
 run = stylize(content, content, plain, size=long, precision="float32", memory_limit=limit, after=first)
 for progress in run:
     pass
-predicted = memory.predict(plain, long * 3 // 4, long, 4, run.blocks[0])
+_, keep = memory.divide(plain, run.stages, torch.float32, torch.device("cpu"), memory.parse_size(limit))
+predicted = (allocation.GROWTH if keep else 1) * memory.predict(plain, long * 3 // 4, long, 4, run.blocks[0])
 print(json.dumps([(kilobytes("VmHWM") - before) * 1024, predicted, run.blocks[0]]))
 """
 

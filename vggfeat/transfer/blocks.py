@@ -3,7 +3,8 @@
 Block by block, the network runs one part after the other, each in tiles with the halo that its layers see, and only
 what passes a pooling is kept. The first pass sums up what the losses need; their gradients to these sums then tell
 every position of every layer what it contributes, and a second pass takes that back through the parts, computing each
-tile once more. A step so costs about half as much again.
+tile once more. What is computed twice costs half as much again: so the last parts, which hold a small share of the
+values and do most of the work, keep their graph where the memory allows it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,28 @@ from vggfeat.transfer.recipe import Edges
 
 # Channels of a VGG network's first part.
 _FIRST_CHANNELS = 64
+
+
+class Blocks(NamedTuple):
+    """How a picture is divided.
+
+    `side`: of a tile, in pixels of the picture; where there are more channels it has fewer positions. `kept`: how many
+    of the network's last parts are looked at whole, and once.
+    """
+
+    side: int
+    kept: int = 0
+
+    def side_in(self, part_channels: int) -> int:
+        """Positions of a tile's side in a part: tiles of one number of values, whose sides a pooling divides."""
+        return 2 * max(4, round(self.side / 2 * (_FIRST_CHANNELS / part_channels) ** 0.5))
+
+
+class _Look(NamedTuple):
+    """A part's input, and what the part made of it where its graph is kept."""
+
+    plane: Tensor
+    whole: tuple[dict[str, Tensor], Tensor] | None
 
 
 class Tile(NamedTuple):
@@ -120,12 +143,13 @@ class Whole:
 
 
 class Blockwise(Whole):
-    """Looks at a picture in tiles: of `side` pixels, and of fewer positions where there are more channels."""
+    """Looks at a picture in tiles."""
 
-    def __init__(self, extract: FeatureExtractor, margin: int, side: int, edges: Edges = "mirror") -> None:
+    def __init__(self, extract: FeatureExtractor, margin: int, blocks: Blocks, edges: Edges = "mirror") -> None:
         super().__init__(extract, margin, edges)
-        self.side = side
+        self.blocks = blocks
         self._parts = extract.parts()
+        self._tiled = self._parts[: max(0, len(self._parts) - blocks.kept)]
 
     def targets(self, image: Tensor, losses: Sequence[FeatureLoss]) -> list[Features]:
         """What each loss compares with, of the target `image`."""
@@ -149,11 +173,11 @@ class Blockwise(Whole):
         padded = self._padded(leaf)
         reading = [term for term in terms if not isinstance(term.loss, TotalVariationLoss)]
         sums = _Sums(reading)
-        planes = self._look(padded.detach(), image, sums)
+        looks = self._look(padded.detach(), image, sums)
         values = sums.settle()
-        inner = self._back(planes, image, sums)
+        inner = self._back(looks, image, sums)
         (gradient,) = torch.autograd.grad(padded, leaf, inner.to(padded.dtype), retain_graph=True)
-        del planes, inner
+        del looks, inner
         for term in terms:
             if isinstance(term.loss, TotalVariationLoss):
                 value = term.settled("image", leaf)
@@ -165,39 +189,53 @@ class Blockwise(Whole):
         padded = self.extract.normalised(self.surrounded(image))
         return padded.contiguous(memory_format=torch.channels_last)
 
-    def _look(self, plane: Tensor, image: Tensor, sums: "_Sums") -> list[Tensor]:
-        """Sum up what the losses need; return each part's input."""
-        planes: list[Tensor] = []
-        with torch.no_grad():
-            for part in self._parts:
-                planes.append(plane)
-                after: Tensor | None = None
-                for tile in self._tiles(part, plane):
-                    seen = tile.grown(part.halo, *plane.shape[2:])
-                    features, out = part(_own(seen.of(plane)))
-                    for layer, here, there in self._owned(part, plane, tile, seen, image):
-                        sums.add(layer, here.of(features[layer]), there, self._inner(part, layer, plane, image))
-                    if part is not self._parts[-1]:
-                        if after is None:
-                            sides = [part.last.output_side(side) for side in plane.shape[2:]]
-                            after = out.new_empty(1, out.shape[1], *sides).contiguous(memory_format=torch.channels_last)
-                        step = part.last.step
-                        lands = tile.shrunk(step, *after.shape[2:])
-                        lands.of(after).copy_(lands.seen_from(seen.shrunk(step, *after.shape[2:])).of(out))
-                if after is not None:
-                    plane = after
-        return planes
+    def _look(self, plane: Tensor, image: Tensor, sums: "_Sums") -> list[_Look]:
+        """Sum up what the losses need; return what was made of the picture on the way."""
+        looks: list[_Look] = []
+        for part in self._parts:
+            if part in self._tiled:
+                looks.append(_Look(plane, None))
+                with torch.no_grad():
+                    plane = self._look_in_tiles(part, plane, image, sums)
+                continue
+            plane = plane.detach().requires_grad_()
+            features, out = part(plane)
+            looks.append(_Look(plane, (features, out) if torch.is_grad_enabled() else None))
+            with torch.no_grad():
+                tile = _all_of(plane)
+                for layer, here, there in self._owned(part, plane, tile, tile, image):
+                    sums.add(layer, here.of(features[layer]), there, self._inner(part, layer, plane, image))
+            plane = out
+        return looks
 
-    def _back(self, planes: list[Tensor], image: Tensor, sums: "_Sums") -> Tensor:
+    def _look_in_tiles(self, part: Part, plane: Tensor, image: Tensor, sums: "_Sums") -> Tensor:
+        """Sum up what the losses need of a part; return the next one's input, or `plane` behind the last."""
+        after: Tensor | None = None
+        for tile in self._tiles(part, plane):
+            seen = tile.grown(part.halo, *plane.shape[2:])
+            features, out = part(_own(seen.of(plane)))
+            for layer, here, there in self._owned(part, plane, tile, seen, image):
+                sums.add(layer, here.of(features[layer]), there, self._inner(part, layer, plane, image))
+            if part is self._parts[-1]:
+                continue
+            if after is None:
+                sides = [part.last.output_side(side) for side in plane.shape[2:]]
+                after = out.new_empty(1, out.shape[1], *sides).contiguous(memory_format=torch.channels_last)
+            step = part.last.step
+            lands = tile.shrunk(step, *after.shape[2:])
+            lands.of(after).copy_(lands.seen_from(seen.shrunk(step, *after.shape[2:])).of(out))
+        return plane if after is None else after
+
+    def _back(self, looks: list[_Look], image: Tensor, sums: "_Sums") -> Tensor:
         """The gradient at the input of the first part."""
         gradient: Tensor | None = None
         for part in reversed(self._parts):
-            plane = planes.pop()
-            before = torch.zeros_like(plane)
-            for tile in self._tiles(part, plane):
-                seen = tile.grown(part.halo, *plane.shape[2:])
-                x = _own(seen.of(plane)).requires_grad_()
-                features, out = part(x)
+            plane, whole = looks.pop()
+            before = torch.zeros_like(plane, requires_grad=False)
+            for tile in [_all_of(plane)] if whole else self._tiles(part, plane):
+                seen = tile if whole else tile.grown(part.halo, *plane.shape[2:])
+                x = plane if whole else _own(seen.of(plane)).requires_grad_()
+                features, out = whole or part(x)
                 outputs: list[Tensor] = []
                 pulls: list[Tensor] = []
                 for layer, here, there in self._owned(part, plane, tile, seen, image):
@@ -217,8 +255,7 @@ class Blockwise(Whole):
         return gradient
 
     def _tiles(self, part: Part, plane: Tensor) -> Iterator[Tile]:
-        # Tiles of one number of values, whose sides a pooling divides.
-        side = 2 * max(4, round(self.side / 2 * (_FIRST_CHANNELS / part.last.channels) ** 0.5))
+        side = self.blocks.side_in(part.last.channels)
         height, width = plane.shape[2:]
         for top in range(0, height, side):
             for left in range(0, width, side):
@@ -333,6 +370,11 @@ def _size(part: Part, layer: str, plane: Tensor) -> tuple[int, int]:
     if layer == part.last.name:
         return part.last.output_side(height), part.last.output_side(width)
     return height, width  # within a part all but the pooling at its end keep the size
+
+
+def _all_of(plane: Tensor) -> Tile:
+    """The tile that is the whole plane."""
+    return Tile(0, plane.shape[2], 0, plane.shape[3])
 
 
 def _own(view: Tensor) -> Tensor:

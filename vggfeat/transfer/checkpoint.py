@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vggfeat.errors import InputError
 
-_FORMAT = "vggfeat checkpoint 2"
+_FORMAT = "vggfeat checkpoint 3"
 
 
 class Checkpoint(NamedTuple):

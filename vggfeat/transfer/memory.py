@@ -2,19 +2,23 @@
 
 import os
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from vggfeat import arch
+from vggfeat import allocation, arch
 from vggfeat.errors import InputError, RecipeError
+from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.optimise import history
 from vggfeat.transfer.recipe import Recipe
+from vggfeat.transfer.stages import Stage
 
 # What a run may take of the memory that is free when it begins.
 _SHARE = 0.6
-# Sides of blocks to choose from, in pixels of the picture.
-_SIDES = (2048, 1024, 512, 256, 128)
+# Sides of blocks to choose from, in pixels of the picture: larger ones gain nothing.
+_SIDES = (256, 128)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 # Pictures in float32 that a step holds at a time besides the optimiser's history.
 _PICTURES = 12
@@ -59,45 +63,79 @@ def _limit() -> int | None:
     return None if most == "max" else max(0, int(most) - used)
 
 
-def predict(recipe: Recipe, height: int, width: int, itemsize: int, side: int | None = None) -> int:
+def predict(recipe: Recipe, height: int, width: int, itemsize: int, blocks: Blocks | None = None) -> int:
     """Bytes that the steps on a picture of `height` x `width` take on top of the program and the weights.
 
-    `itemsize`: bytes of a feature; `side`: of the blocks, None looks at the picture whole.
+    `itemsize`: bytes of a feature; `blocks`: None looks at the picture whole.
     """
     remembered = 2 * history(3 * height * width) if recipe.optimiser == "lbfgs" else 5
     pictures = (_PICTURES + remembered) * 3 * 4 * height * width
     size: dict[str, int] = {}
     down, across = height + 2 * recipe.margin, width + 2 * recipe.margin
     largest = 64 * down * across
-    stack = arch.layers(recipe.network, pooling=recipe.pooling)[: recipe.deepest_layer().index + 1]
-    for layer in stack:
+    parts = _parts(recipe)
+    for layer in (layer for part in parts for layer in part):
         down, across = layer.output_side(down), layer.output_side(across)
         size[layer.name] = layer.channels * down * across * itemsize
     content = sum(size[name] * 4 // itemsize for name in recipe.content_layers)
-    convolved = [layer for layer in stack if layer.kind == "conv"]
-    pooled = [layer for layer in stack if layer.kind == "pool"]
-    if side is None:
-        # What autograd keeps: every activation, and where each maximum was; and two gradients on their way.
-        kept = sum(size[row.name] for row in convolved) + sum(size[row.name] * (1 + 8 // itemsize) for row in pooled)
-        return pictures + content + kept + 2 * size[convolved[0].name]
-    planes = sum(size[row.name] for row in pooled)
-    gradients = 2 * max((size[row.name] for row in pooled), default=0)
-    tile = min(64 * side * side, largest) * itemsize
-    return pictures + content + planes + gradients + 8 * tile
+    tiled = parts[: len(parts) - blocks.kept] if blocks else []
+    whole = [layer for part in parts[len(tiled) :] for layer in part]
+    convolved = [size[layer.name] for layer in whole if layer.kind == "conv"]
+    pooled = [size[layer.name] for layer in whole if layer.kind == "pool"]
+    # What autograd keeps: every activation, and where each maximum was; and two gradients on their way.
+    kept = sum(convolved) + sum(pooled) * (1 + 8 // itemsize)
+    passing = 2 * max(convolved, default=0)
+    if blocks is None:
+        return pictures + content + kept + passing
+    planes = [size[part[-1].name] for part in tiled if part[-1].kind == "pool"]
+    tile = min(64 * blocks.side * blocks.side, largest) * itemsize
+    return pictures + content + sum(planes) + 2 * max(planes, default=0) + kept + max(passing, 8 * tile)
 
 
-def choose_side(recipe: Recipe, height: int, width: int, itemsize: int, budget: int | None) -> int | None:
-    """The side of the blocks that the picture is looked at in; None looks at it whole, where `budget` bytes allow.
+def divide(
+    recipe: Recipe, stages: Sequence[Stage], dtype: torch.dtype, device: torch.device, budget: int | None
+) -> tuple[list[Blocks | None], bool]:
+    """The blocks that each stage is looked at in, and whether memory is kept between the steps: `allocation`.
 
-    Raises `RecipeError` where not even the smallest blocks fit.
+    None looks at a picture whole, where `budget` bytes allow. Raises `RecipeError` where not even the smallest blocks
+    fit.
     """
+
+    def within(limit: float | None) -> list[Blocks | None]:
+        return [choose(recipe, stage.height, stage.width, dtype.itemsize, limit) for stage in stages]
+
+    if device.type == "cpu" and allocation.possible():
+        with suppress(RecipeError):
+            return within(budget and budget / allocation.GROWTH), True
+    return within(budget), False
+
+
+def choose(recipe: Recipe, height: int, width: int, itemsize: int, budget: float | None) -> Blocks | None:
+    """The blocks that a picture is looked at in; None looks at it whole. Raises as `divide` does."""
     if budget is None or predict(recipe, height, width, itemsize) <= budget:
         return None
-    for side in _SIDES:
-        if predict(recipe, height, width, itemsize, side) <= budget:
-            return side
-    least = predict(recipe, height, width, itemsize, _SIDES[-1])
+    # To keep more saves more than larger tiles do.
+    choices = [Blocks(side, kept) for kept in reversed(range(len(_parts(recipe)))) for side in _SIDES]
+    for blocks in choices:
+        if predict(recipe, height, width, itemsize, blocks) <= budget:
+            return blocks
+    least = predict(recipe, height, width, itemsize, choices[-1])
     raise RecipeError(
-        f"{width}x{height} pixels take {least / 1e9:.1f} GB even in small blocks, {budget / 1e9:.1f} GB are allowed: "
+        f"{width}x{height} pixels take {_readable(least)} even in small blocks, {_readable(budget)} are allowed: "
         "choose a smaller size, or allow more memory"
     )
+
+
+def _readable(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _parts(recipe: Recipe) -> list[list[arch.Layer]]:
+    """The layers that the recipe needs, in parts that end with a pooling, as `FeatureExtractor.parts` has them."""
+    stack = arch.layers(recipe.network, pooling=recipe.pooling)[: recipe.deepest_layer().index + 1]
+    parts: list[list[arch.Layer]] = [[]]
+    for layer in stack:
+        parts[-1].append(layer)
+        if layer.kind == "pool" and layer is not stack[-1]:
+            parts.append([])
+    return parts

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import arch, functional, images
+from vggfeat import allocation, arch, functional, images
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device, resolve_precision
 from vggfeat.losses import Features
 from vggfeat.transfer import checkpoint, colours, memory
-from vggfeat.transfer.blocks import Blockwise, Whole
+from vggfeat.transfer.blocks import Blocks, Blockwise, Whole
 from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
 from vggfeat.transfer.recipe import Edges, Recipe
@@ -112,9 +112,9 @@ class Run(ABC):
         """The picture as it stands, at any time: (1, 3, H, W) in [0, 1]."""
 
     @property
-    def blocks(self) -> tuple[int | None, ...]:
-        """The side of the blocks that each stage is computed in, in pixels; None where it is looked at whole."""
-        return tuple(look.side if isinstance(look, Blockwise) else None for look in self._looks)
+    def blocks(self) -> tuple[Blocks | None, ...]:
+        """The blocks that each stage is computed in; None where it is looked at whole."""
+        return tuple(look.blocks if isinstance(look, Blockwise) else None for look in self._looks)
 
     def __iter__(self) -> Iterator[Progress]:
         return self._progress
@@ -169,14 +169,15 @@ class Stylization(Run):
             after._extract if after is not None and alike else _extractor(recipe, device, precision, compiled=compiled)  # noqa: SLF001 (its own kind)
         )
         self._known: dict[tuple[str, int, int], list[Features]] = after._known if after is not None and alike else {}  # noqa: SLF001 (as above)
-        itemsize = self._extract.dtype.itemsize
-        sides = [memory.choose_side(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
-        # A run goes on in the blocks that it began with: others would change the last digits.
-        self._looks = [self._look(side) for side in (sides if resume is None else resume.facts["blocks"])]
+        divided, keep = memory.divide(recipe, self.stages, self._extract.dtype, device, budget)
+        if resume is not None:
+            # A run goes on in the blocks that it began with: others would change the last digits.
+            divided = [blocks and Blocks(*blocks) for blocks in resume.facts["blocks"]]
+        self._looks = [self._look(blocks) for blocks in divided]
         self._reached: _Reached | None = None
         self._note: str | None = None
         self._raw = self._start
-        self._progress = self._run()
+        self._progress = running(self._run(), keep=keep)
 
     def alike(self, recipe: Recipe, device: torch.device, precision: Precision) -> bool:
         """Whether a run of `recipe` could look at styles through this one's network."""
@@ -213,11 +214,11 @@ class Stylization(Run):
         }
         checkpoint.save(path, facts, {**tensors, **({"recent": torch.stack(recent)} if recent else {})})
 
-    def _look(self, side: int | None, edges: Edges | None = None) -> Whole:
+    def _look(self, blocks: Blocks | None, edges: Edges | None = None) -> Whole:
         edges = self.recipe.edges if edges is None else edges
-        if side is None:
+        if blocks is None:
             return Whole(self._extract, self.recipe.margin, edges)
-        return Blockwise(self._extract, self.recipe.margin, side, edges)
+        return Blockwise(self._extract, self.recipe.margin, blocks, edges)
 
     def _run(self) -> Iterator[Progress]:
         began, share, taken, shown = time.monotonic(), 0.0, 0, False
@@ -308,14 +309,15 @@ class Stylization(Run):
             try:
                 return look.evaluate(terms, image)
             except (MemoryError, RuntimeError) as error:
-                side = look.side // 2 if isinstance(look, Blockwise) else _largest_block(image)
-                if not _is_out_of_memory(error) or side < _LEAST_SIDE:
+                blocks = _smaller(look, image)
+                if not _is_out_of_memory(error) or blocks.side < _LEAST_SIDE:
                     raise
             # Outside the handler, whose traceback would keep the tensors alive.
             if image.is_cuda:
                 torch.cuda.empty_cache()
-            self._looks[number - 1] = self._look(side)
-            self._note = f"out of memory: going on in blocks of {side} pixels"
+            allocation.release()
+            self._looks[number - 1] = self._look(blocks)
+            self._note = f"out of memory: going on in blocks of {blocks.side} pixels"
 
     def _terms(self, number: int, content: Tensor) -> list[Term]:
         look = self._looks[number - 1]
@@ -502,9 +504,17 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _largest_block(image: Tensor) -> int:
-    """Half the long side: the first blocks to try where the whole picture did not fit."""
-    return max(image.shape[2:]) // 2
+def running(steps: Iterator[Progress], *, keep: bool) -> Iterator[Progress]:
+    """The steps of a run; with `keep`, the memory of each is kept for the next."""
+    with allocation.kept() if keep else nullcontext():
+        yield from steps
+
+
+def _smaller(look: Whole, image: Tensor) -> Blocks:
+    """What to try where the memory did not suffice: keep nothing, then halve the tiles; at first half the long side."""
+    if not isinstance(look, Blockwise):
+        return Blocks(max(image.shape[2:]) // 2)
+    return Blocks(look.blocks.side) if look.blocks.kept else Blocks(look.blocks.side // 2)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
