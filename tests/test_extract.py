@@ -321,3 +321,38 @@ def test_channels_last_images_and_any_batch(images):
     assert torch.equal(one, extract(images.contiguous(memory_format=torch.channels_last))["relu2_2"])
     torch.testing.assert_close(one[1:], extract(images[1:])["relu2_2"], rtol=1e-4, atol=1e-4)
     assert extract(images[:0])["relu2_2"].shape == (0, 128, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "side", "expected"),
+    [("float32", 224, [1, 1, 1]), ("bfloat16", 224, [2, 1]), ("float32", 160, [2, 1]), ("float32", 32, [3])],
+)
+def test_a_batch_is_computed_in_pieces_that_stay_small(precision, side, expected, monkeypatch):
+    """On a CPU, where no gradient is asked for: what is returned is the same, in the same layout."""
+    extract = FeatureExtractor("vgg16", ["relu1_2", "relu2_2"], precision=precision)
+    seen, run_steps = [], FeatureExtractor.run_steps
+    monkeypatch.setattr(
+        FeatureExtractor, "run_steps", lambda self, steps, x: (seen.append(len(x)), run_steps(self, steps, x))[1]
+    )
+    batch = torch.rand(3, 3, side, side)
+    found = extract(batch)
+    assert seen == expected
+    seen.clear()
+    whole = extract(batch.clone().requires_grad_())
+    assert seen == [3]
+    for layer, features in whole.items():
+        tolerance = {"rtol": 1e-5, "atol": 1e-5} if precision == "float32" else {"rtol": 0.02, "atol": 0.02}
+        torch.testing.assert_close(found[layer], features.detach(), **tolerance)
+        assert found[layer].stride() == features.stride()
+        assert found[layer].dtype == features.dtype
+
+
+def test_bit_for_bit_a_batch_stays_whole(monkeypatch):
+    extract = FeatureExtractor("vgg16", "relu1_2", channels_last=False)
+    monkeypatch.setattr("vggfeat.extract._RECYCLED_BYTES", 1)
+    seen, run_steps = [], FeatureExtractor.run_steps
+    monkeypatch.setattr(
+        FeatureExtractor, "run_steps", lambda self, steps, x: (seen.append(len(x)), run_steps(self, steps, x))[1]
+    )
+    extract(torch.rand(3, 3, 32, 32))
+    assert seen == [3]

@@ -134,7 +134,7 @@ def _winograd_fits(layer: arch.Layer, x: Tensor, weight: Tensor) -> bool:
         and (layer.kernel, layer.step, layer.padding) == (3, 1, 1)
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
         and len(x) * -(-x.shape[2] // _TILE) * -(-x.shape[3] // _TILE) >= _FEWEST_TILES // 2
-        and _has_memory(x)
+        and has_memory(x)
     )
 
 
@@ -145,10 +145,11 @@ def winograd_available() -> bool:
     return there and platform.machine().lower() in ("x86_64", "amd64")
 
 
-def _has_memory(x: Tensor) -> bool:
+def has_memory(x: Tensor) -> bool:
+    """Whether `x` has values in memory: the tensors of torch.func have none, nor fake ones."""
     try:
         x.data_ptr()
-    except RuntimeError:  # the tensors of torch.func, and fake ones
+    except RuntimeError:
         return False
     return True
 

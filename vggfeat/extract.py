@@ -30,6 +30,11 @@ _TOLERANCE = 0.25
 # Batches that `check="warn"` looks at: a range does not change later, and each look waits for the GPU.
 _LOOKS = 64
 
+# On a CPU so many pictures go through the network at once that its largest activation takes at most this, or one: what
+# is larger is fetched from the system anew for each layer, and to clear it takes up to a third of the time. What is
+# computed must not depend on the number of threads, so that this does not either.
+_RECYCLED_BYTES = 16 * 2**20
+
 # The tensors that each kind of layer reads, in the order of its state dict.
 _FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
     "conv": ("weight", "bias"),
@@ -247,7 +252,32 @@ class FeatureExtractor(Trunk):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of images that are checked, normalised and of the extractor's precision."""
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        return self.run_steps(self._steps, x)[0]
+        together = self._together(x)
+        if together is None:
+            return self.run_steps(self._steps, x)[0]
+        features: dict[str, Tensor] = {}
+        for start in range(0, len(x), together):
+            for name, piece in self.run_steps(self._steps, x[start : start + together])[0].items():
+                if not start:
+                    shape = len(x), *piece.shape[1:]
+                    features[name] = torch.empty(shape, dtype=piece.dtype, memory_format=torch.channels_last)
+                features[name][start : start + together] = piece
+        return features
+
+    def _together(self, x: Tensor) -> int | None:
+        """How many pictures of a batch to run at once; None runs them all."""
+        if (
+            torch.compiler.is_compiling()
+            or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
+            or not self.channels_last
+            or x.device.type != "cpu"
+            or (torch.is_grad_enabled() and x.requires_grad)
+            or not execution.has_memory(x)
+        ):
+            return None
+        widest = max(layer.channels / layer.stride**2 for layer in self._stack)
+        together = max(1, int(_RECYCLED_BYTES / (widest * x.shape[2] * x.shape[3] * x.element_size())))
+        return together if together < len(x) else None
 
     def run_steps(self, steps: Sequence[execution.Step], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Some consecutive steps: what of theirs is handed out, and the last one's activation."""

@@ -27,12 +27,6 @@ _USUAL_PIXELS = 512 * 512
 
 _BATCHES_AHEAD = 2
 
-# On a CPU the network sees so many pictures of a batch at once that its largest activation takes at most this, or one:
-# much larger ones are fetched from the system anew for each layer, and clearing them took a fifth of the time. What is
-# computed must not depend on the number of threads, so that this does not either.
-_RECYCLED_BYTES = 8 * 2**20
-_FIRST_CHANNELS = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -211,7 +205,7 @@ class Network:
         height, width = pixels.shape[2:]
         try:
             with torch.inference_mode():
-                features = self._features(torch.from_numpy(pixels).to(self._device))  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
+                features = self._extract(torch.from_numpy(pixels).to(self._device))  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
                 outputs = {
                     (layer, reduction): np.ascontiguousarray(
                         reduce(features[layer], reduction, layer=layer, seed=self.recipe.seed).cpu().numpy()
@@ -228,15 +222,6 @@ class Network:
                 ) from error
             return f"the network ran out of memory at {width}x{height} pixels"
         return Outcome(features, outputs)
-
-    def _features(self, images: Tensor) -> dict[str, Tensor]:
-        """The features of a batch, which a CPU computes piece by piece."""
-        if images.device.type != "cpu":
-            return self._extract(images)
-        largest = _FIRST_CHANNELS * images.shape[2] * images.shape[3] * self._extract.dtype.itemsize
-        together = max(1, _RECYCLED_BYTES // largest)
-        pieces = [self._extract(images[start : start + together]) for start in range(0, len(images), together)]
-        return {layer: torch.cat([piece[layer] for piece in pieces]) for layer in pieces[0]}
 
 
 def weights_digest(recipe: DumpRecipe, state: Mapping[str, Tensor]) -> str:
