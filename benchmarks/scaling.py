@@ -3,8 +3,8 @@
     python benchmarks/scaling.py [--quick] [--largest 2048] [--batches 64] [--rounds 2] [--out FOLDER]
 
 The step is the objective of the recipe `gatys` and its gradient in bfloat16, at squares of 256, 512, ... `--largest`
-pixels: whole up to 1024, and from there on in the blocks that `vggfeat stylize` chooses where `--share` of the memory
-is allowed that the whole picture takes. Memory is kept between steps, as a run keeps it. Extraction is relu3_3 of
+pixels: whole up to 1024, and from there on in the blocks that are chosen where `--share` of the memory is allowed that
+the whole picture takes. Freed memory is held on to, as `vggfeat stylize` does. Extraction is relu3_3 of
 VGG-16 at 224 px, in batches of 1, 2, 4, ... `--batches`, and with 1 to all threads in batches of 8. Nothing here has
 a peer: each row is compared with the first of its kind.
 """
@@ -26,7 +26,7 @@ from vggfeat.transfer.objective import Term, content_losses, style_losses
 SETTINGS = {
     "largest": (2048, 128),
     "smallest": (256, 64),
-    "share": (0.5, 0.5),
+    "share": (0.5, 0.9),
     "batches": (64, 2),
     "side": (224, 64),
     "rounds": (2, 1),
@@ -67,8 +67,10 @@ def build(name: str, settings: SimpleNamespace) -> Work:
     look = Whole(extract, painting.margin)
     if how == "blocks":
         allowed = settings.share * memory.predict(painting, side, side, extract.dtype.itemsize)
-        if blocks := memory.choose(painting, side, side, extract.dtype.itemsize, allowed):
-            look = Blockwise(extract, painting.margin, blocks)
+        blocks = memory.choose(painting, side, side, extract.dtype.itemsize, int(allowed))
+        if blocks is None:
+            raise ValueError("--share must be below 1")
+        look = Blockwise(extract, painting.margin, blocks)
     generator = torch.Generator().manual_seed(0)
     small = torch.rand(1, 3, 64, 64, generator=generator)
     # The values of the targets change no timing: Gram matrices of a small picture, and features that are all zero.
@@ -110,13 +112,6 @@ def with_threads(count: int, work: Work) -> Work:
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Seconds by side, by batch and by number of threads."""
-    by_side: dict[str, list[float]] = {}
-    for side, how in looks(settings):
-        name = f"{side} px, {how}"
-        # One by one, since the large ones take the memory of many. The first look at a size takes its memory.
-        large = side >= _BLOCKS_FROM * settings.smallest
-        with allocation.kept():
-            by_side |= race({name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings))
     batches = {
         f"{precision}, batch {batch}": extraction(precision, batch, settings.side)
         for precision in PRECISIONS
@@ -130,13 +125,17 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         for count in doubled(1, len(os.sched_getaffinity(0)))
         if settings.clock == "wall"
     }
+    by_batch, by_threads = (race(works, settings.rounds, timer(settings)) for works in (batches, threads))
+    # Last, since it is for the whole process.
+    allocation.hold()
+    by_side: dict[str, list[float]] = {}
+    for side, how in looks(settings):
+        name = f"{side} px, {how}"
+        # One by one, since the large ones take the memory of many. The first look at a size takes its memory.
+        large = side >= _BLOCKS_FROM * settings.smallest
+        by_side |= race({name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings))
     names = [f"{side} px, {how}" for side, how in looks(settings) if side <= _BLOCKS_FROM * settings.smallest]
-    return {
-        "step": by_side,
-        "batch": race(batches, settings.rounds, timer(settings)),
-        "threads": race(threads, settings.rounds, timer(settings)),
-        "peak_mib": dict.fromkeys(names),
-    }
+    return {"step": by_side, "batch": by_batch, "threads": by_threads, "peak_mib": dict.fromkeys(names)}
 
 
 def number(name: str) -> int:
@@ -151,8 +150,8 @@ def table(found: Found) -> str:
     for name, seconds in found["step"].items():
         each = median(seconds) / number(name) ** 2 * 1e6
         base = median(found["step"][first]) / number(first) ** 2 * 1e6
-        memory = mebibytes(found["peak_mib"].get(name))
-        rows.append([name, spread(seconds), f"{each:.3g}", ratio(each / base), memory])
+        peak = mebibytes(found["peak_mib"].get(name))
+        rows.append([name, spread(seconds), f"{each:.3g}", ratio(each / base), peak])
     text = markdown(["step", "seconds", "seconds a megapixel", f"against {first}", "memory"], rows)
     for kind, unit in (("batch", number), ("threads", lambda _: min(_THREADS_BATCH, found["settings"]["batches"]))):
         rows = []

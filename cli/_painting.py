@@ -140,6 +140,10 @@ def paint(
         facts: what the summary says besides size, time and losses.
         like: a picture whose transparency, profile and depth the painted one gets.
     """
+    from vggfeat import allocation
+
+    if job.how.memory_limit is None:
+        allocation.hold()
     painter = _Painter(job, run, text, facts, like)
     with keeping(painter.keep):
         painter.run_through()

@@ -323,36 +323,58 @@ def test_channels_last_images_and_any_batch(images):
     assert extract(images[:0])["relu2_2"].shape == (0, 128, 24, 32)
 
 
-@pytest.mark.parametrize(
-    ("precision", "side", "expected"),
-    [("float32", 224, [1, 1, 1]), ("bfloat16", 224, [2, 1]), ("float32", 160, [2, 1]), ("float32", 32, [3])],
-)
-def test_a_batch_is_computed_in_pieces_that_stay_small(precision, side, expected, monkeypatch):
-    """On a CPU, where no gradient is asked for: what is returned is the same, in the same layout."""
-    extract = FeatureExtractor("vgg16", ["relu1_2", "relu2_2"], precision=precision)
+@pytest.fixture
+def run_at_once(monkeypatch):
+    """How many pictures each pass through the network had."""
     seen, run_steps = [], FeatureExtractor.run_steps
     monkeypatch.setattr(
         FeatureExtractor, "run_steps", lambda self, steps, x: (seen.append(len(x)), run_steps(self, steps, x))[1]
     )
-    batch = torch.rand(3, 3, side, side)
-    found = extract(batch)
-    assert seen == expected
-    seen.clear()
-    whole = extract(batch.clone().requires_grad_())
-    assert seen == [3]
-    for layer, features in whole.items():
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("precision", "side", "expected"),
+    [
+        ("float32", 224, [1, 1, 1, 1, 1]),
+        ("bfloat16", 224, [2, 2, 1]),
+        ("float32", 128, [3, 2]),
+        ("float32", 32, [5]),
+    ],
+)
+def test_a_batch_is_computed_in_pieces_that_stay_small(precision, side, expected, run_at_once):
+    """On a CPU, where no gradient is asked for: what is returned is the same, in the same layout."""
+    extract = FeatureExtractor("vgg16", ["relu1_2", "relu2_2"], precision=precision, device="cpu")
+    batch = torch.rand(5, 3, side, side)
+    with torch.device("meta"):  # another default device
+        found = extract(batch)
+    assert run_at_once == expected
+    run_at_once.clear()
+    graph = extract(batch.clone().requires_grad_())
+    assert run_at_once == [5]
+    for layer, features in graph.items():
         tolerance = {"rtol": 1e-5, "atol": 1e-5} if precision == "float32" else {"rtol": 0.02, "atol": 0.02}
         torch.testing.assert_close(found[layer], features.detach(), **tolerance)
         assert found[layer].stride() == features.stride()
-        assert found[layer].dtype == features.dtype
 
 
-def test_bit_for_bit_a_batch_stays_whole(monkeypatch):
-    extract = FeatureExtractor("vgg16", "relu1_2", channels_last=False)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_pieces_where_gradients_are_switched_off(mode, run_at_once):
+    batch = torch.rand(3, 3, 224, 224).requires_grad_()
+    with mode():
+        found = FeatureExtractor("vgg16", "relu1_2")(batch)["relu1_2"]
+    assert run_at_once == [1, 1, 1]
+    assert not found.requires_grad
+
+
+def test_bit_for_bit_a_batch_stays_whole(run_at_once, monkeypatch):
     monkeypatch.setattr("vggfeat.extract._RECYCLED_BYTES", 1)
-    seen, run_steps = [], FeatureExtractor.run_steps
-    monkeypatch.setattr(
-        FeatureExtractor, "run_steps", lambda self, steps, x: (seen.append(len(x)), run_steps(self, steps, x))[1]
-    )
+    extract = FeatureExtractor("vgg16", "relu1_2", channels_last=False)
     extract(torch.rand(3, 3, 32, 32))
-    assert seen == [3]
+    assert run_at_once == [3]
+
+
+def test_a_trace_serves_every_batch():
+    extract = FeatureExtractor("vgg16", "relu1_2", precision="bfloat16", check="off")
+    traced = torch.jit.trace(extract, torch.rand(3, 3, 256, 256), strict=False, check_trace=False)
+    assert traced(torch.rand(5, 3, 224, 224))["relu1_2"].shape == (5, 64, 224, 224)

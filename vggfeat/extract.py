@@ -252,20 +252,26 @@ class FeatureExtractor(Trunk):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of images that are checked, normalised and of the extractor's precision."""
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        together = self._together(x)
-        if together is None:
+        pieces = self._pieces(x)
+        if len(pieces) == 1:
             return self.run_steps(self._steps, x)[0]
         features: dict[str, Tensor] = {}
-        for start in range(0, len(x), together):
-            for name, piece in self.run_steps(self._steps, x[start : start + together])[0].items():
+        start = 0
+        for piece in pieces:
+            for name, found in self.run_steps(self._steps, piece)[0].items():
                 if not start:
-                    shape = len(x), *piece.shape[1:]
-                    features[name] = torch.empty(shape, dtype=piece.dtype, memory_format=torch.channels_last)
-                features[name][start : start + together] = piece
+                    features[name] = torch.empty(
+                        (len(x), *found.shape[1:]),
+                        dtype=found.dtype,
+                        device=found.device,
+                        memory_format=torch.channels_last,
+                    )
+                features[name][start : start + len(piece)] = found
+            start += len(piece)
         return features
 
-    def _together(self, x: Tensor) -> int | None:
-        """How many pictures of a batch to run at once; None runs them all."""
+    def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The batch in pieces that are computed one after the other."""
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
@@ -274,10 +280,10 @@ class FeatureExtractor(Trunk):
             or (torch.is_grad_enabled() and x.requires_grad)
             or not execution.has_memory(x)
         ):
-            return None
+            return (x,)
         widest = max(layer.channels / layer.stride**2 for layer in self._stack)
         together = max(1, int(_RECYCLED_BYTES / (widest * x.shape[2] * x.shape[3] * x.element_size())))
-        return together if together < len(x) else None
+        return x.tensor_split(max(1, -(-len(x) // together)))
 
     def run_steps(self, steps: Sequence[execution.Step], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Some consecutive steps: what of theirs is handed out, and the last one's activation."""

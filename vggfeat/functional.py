@@ -56,7 +56,7 @@ class _Gram(torch.autograd.Function):
             each = rows.shape[1] // _GRAM_PARTS
             parts = rows[:, : each * _GRAM_PARTS].reshape(len(rows), _GRAM_PARTS, each, rows.shape[2])
             rest = rows[:, each * _GRAM_PARTS :]
-            return (parts.mT @ parts).float().sum(1) + (rest.mT @ rest).float()
+            return (parts.mT @ parts).sum(1, dtype=torch.float32) + (rest.mT @ rest).float()
         # float16 cannot hold the products, and a GPU forms float32 products of bfloat16 at full speed when told to.
         if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
             return torch.bmm(rows.mT, rows, out_dtype=torch.float32)
@@ -273,20 +273,27 @@ def wrap_pad(images: Tensor, margin: int) -> Tensor:
 
 def crop(x: Tensor, cut: int) -> Tensor:
     """Cut `cut` positions off each side of (N, C, H, W); a view, whose gradient keeps the memory layout of `x`."""
-    return _Crop.apply(x, cut) if cut else x  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return window(x, cut, x.shape[2] - cut, cut, x.shape[3] - cut) if cut else x
 
 
-class _Crop(torch.autograd.Function):
+def window(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """The rows `top` to `bottom` and columns `left` to `right` of (N, C, H, W), the ends not included; as `crop`."""
+    return _Window.apply(x, top, bottom, left, right)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+
+
+class _Window(torch.autograd.Function):
     """Autograd's own slice would fill a contiguous gradient, which a channels_last network must then convert."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cut: int) -> Tensor:  # noqa: ANN401 (torch's own)
-        ctx.shape, ctx.strides, ctx.cut = x.shape, x.stride(), cut
-        return x[:, :, cut : x.shape[2] - cut, cut : x.shape[3] - cut]
+    def forward(ctx: Any, x: Tensor, *sides: int) -> Tensor:  # noqa: ANN401 (torch's own)
+        ctx.shape, ctx.strides, ctx.sides = x.shape, x.stride(), sides
+        top, bottom, left, right = sides
+        return x[:, :, top:bottom, left:right]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 (torch's own)
         (gradient,) = grad_outputs
+        top, bottom, left, right = ctx.sides
         whole = torch.empty_strided(ctx.shape, ctx.strides, dtype=gradient.dtype, device=gradient.device).zero_()
-        whole[:, :, ctx.cut : ctx.shape[2] - ctx.cut, ctx.cut : ctx.shape[3] - ctx.cut] = gradient
-        return whole, None
+        whole[:, :, top:bottom, left:right] = gradient
+        return whole, None, None, None, None

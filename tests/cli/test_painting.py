@@ -143,6 +143,16 @@ def test_memory_is_kept_to(command, vggfeat):
     assert "is no amount of memory" in vggfeat(command, *COMMANDS[command], "--memory", "much", code=2).stderr
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_freed_memory_is_held_where_no_limit_is_given(command, vggfeat, monkeypatch):
+    told = []
+    monkeypatch.setattr("vggfeat.allocation.hold", lambda: told.append(1))
+    vggfeat(command, *COMMANDS[command], "--memory", "1GB")
+    assert not told
+    vggfeat(command, *COMMANDS[command])
+    assert told == [1]
+
+
 def test_a_weights_file_says_which_network(tmp_path):
     path = tmp_path / "mine.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(1)}, path, metadata={"vggfeat": '{"network": "vgg11", "layers": {}}'})

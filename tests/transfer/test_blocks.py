@@ -68,20 +68,20 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg", "l2"])
-@pytest.mark.parametrize(("margin", "kept"), [(0, 0), (16, 0), (0, 1), (16, 3), (16, 4)])
+@pytest.mark.parametrize(("margin", "tiled"), [(0, None), (16, None), (0, 3), (16, 1), (16, 4)])
 @pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
-def test_gradient_is_that_of_the_whole_picture(losses, margin, kept, pooling, extract, pictures):
-    whole, blocks = Whole(extract[pooling], margin), Blockwise(extract[pooling], margin, Blocks(64, kept))
+def test_gradient_is_that_of_the_whole_picture(losses, margin, tiled, pooling, extract, pictures):
+    whole, blocks = Whole(extract[pooling], margin), Blockwise(extract[pooling], margin, Blocks(64, tiled))
     agree(
         whole.evaluate(terms(whole, losses, pictures), pictures[0]),
         blocks.evaluate(terms(blocks, losses, pictures), pictures[0]),
     )
 
 
-@pytest.mark.parametrize("kept", [0, 2])
+@pytest.mark.parametrize("tiled", [None, 2])
 @pytest.mark.parametrize("losses", [LOSSES["gram"], LOSSES["moments"], LOSSES["sorted"]])
-def test_masks_weigh_the_same_positions(losses, kept, extract, pictures):
-    whole, blocks = Whole(extract["max"], 16), Blockwise(extract["max"], 16, Blocks(48, kept))
+def test_masks_weigh_the_same_positions(losses, tiled, extract, pictures):
+    whole, blocks = Whole(extract["max"], 16), Blockwise(extract["max"], 16, Blocks(48, tiled))
     mask = torch.linspace(0, 1, 170).expand(1, 1, 143, 170)
     features = whole.features(pictures[0])
     masks = {name: torch.nn.functional.adaptive_avg_pool2d(mask, features[name].shape[2:]) for name in STYLE}
@@ -102,7 +102,7 @@ def test_the_grid_leaves_no_seam(blocks, extract, pictures):
     assert worst < 0.1
 
 
-def test_what_is_kept_is_computed_once(extract, pictures, monkeypatch):
+def test_only_what_is_tiled_is_computed_twice(extract, pictures, monkeypatch):
     found = terms(Whole(extract["max"], 16), LOSSES["gram"], pictures)
     plain, ran = Part.__call__, list[str]()
     monkeypatch.setattr(Part, "__call__", lambda part, x: ran.append(part.last.name) or plain(part, x))
@@ -111,10 +111,10 @@ def test_what_is_kept_is_computed_once(extract, pictures, monkeypatch):
     assert tiles == [2, 2, 1, 1]
 
 
-@pytest.mark.parametrize("kept", [0, 3])
-def test_in_half_precision_too(kept, pictures):
+@pytest.mark.parametrize("tiled", [None, 1])
+def test_in_half_precision_too(tiled, pictures):
     extract = FeatureExtractor("vgg19", [*STYLE, "relu4_2"], precision="bfloat16", check="off")
-    whole, blocks = Whole(extract, 16), Blockwise(extract, 16, Blocks(64, kept))
+    whole, blocks = Whole(extract, 16), Blockwise(extract, 16, Blocks(64, tiled))
     found = terms(whole, [GramLoss(STYLE, divide_by="chw"), ContentLoss(["relu4_2"])], pictures)
     one, other = (look.evaluate(found, pictures[0]).gradient.flatten() for look in (whole, blocks))
     assert torch.cosine_similarity(one, other, dim=0) > 0.999

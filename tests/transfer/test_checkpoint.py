@@ -73,8 +73,7 @@ def test_a_step_that_is_broken_off_leaves_no_trace(optimiser, broken, pictures, 
     for progress in run:
         if (progress.stage, progress.step) == (1, 3):
             break
-    steps = run._progress.gi_frame.f_locals["steps"]  # noqa: SLF001 (nobody else has them)
-    optimiser = steps.gi_frame.f_locals["optimiser"]
+    optimiser = run._progress.gi_frame.f_locals["optimiser"]  # noqa: SLF001 (nobody else has it)
     kept = getattr(optimiser, broken)
 
     def fail(*arguments):
@@ -101,6 +100,20 @@ def test_a_resumed_stage_ends_at_the_same_plateau(pictures, tmp_path):
         assert seen[-1].taken == progress.taken
         assert torch.equal(seen[-1].image, progress.image)
     assert len(seen) == 1  # the end is shown again
+
+
+def test_a_run_in_blocks_goes_on_in_them(pictures, tmp_path):
+    small = recipe("default", **SMALL)
+    run = stylize(*pictures, small, size=64, memory_limit="20MB")
+    assert None not in run.blocks
+    whole = run.result()
+    run = stylize(*pictures, small, size=64, memory_limit="20MB")
+    for _, _ in zip(range(3), run, strict=False):
+        pass
+    run.save(tmp_path / "run.ckpt")
+    again = stylize(*pictures, small, size=64, resume=tmp_path / "run.ckpt")
+    assert again.blocks == run.blocks
+    assert torch.equal(again.result(), whole)
 
 
 def test_resuming_another_run_is_refused(pictures, tmp_path):

@@ -7,12 +7,11 @@ import sys
 import pytest
 import torch
 
-from vggfeat import allocation
+from vggfeat import stylize
 from vggfeat.errors import InputError, RecipeError
 from vggfeat.transfer import memory
 from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.recipe import recipe
-from vggfeat.transfer.stages import Stage
 
 
 @pytest.mark.parametrize(
@@ -28,37 +27,37 @@ def test_what_is_no_size_is_refused(text):
         memory.parse_size(text)
 
 
-def test_as_much_is_kept_as_the_budget_allows(monkeypatch):
-    default, cpu = recipe("default"), torch.device("cpu")
-    stages = [Stage(1500, 2000, 1, 1.0)]
+def test_as_much_is_computed_once_as_the_budget_allows():
+    default = recipe("default")
     whole = memory.predict(default, 1500, 2000, 4)
 
-    def chosen(budget, device=cpu):
-        ((blocks,), keep) = memory.divide(default, stages, torch.float32, device, budget)
-        return blocks, keep
+    def chosen(budget):
+        return memory.choose(default, 1500, 2000, 4, budget)
 
-    monkeypatch.setattr(allocation, "possible", lambda: False)
-    assert chosen(None) == (None, False)
-    assert chosen(whole) == (None, False)
-    found = [chosen(int(whole * share))[0] for share in (0.9, 0.6, 0.5, 0.4, 0.3)]
+    assert chosen(None) is None
+    assert chosen(whole) is None
+    found = [chosen(int(whole * share)) for share in (0.9, 0.6, 0.5, 0.4, 0.3)]
     assert None not in found
-    order = [(blocks.kept, blocks.side) for blocks in found]
-    assert order == sorted(order, reverse=True)
-    assert found[0] == Blocks(256, 4)
-    assert found[-1] == Blocks(128, 1)
+    assert found[0] == Blocks(256, 1)
+    assert found[-1] == Blocks(128, 4)
+    tiled = [blocks.tiled for blocks in found]
+    assert tiled == sorted(tiled)
     taken = [memory.predict(default, 1500, 2000, 4, blocks) / whole for blocks in found]
     assert taken == sorted(taken, reverse=True)
     with pytest.raises(RecipeError, match=r"2000x1500 pixels take 2\.\d GB even in small blocks, 100 MB are"):
         chosen(10**8)
-    monkeypatch.setattr(allocation, "possible", lambda: True)
-    assert chosen(None) == (None, True)
-    assert chosen(whole * 3 // 2 + 1) == (None, True)
-    assert chosen(whole) == (Blocks(256, 3), True)
-    assert chosen(whole, torch.device("meta")) == (None, False)
-    least = memory.predict(default, 1500, 2000, 4, Blocks(128, 0))
-    assert chosen(least) == (Blocks(128, 0), False)
-    with pytest.raises(RecipeError, match="100 MB are allowed"):
-        chosen(10**8)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"style_weight": 0}, {"style_layers": {"relu1_1": 1, "relu5_1": 0}}, {"content_layers": {"relu3_1": 1}}],
+)
+def test_the_parts_are_those_of_the_network(changes):
+    """Also where the deepest layer has weight 0: it is left out of the network, and of what is predicted."""
+    made = recipe("default", **changes)
+    run = stylize(*(torch.rand(1, 3, 64, 64) for _ in range(2)), made, size=64)
+    parts = run._extract.parts()  # noqa: SLF001 (the network that it made)
+    assert [part[-1].name for part in memory._parts(made)] == [part.last.name for part in parts]  # noqa: SLF001
 
 
 def test_something_is_free():
@@ -67,7 +66,7 @@ def test_something_is_free():
 
 _MEASURE = """
 import json, re, sys, torch
-from vggfeat import allocation, stylize
+from vggfeat import stylize
 from vggfeat.transfer import memory
 from vggfeat.transfer.recipe import recipe
 
@@ -85,8 +84,7 @@ before = kilobytes("VmRSS")
 run = stylize(content, content, plain, size=long, precision="float32", memory_limit=limit, after=first)
 for progress in run:
     pass
-_, keep = memory.divide(plain, run.stages, torch.float32, torch.device("cpu"), memory.parse_size(limit))
-predicted = (allocation.GROWTH if keep else 1) * memory.predict(plain, long * 3 // 4, long, 4, run.blocks[0])
+predicted = memory.predict(plain, long * 3 // 4, long, 4, run.blocks[0])
 print(json.dumps([(kilobytes("VmHWM") - before) * 1024, predicted, run.blocks[0]]))
 """
 

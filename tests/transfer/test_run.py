@@ -181,6 +181,21 @@ def test_memory_that_runs_out_shrinks_the_blocks(content, style, monkeypatch):
     assert (run.image - expected).abs().mean() < 0.01
 
 
+def test_memory_that_runs_out_has_every_part_in_tiles_first(content, style, monkeypatch):
+    tiles = Blockwise.evaluate
+
+    def fail(look, terms, image):
+        if look.blocks.tiled is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tiles(look, terms, image)
+
+    monkeypatch.setattr(Blockwise, "evaluate", fail)
+    monkeypatch.setattr("vggfeat.transfer.memory.choose", lambda *_: Blocks(64, 2))
+    run = stylize(content, style, recipe("default", **SMALL), size=32)
+    run.result()
+    assert run.blocks == (Blocks(64),)
+
+
 def test_a_small_limit_computes_in_blocks(content, style):
     content = images.resize(content, 384, 512)
     run = stylize(content, style, recipe("default", steps=1), size=512, memory_limit="200MB")

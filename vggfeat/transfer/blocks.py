@@ -27,23 +27,23 @@ _FIRST_CHANNELS = 64
 class Blocks(NamedTuple):
     """How a picture is divided.
 
-    `side`: of a tile, in pixels of the picture; where there are more channels it has fewer positions. `kept`: how many
-    of the network's last parts are looked at whole, and once.
+    `side`: of a tile, in pixels of the picture; where there are more channels it has fewer positions. `tiled`: how many
+    of the network's first parts are looked at in tiles, and twice; None for all.
     """
 
     side: int
-    kept: int = 0
+    tiled: int | None = None
 
-    def side_in(self, part_channels: int) -> int:
+    def side_in(self, channels: int) -> int:
         """Positions of a tile's side in a part: tiles of one number of values, whose sides a pooling divides."""
-        return 2 * max(4, round(self.side / 2 * (_FIRST_CHANNELS / part_channels) ** 0.5))
+        return 2 * max(4, round(self.side / 2 * (_FIRST_CHANNELS / channels) ** 0.5))
 
 
 class _Look(NamedTuple):
-    """A part's input, and what the part made of it where its graph is kept."""
+    """A part's input, and what the part made of it where its graph is there."""
 
     plane: Tensor
-    whole: tuple[dict[str, Tensor], Tensor] | None
+    made: tuple[dict[str, Tensor], Tensor] | None = None
 
 
 class Tile(NamedTuple):
@@ -86,8 +86,12 @@ class Tile(NamedTuple):
         return Tile(self.top - origin.top, self.bottom - origin.top, self.left - origin.left, self.right - origin.left)
 
     def of(self, plane: Tensor) -> Tensor:
-        """The tile's part of (N, C, H, W), a view."""
+        """The tile's part of (N, C, H, W), a view to read or write."""
         return plane[:, :, self.top : self.bottom, self.left : self.right]
+
+    def cut_from(self, features: Tensor) -> Tensor:
+        """Likewise, a view whose gradient keeps the memory layout."""
+        return functional.window(features, *self)
 
     @property
     def area(self) -> int:
@@ -149,7 +153,7 @@ class Blockwise(Whole):
         super().__init__(extract, margin, edges)
         self.blocks = blocks
         self._parts = extract.parts()
-        self._tiled = self._parts[: max(0, len(self._parts) - blocks.kept)]
+        self._tiled = self._parts[: blocks.tiled]
 
     def targets(self, image: Tensor, losses: Sequence[FeatureLoss]) -> list[Features]:
         """What each loss compares with, of the target `image`."""
@@ -193,16 +197,16 @@ class Blockwise(Whole):
         """Sum up what the losses need; return what was made of the picture on the way."""
         looks: list[_Look] = []
         for part in self._parts:
-            if part in self._tiled:
-                looks.append(_Look(plane, None))
+            if part in self._tiled or not torch.is_grad_enabled():
+                looks.append(_Look(plane))
                 with torch.no_grad():
                     plane = self._look_in_tiles(part, plane, image, sums)
                 continue
             plane = plane.detach().requires_grad_()
             features, out = part(plane)
-            looks.append(_Look(plane, (features, out) if torch.is_grad_enabled() else None))
+            looks.append(_Look(plane, (features, out)))
+            tile = _all_of(plane)
             with torch.no_grad():
-                tile = _all_of(plane)
                 for layer, here, there in self._owned(part, plane, tile, tile, image):
                     sums.add(layer, here.of(features[layer]), there, self._inner(part, layer, plane, image))
             plane = out
@@ -230,22 +234,22 @@ class Blockwise(Whole):
         """The gradient at the input of the first part."""
         gradient: Tensor | None = None
         for part in reversed(self._parts):
-            plane, whole = looks.pop()
-            before = torch.zeros_like(plane, requires_grad=False)
-            for tile in [_all_of(plane)] if whole else self._tiles(part, plane):
-                seen = tile if whole else tile.grown(part.halo, *plane.shape[2:])
-                x = plane if whole else _own(seen.of(plane)).requires_grad_()
-                features, out = whole or part(x)
+            plane, made = looks.pop()
+            before = torch.zeros_like(plane)
+            for tile in self._tiles(part, plane) if made is None else [_all_of(plane)]:
+                seen = tile.grown(part.halo, *plane.shape[2:])
+                x = plane if made else _own(seen.of(plane)).requires_grad_()
+                features, out = made or part(x)
                 outputs: list[Tensor] = []
                 pulls: list[Tensor] = []
                 for layer, here, there in self._owned(part, plane, tile, seen, image):
-                    for output, pull in sums.pulls(layer, here.of(features[layer]), there):
+                    for output, pull in sums.pulls(layer, here.cut_from(features[layer]), there):
                         outputs.append(output)
                         pulls.append(pull)
                 if gradient is not None:
                     step = part.last.step
                     lands = tile.shrunk(step, *gradient.shape[2:])
-                    outputs.append(lands.seen_from(seen.shrunk(step, *gradient.shape[2:])).of(out))
+                    outputs.append(lands.seen_from(seen.shrunk(step, *gradient.shape[2:])).cut_from(out))
                     pulls.append(lands.of(gradient))
                 if outputs:
                     (found,) = torch.autograd.grad(outputs, x, pulls)

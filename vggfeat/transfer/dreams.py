@@ -17,7 +17,7 @@ from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Term
 from vggfeat.transfer.optimise import BoundedDescent, Evaluation
 from vggfeat.transfer.recipe import Recipe
-from vggfeat.transfer.run import Progress, Run, running, settings
+from vggfeat.transfer.run import Progress, Run, settings
 from vggfeat.transfer.stages import Stage, plan
 
 
@@ -93,15 +93,16 @@ class Dream(Run):
             check="off",
             device=device,
         )
-        divided, keep = memory.divide(recipe, self.stages, self._extract.dtype, device, budget)
-        whole = Whole(self._extract, recipe.margin)
-        self._looks: list[Whole] = [
-            Blockwise(self._extract, recipe.margin, blocks) if blocks else whole for blocks in divided
-        ]
+        itemsize = self._extract.dtype.itemsize
+        self._looks: list[Whole] = []
+        for stage in self.stages:
+            blocks = memory.choose(recipe, stage.height, stage.width, itemsize, budget)
+            whole = Whole(self._extract, recipe.margin)
+            self._looks.append(whole if blocks is None else Blockwise(self._extract, recipe.margin, blocks))
         self._rate, self._jitter, self._seconds = rate, jitter, seconds
         self._generator = torch.Generator().manual_seed(recipe.seed)
         self._image = images.resize(self._content, self.stages[0].height, self.stages[0].width)
-        self._progress = running(self._run(), keep=keep)
+        self._progress = self._run()
 
     @property
     def image(self) -> Tensor:

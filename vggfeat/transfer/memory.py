@@ -2,18 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from vggfeat import allocation, arch
+from vggfeat import arch
 from vggfeat.errors import InputError, RecipeError
 from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.optimise import history
 from vggfeat.transfer.recipe import Recipe
-from vggfeat.transfer.stages import Stage
 
 # What a run may take of the memory that is free when it begins.
 _SHARE = 0.6
@@ -78,7 +75,7 @@ def predict(recipe: Recipe, height: int, width: int, itemsize: int, blocks: Bloc
         down, across = layer.output_side(down), layer.output_side(across)
         size[layer.name] = layer.channels * down * across * itemsize
     content = sum(size[name] * 4 // itemsize for name in recipe.content_layers)
-    tiled = parts[: len(parts) - blocks.kept] if blocks else []
+    tiled = parts[: blocks.tiled] if blocks else []
     whole = [layer for part in parts[len(tiled) :] for layer in part]
     convolved = [size[layer.name] for layer in whole if layer.kind == "conv"]
     pooled = [size[layer.name] for layer in whole if layer.kind == "pool"]
@@ -92,30 +89,14 @@ def predict(recipe: Recipe, height: int, width: int, itemsize: int, blocks: Bloc
     return pictures + content + sum(planes) + 2 * max(planes, default=0) + kept + max(passing, 8 * tile)
 
 
-def divide(
-    recipe: Recipe, stages: Sequence[Stage], dtype: torch.dtype, device: torch.device, budget: int | None
-) -> tuple[list[Blocks | None], bool]:
-    """The blocks that each stage is looked at in, and whether memory is kept between the steps: `allocation`.
+def choose(recipe: Recipe, height: int, width: int, itemsize: int, budget: int | None) -> Blocks | None:
+    """The blocks that the picture is looked at in; None looks at it whole, where `budget` bytes allow.
 
-    None looks at a picture whole, where `budget` bytes allow. Raises `RecipeError` where not even the smallest blocks
-    fit.
+    What is computed once saves more than larger tiles do. Raises `RecipeError` where not even the smallest blocks fit.
     """
-
-    def within(limit: float | None) -> list[Blocks | None]:
-        return [choose(recipe, stage.height, stage.width, dtype.itemsize, limit) for stage in stages]
-
-    if device.type == "cpu" and allocation.possible():
-        with suppress(RecipeError):
-            return within(budget and budget / allocation.GROWTH), True
-    return within(budget), False
-
-
-def choose(recipe: Recipe, height: int, width: int, itemsize: int, budget: float | None) -> Blocks | None:
-    """The blocks that a picture is looked at in; None looks at it whole. Raises as `divide` does."""
     if budget is None or predict(recipe, height, width, itemsize) <= budget:
         return None
-    # To keep more saves more than larger tiles do.
-    choices = [Blocks(side, kept) for kept in reversed(range(len(_parts(recipe)))) for side in _SIDES]
+    choices = [Blocks(side, tiled) for tiled in range(1, len(_parts(recipe)) + 1) for side in _SIDES]
     for blocks in choices:
         if predict(recipe, height, width, itemsize, blocks) <= budget:
             return blocks
@@ -126,13 +107,15 @@ def choose(recipe: Recipe, height: int, width: int, itemsize: int, budget: float
     )
 
 
-def _readable(size: float) -> str:
+def _readable(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _parts(recipe: Recipe) -> list[list[arch.Layer]]:
     """The layers that the recipe needs, in parts that end with a pooling, as `FeatureExtractor.parts` has them."""
-    stack = arch.layers(recipe.network, pooling=recipe.pooling)[: recipe.deepest_layer().index + 1]
+    read = [name for name, weight in recipe.layer_weights().items() if weight]
+    deepest = arch.find(recipe.network, read, pooling=recipe.pooling)[-1]
+    stack = arch.layers(recipe.network, pooling=recipe.pooling)[: deepest.index + 1]
     parts: list[list[arch.Layer]] = [[]]
     for layer in stack:
         parts[-1].append(layer)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import allocation, arch, functional, images
+from vggfeat import arch, functional, images
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device, resolve_precision
 from vggfeat.losses import Features
@@ -169,15 +169,17 @@ class Stylization(Run):
             after._extract if after is not None and alike else _extractor(recipe, device, precision, compiled=compiled)  # noqa: SLF001 (its own kind)
         )
         self._known: dict[tuple[str, int, int], list[Features]] = after._known if after is not None and alike else {}  # noqa: SLF001 (as above)
-        divided, keep = memory.divide(recipe, self.stages, self._extract.dtype, device, budget)
-        if resume is not None:
+        if resume is None:
+            itemsize = self._extract.dtype.itemsize
+            divided = [memory.choose(recipe, stage.height, stage.width, itemsize, budget) for stage in self.stages]
+        else:
             # A run goes on in the blocks that it began with: others would change the last digits.
             divided = [blocks and Blocks(*blocks) for blocks in resume.facts["blocks"]]
         self._looks = [self._look(blocks) for blocks in divided]
         self._reached: _Reached | None = None
         self._note: str | None = None
         self._raw = self._start
-        self._progress = running(self._run(), keep=keep)
+        self._progress = self._run()
 
     def alike(self, recipe: Recipe, device: torch.device, precision: Precision) -> bool:
         """Whether a run of `recipe` could look at styles through this one's network."""
@@ -315,7 +317,6 @@ class Stylization(Run):
             # Outside the handler, whose traceback would keep the tensors alive.
             if image.is_cuda:
                 torch.cuda.empty_cache()
-            allocation.release()
             self._looks[number - 1] = self._look(blocks)
             self._note = f"out of memory: going on in blocks of {blocks.side} pixels"
 
@@ -504,17 +505,11 @@ def _shares(count: int, weights: Sequence[float] | None) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def running(steps: Iterator[Progress], *, keep: bool) -> Iterator[Progress]:
-    """The steps of a run; with `keep`, the memory of each is kept for the next."""
-    with allocation.kept() if keep else nullcontext():
-        yield from steps
-
-
 def _smaller(look: Whole, image: Tensor) -> Blocks:
-    """What to try where the memory did not suffice: keep nothing, then halve the tiles; at first half the long side."""
+    """What to try where the memory did not suffice: every part in tiles, at first of half the long side."""
     if not isinstance(look, Blockwise):
         return Blocks(max(image.shape[2:]) // 2)
-    return Blocks(look.blocks.side) if look.blocks.kept else Blocks(look.blocks.side // 2)
+    return Blocks(look.blocks.side // 2 if look.blocks.tiled is None else look.blocks.side)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
