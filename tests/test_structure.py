@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "animation": {"images"},
     "classification": {"arch", "extract", "functional", "images", "network", "weights"},
     "training": {"arch", "extract", "functional", "images", "network", "plots", "weights"},
-    "transfer": {"arch", "extract", "losses", "functional", "images", "sources"},
+    "transfer": {"allocation", "arch", "extract", "losses", "functional", "images", "sources"},
     "sources": {"extract", "images"},
     "view": {"arch", "colours", "extract", "images", "sources"},
     "matching": {"arch", "extract", "functional", "images", "sources"},

@@ -18,9 +18,19 @@ def hold() -> bool:
     memory, since what is freed does not always fit what comes next. It is glibc's allocator that is told, for the
     main thread; elsewhere nothing happens.
     """
+    libc = _glibc()
+    return libc is not None and all(libc.mallopt(*option) for option in (_MMAP_MAX, _TRIM_THRESHOLD))
+
+
+def release() -> None:
+    """Return what is free to the system, so that it counts as such; what is used next is held on to again."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
     if sys.platform != "linux":
-        return False
+        return None
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):  # musl
-        return False
-    return all(libc.mallopt(*option) for option in (_MMAP_MAX, _TRIM_THRESHOLD))
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None  # musl has neither

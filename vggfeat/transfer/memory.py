@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vggfeat import arch
+from vggfeat import allocation, arch
 from vggfeat.errors import InputError, RecipeError
 from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.optimise import history
@@ -33,6 +33,7 @@ def available(device: torch.device) -> int | None:
     """Bytes that a run on `device` may take by itself; None where the system does not say."""
     if device.type == "cuda":
         return int(_SHARE * torch.cuda.mem_get_info(device)[0])
+    allocation.release()
     free = [bytes_ for bytes_ in (_linux(), _limit()) if bytes_ is not None]
     return int(_SHARE * min(free)) if free else None
 
