@@ -112,6 +112,13 @@ def with_threads(count: int, work: Work) -> Work:
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Seconds by side, by batch and by number of threads."""
+    allocation.hold()
+    by_side: dict[str, list[float]] = {}
+    for side, how in looks(settings):
+        name = f"{side} px, {how}"
+        # One by one, since the large ones take the memory of many. The first look at a size takes its memory.
+        large = side >= _BLOCKS_FROM * settings.smallest
+        by_side |= race({name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings))
     batches = {
         f"{precision}, batch {batch}": extraction(precision, batch, settings.side)
         for precision in PRECISIONS
@@ -125,16 +132,8 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         for count in doubled(1, len(os.sched_getaffinity(0)))
         if settings.clock == "wall"
     }
-    by_batch, by_threads = (race(works, settings.rounds, timer(settings)) for works in (batches, threads))
-    # Last, since it is for the whole process.
-    allocation.hold()
-    by_side: dict[str, list[float]] = {}
-    for side, how in looks(settings):
-        name = f"{side} px, {how}"
-        # One by one, since the large ones take the memory of many. The first look at a size takes its memory.
-        large = side >= _BLOCKS_FROM * settings.smallest
-        by_side |= race({name: build(name, settings)}, 1 if large else settings.rounds + 1, timer(settings))
     names = [f"{side} px, {how}" for side, how in looks(settings) if side <= _BLOCKS_FROM * settings.smallest]
+    by_batch, by_threads = (race(works, settings.rounds, timer(settings)) for works in (batches, threads))
     return {"step": by_side, "batch": by_batch, "threads": by_threads, "peak_mib": dict.fromkeys(names)}
 
 
