@@ -374,7 +374,7 @@ def test_bit_for_bit_a_batch_stays_whole(run_at_once, monkeypatch):
     assert run_at_once == [3]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
 def test_a_trace_serves_every_batch():
     extract = FeatureExtractor("vgg16", "relu1_2", precision="bfloat16", check="off")
     traced = torch.jit.trace(extract, torch.rand(3, 3, 256, 256), strict=False, check_trace=False)

@@ -35,5 +35,5 @@ def test_a_narrow_picture_keeps_the_pixels_that_the_network_needs():
 
 
 def test_too_small_a_picture_is_refused():
-    with pytest.raises(RecipeError, match="15x300 pixels are too few for the recipe's layers: they need 16 a side"):
+    with pytest.raises(RecipeError, match="300x15 pixels are too few for the recipe's layers: they need 16 a side"):
         plan(DOUBLING, 15, 300)

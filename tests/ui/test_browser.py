@@ -107,6 +107,8 @@ def test_painting_to_a_file_that_knows_its_recipe(page, tmp_path):
 
 
 def test_stopping_keeps_the_result(page, tmp_path):
+    page.click("#stop")
+    page.wait_for_function("document.querySelector('#status').innerText.includes('Nothing runs')")
     choose(page, steps=300, size=256)
     page.click("#paint")
     page.wait_for_selector("#painting img[alt='the painting so far']", timeout=120_000)

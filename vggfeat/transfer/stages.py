@@ -25,7 +25,7 @@ def plan(recipe: Recipe, height: int, width: int) -> tuple[Stage, ...]:
     """
     minimum = recipe.deepest_layer().minimum_size
     if min(height, width) < minimum:
-        raise RecipeError(f"{height}x{width} pixels are too few for the recipe's layers: they need {minimum} a side")
+        raise RecipeError(f"{width}x{height} pixels are too few for the recipe's layers: they need {minimum} a side")
     long_side = max(height, width)
     first = min(recipe.first_size, long_side)
     jumps = round(math.log(long_side / first) / math.log(recipe.growth))

@@ -160,7 +160,7 @@ class Page:
             heavy=True,
             show_progress_on=status,
         )
-        self._on(stop.click, self._stop, None, None, request=gr.Request, queue=False)
+        self._on(stop.click, self._stop, None, status, request=gr.Request, queue=False)
 
     def _controls(self, default: Recipe) -> list[Any]:
         """A control for each of `recipes.CONTROLS`, in their order."""
@@ -213,9 +213,10 @@ class Page:
                     shown = f'<div class="vf-checker">{shown}</div>'
                 yield fragments.status(found), shown, chart, file
 
-    def _stop(self, request: Any) -> None:  # noqa: ANN401 (Gradio's)
-        if not self.jobs.stop(request.session_hash):
-            self.gr.Info("Nothing runs for this page.")
+    def _stop(self, request: Any) -> Any:  # noqa: ANN401 (Gradio's)
+        if self.jobs.stop(request.session_hash):
+            return self.gr.skip()  # the run itself says where it ended
+        return fragments.note("Nothing runs for this page.")
 
     def _leave(self, request: Any) -> None:  # noqa: ANN401 (Gradio's)
         self.jobs.leave(request.session_hash)
