@@ -24,9 +24,9 @@ from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Term, content_losses, style_losses
 
 SETTINGS = {
-    "largest": (2048, 128),
+    "largest": (2048, 256),
     "smallest": (256, 64),
-    "share": (0.5, 0.9),
+    "share": (0.5, 0.75),
     "batches": (64, 2),
     "side": (224, 64),
     "rounds": (2, 1),

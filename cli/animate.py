@@ -77,6 +77,7 @@ def command(
             tell(f"interrupted: '{target}' holds {len(frames)} frames")
         return bool(last)
 
+    how.hold()
     with keeping(keep):
         for last, progress in enumerate(report(run, quiet=how.quiet), 1):
             if last % every == 0:

@@ -132,6 +132,7 @@ def _paint(
 
     from vggfeat.transfer.run import stylize
 
+    how.hold()
     began = time.monotonic()
     count = len(weights) * len(scales)
     for number, place in enumerate((row, column) for row in range(len(weights)) for column in range(len(scales))):

@@ -276,13 +276,14 @@ def transforms() -> tuple[Tensor, Tensor, Tensor]:
 
     Toom and Cook's construction: polynomials are evaluated at the points, multiplied there, and interpolated. float64.
     """
-    points = torch.tensor(_POINTS, dtype=torch.float64)
-    powers = points[:, None] ** torch.arange(_TILE)
-    at_infinity = torch.eye(_WINDOW, dtype=torch.float64)[-1]
-    outward = torch.cat([powers.T, at_infinity[:, None][-_TILE:]], dim=1)
-    differences = points[:, None] - points + torch.eye(len(points))
-    weights = torch.cat([powers[:, :3] / differences.prod(dim=1, keepdim=True), at_infinity[None, -3:]])
-    inward = torch.stack([_product([p for p in _POINTS if p != q]) for q in _POINTS] + [_product(_POINTS)])
+    with torch.device("cpu"):  # whatever the default is
+        points = torch.tensor(_POINTS, dtype=torch.float64)
+        powers = points[:, None] ** torch.arange(_TILE)
+        at_infinity = torch.eye(_WINDOW, dtype=torch.float64)[-1]
+        outward = torch.cat([powers.T, at_infinity[:, None][-_TILE:]], dim=1)
+        differences = points[:, None] - points + torch.eye(len(points))
+        weights = torch.cat([powers[:, :3] / differences.prod(dim=1, keepdim=True), at_infinity[None, -3:]])
+        inward = torch.stack([_product([p for p in _POINTS if p != q]) for q in _POINTS] + [_product(_POINTS)])
     return outward, weights, inward
 
 

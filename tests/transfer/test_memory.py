@@ -40,6 +40,7 @@ def test_as_much_is_computed_once_as_the_budget_allows():
     assert None not in found
     assert found[0] == Blocks(256, 1)
     assert found[-1] == Blocks(128, 4)
+    assert chosen(memory.predict(default, 1500, 2000, 4, Blocks(128))) == Blocks(128)
     tiled = [blocks.tiled for blocks in found]
     assert tiled == sorted(tiled)
     taken = [memory.predict(default, 1500, 2000, 4, blocks) / whole for blocks in found]
@@ -50,7 +51,13 @@ def test_as_much_is_computed_once_as_the_budget_allows():
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"style_weight": 0}, {"style_layers": {"relu1_1": 1, "relu5_1": 0}}, {"content_layers": {"relu3_1": 1}}],
+    [
+        {},
+        {"style_weight": 0},
+        {"style_layers": {"relu1_1": 1, "relu5_1": 0}},
+        {"content_layers": {"relu3_1": 1, "relu5_4": 0}},
+        {"content_weight": 0, "style_layers": {"relu1_1": 1}},
+    ],
 )
 def test_the_parts_are_those_of_the_network(changes):
     """Also where the deepest layer has weight 0: it is left out of the network, and of what is predicted."""

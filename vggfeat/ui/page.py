@@ -214,9 +214,10 @@ class Page:
                 yield fragments.status(found), shown, chart, file
 
     def _stop(self, request: Any) -> Any:  # noqa: ANN401 (Gradio's)
-        if self.jobs.stop(request.session_hash):
-            return self.gr.skip()  # the run itself says where it ended
-        return fragments.note("Nothing runs for this page.")
+        # A run says itself where it ended, and what it said stays.
+        if self.jobs.stop(request.session_hash) or self.folders.results(request.session_hash).exists():
+            return self.gr.skip()
+        return fragments.note("Nothing runs for this page yet.")
 
     def _leave(self, request: Any) -> None:  # noqa: ANN401 (Gradio's)
         self.jobs.leave(request.session_hash)
