@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vggfeat import DISTS, LPIPS, LPIPSLoss, PerceptualLoss, plots, weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-SETTINGS = {"pairs": (2, 1), "size": (256, 64), "rounds": (4, 1)}
+SETTINGS = {"pairs": (2, 1), "size": (256, 64), "rounds": (7, 1)}
 
 # Of the loss that is compared with, what a contender's may differ by.
 LIMITS = {"float32": 2e-3, "bfloat16": 0.05}
