@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vggfeat import arch, execution, functional
+from vggfeat import arch, functional
 from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near, users_line
+from vggfeat.features import steps
 from vggfeat.weights import Triple
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ class FeatureExtractor(Trunk):
             so once, and looks at the first few batches alone; `off` reads no value, and so never waits for a GPU.
             Images that stay within a wider range but look like [0, 1] are warned of once either way. In a graph
             compiled by torch no value is read.
-        channels_last: compute in torch's channels_last layout, and by what `execution` has that is faster than torch's
-            own convolutions. False keeps to these, for results that equal other tools' to the last bit.
+        channels_last: compute in torch's channels_last layout, and by Winograd's algorithm where that is faster than
+            torch's own convolutions. False keeps to these, for results that equal other tools' to the last bit.
         device: where the weights are put; `.to()` moves them later.
 
     The extractor is frozen, as a `Trunk` is. Raises `LayerError` for unknown names, `WeightsError` for weights that
@@ -232,7 +233,7 @@ class FeatureExtractor(Trunk):
         self.network = network
         self.pooling: arch.Pooling = pooling
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
-        self._steps = execution.steps(self._stack, self.layers, pooling=pooling, plain=not channels_last)
+        self._steps = steps.steps(self._stack, self.layers, pooling=pooling, plain=not channels_last)
         self.channels_last = channels_last
         self.dtype = dtype
         for layer in self._stack:
@@ -278,17 +279,17 @@ class FeatureExtractor(Trunk):
             or not self.channels_last
             or x.device.type != "cpu"
             or (torch.is_grad_enabled() and x.requires_grad)
-            or not execution.has_memory(x)
+            or not steps.has_memory(x)
         ):
             return (x,)
         widest = max(layer.channels / layer.stride**2 for layer in self._stack)
         together = max(1, int(_RECYCLED_BYTES / (widest * x.shape[2] * x.shape[3] * x.element_size())))
         return x.tensor_split(max(1, -(-len(x) // together)))
 
-    def run_steps(self, steps: Sequence[execution.Step], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def run_steps(self, taken: Sequence[steps.Step], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Some consecutive steps: what of theirs is handed out, and the last one's activation."""
         features: dict[str, Tensor] = {}
-        for step in steps:
+        for step in taken:
             x = step(x, self._tensors(step.layers[0]))
             if step.name in self.layers:
                 features[step.name] = x
@@ -296,7 +297,7 @@ class FeatureExtractor(Trunk):
 
     def parts(self) -> tuple["Part", ...]:
         """The network in parts that end with a pooling, for those who run it piece by piece."""
-        groups: list[list[execution.Step]] = [[]]
+        groups: list[list[steps.Step]] = [[]]
         for step in self._steps:
             groups[-1].append(step)
             if step.layers[0].kind == "pool" and step is not self._steps[-1]:
@@ -321,14 +322,14 @@ class Part:
     between an output and the furthest input that it sees, rounded up to an even number.
     """
 
-    def __init__(self, extract: FeatureExtractor, steps: Sequence[execution.Step]) -> None:
-        self._extract, self._steps = extract, steps
-        every = [layer for step in steps for layer in step.layers]
+    def __init__(self, extract: FeatureExtractor, taken: Sequence[steps.Step]) -> None:
+        self._extract, self._steps = extract, taken
+        every = [layer for step in taken for layer in step.layers]
         self.last = every[-1]
         self.stride = every[0].stride // every[0].step
         reach = sum(layer.kernel // 2 for layer in every if layer.kernel % 2)
         self.halo = reach + reach % 2
-        self.layers = tuple(step.layers[-1] for step in steps if step.name in extract.layers)
+        self.layers = tuple(step.layers[-1] for step in taken if step.name in extract.layers)
 
     def __call__(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Of the activation before it, {name: features} of `layers` and the activation of the last layer.
