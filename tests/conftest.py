@@ -1,7 +1,19 @@
 """What several test modules share."""
 
+import signal
+
 import pytest
 import torch
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End as after Ctrl-C when asked to end, so that fixtures stop the processes that tests have started."""
+
+    def end(_number: int, _frame: object) -> None:
+        session.shouldstop = "terminated"  # for a test that takes the KeyboardInterrupt for its command's
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
