@@ -8,6 +8,7 @@ Tiles are processed in rounds whose intermediate results stay in the processor's
 times as large as the weights and cheap to compute, so each call builds them and no call keeps them.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
@@ -25,8 +26,12 @@ _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 # The frequency at which both coordinates are 1: a constant there is the same constant at each output of a tile.
 _CONSTANT = _POINTS.index(1.0) * WINDOW + _POINTS.index(1.0)
 
-# A round reads the transformed weights once, so it takes at least a quarter of their size, and at least this much.
-_ROUND_BYTES = 2 * 2**20
+# Tiles of a round at most: fewer leave the products inefficient, more no longer fit the cache.
+_ROUND = 128
+
+# Bytes of transformed weights in one allocation: glibc keeps up to 32 MiB for the next call, and takes what is larger
+# from the system each time, whose clearing costs more than the transform.
+_ALLOCATION = 16 * 2**20
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, rectify: bool = False) -> Tensor:
@@ -81,82 +86,122 @@ def _filter(
     positive: Tensor | None = None,
     adjoint: bool = False,
 ) -> Tensor:
-    """Convolve `x`, set to zero where `positive` is not above zero, round by round."""
-    outputs, inputs = reversed(weight.shape[:2]) if adjoint else weight.shape[:2]
+    """Convolve `x` round by round. `positive`: a ReLU's output; `x` counts where it is above zero."""
     images, _, height, width = x.shape
-    rows, columns = _round(height, width, max(inputs, outputs), inputs * outputs)
-    tiles = rows * columns
-    to_outputs, _, to_frequencies = (torch.kron(matrix, matrix).to(x.dtype) for matrix in transforms())
-    kernel = _at_frequencies(weight, adjoint=adjoint)
-    # Two buffers suffice: what has been transformed is not read again.
-    one, two = x.new_empty(2, FREQUENCIES * tiles * max(inputs, outputs))
-    windows = one[: FREQUENCIES * tiles * inputs].view(WINDOW, WINDOW, rows, columns, inputs)
-    frequencies = two[: FREQUENCIES * tiles * inputs].view(FREQUENCIES, tiles, inputs)
-    products = one[: FREQUENCIES * tiles * outputs].view(FREQUENCIES, tiles, outputs)
-    results = two[: TILE**2 * tiles * outputs].view(TILE, TILE, rows, columns, outputs)
-    framed = x.new_empty(TILE * rows + 2, TILE * columns + 2, inputs)
-    by_row, by_column, by_channel = framed.stride()
-    sliding = framed.as_strided(windows.shape, (by_row, by_column, TILE * by_row, TILE * by_column, by_channel))
-    y = x.new_empty(images, height, width, outputs)
-    # The last tiles may reach beyond the picture: such a round is written here and then cut.
-    whole = x.new_empty(TILE * rows, TILE * columns, outputs) if height % TILE or width % TILE else y
+    rows, columns = _round(height, width)
+    tiles = _Round(rows, columns, _at_frequencies(weight, adjoint=adjoint), bias)
     source = x.permute(0, 2, 3, 1)
-    mask = None if positive is None else positive.permute(0, 2, 3, 1)
-    # An image at a time: its features are the same, bit for bit, alone and in any batch.
+    positive = None if positive is None else positive.permute(0, 2, 3, 1)
+    y = x.new_empty(images, height, width, weight.shape[1 if adjoint else 0])
+    # One image at a time: its features are the same, bit for bit, alone and in any batch.
     for image, top, left in product(range(images), _starts(height, rows), _starts(width, columns)):
-        _frame(framed, source[image], mask if mask is None else mask[image], top, left)
-        windows.copy_(sliding)
-        torch.mm(to_frequencies, windows.view(FREQUENCIES, -1), out=frequencies.view(FREQUENCIES, -1))
-        torch.bmm(frequencies, kernel, out=products)
-        if bias is not None:
-            products[_CONSTANT] += bias
-        torch.mm(to_outputs, products.view(FREQUENCIES, -1), out=results.view(TILE**2, -1))
-        place = y[image, top : top + TILE * rows, left : left + TILE * columns]
-        fits = place.shape[:2] == (TILE * rows, TILE * columns)
-        target = place if fits else whole
-        tiled = target.view(rows, TILE, columns, TILE, outputs).permute(1, 3, 0, 2, 4)
-        if rectify:
-            torch.clamp_min(results, 0, out=tiled)
+        down, across = _inside(top, rows, height), _inside(left, columns, width)
+        part = source[image, down, across]
+        inner = tiles.picture(down.start - top + 1, across.start - left + 1, *part.shape[:2])
+        if positive is None:
+            inner.copy_(part)
         else:
-            tiled.copy_(results)
-        if not fits:
-            place.copy_(whole[: place.shape[0], : place.shape[1]])
+            torch.sign(positive[image, down, across], out=inner).mul_(part)
+        place = y[image, top : top + TILE * rows, left : left + TILE * columns]
+        found = tiles.convolved()[: place.shape[0], : place.shape[1]]
+        if rectify:
+            torch.clamp_min(found, 0, out=place)
+        else:
+            place.copy_(found)
     return y.permute(0, 3, 1, 2)
 
 
-def _frame(framed: Tensor, source: Tensor, mask: Tensor | None, top: int, left: int) -> None:
-    """Fill `framed` with what the tiles from (`top`, `left`) on read of `source` (H, W, C), and with zeros outside."""
-    height, width = source.shape[:2]
-    down, across = framed.shape[:2]
-    begin, end = max(0, top - 1), min(height, top - 1 + down)
-    start, stop = max(0, left - 1), min(width, left - 1 + across)
-    inner = framed[begin - top + 1 : end - top + 1, start - left + 1 : stop - left + 1]
-    if inner.shape != framed.shape:
-        framed.zero_()
-    if mask is None:
-        inner.copy_(source[begin:end, start:stop])
-    else:
-        torch.mul(source[begin:end, start:stop], mask[begin:end, start:stop] > 0, out=inner)
+class _Round:
+    """Convolves `rows` x `columns` tiles at a time, in memory of its own: fill `picture`, then take `convolved`.
+
+    The transforms are separable. Frequencies are in the order (down, across), the pixels of a tile (across, down).
+    Every product is a `bmm`: the bits of a `mm` may depend on the number of threads.
+    """
+
+    def __init__(self, rows: int, columns: int, kernels: Sequence[Tensor], bias: Tensor | None) -> None:
+        like, (_, inputs, outputs) = kernels[0], kernels[0].shape
+        tiles = rows * columns
+        self._bias = bias
+        self._framed = like.new_empty(TILE * rows + 2, TILE * columns + 2, inputs)
+        self._filled: tuple[int, ...] | None = None
+        # Two buffers suffice: what has been transformed is not read again.
+        one, two = like.new_empty(2, FREQUENCIES * tiles * max(inputs, outputs))
+        self._bands = _part(one, rows, WINDOW, self._framed[0].numel())
+        self._windows = _part(two, WINDOW, WINDOW, rows, columns, inputs)
+        self._frequencies = _part(one, FREQUENCIES, tiles, inputs)
+        self._products = _part(two, FREQUENCIES, tiles, outputs)
+        self._strips = _part(one, WINDOW, TILE, tiles * outputs)
+        self._results = _part(two, TILE, TILE, rows, columns, outputs)
+        by_row, by_column, by_channel = self._framed.stride()
+        self._overlapping = self._framed.as_strided(self._bands.shape, (TILE * by_row, by_row, 1))
+        self._sliding = self._bands.as_strided(
+            self._windows.shape, (by_row, by_column, WINDOW * by_row, TILE * by_column, by_channel)
+        )
+        to_outputs, _, to_frequencies = (matrix.to(like.dtype) for matrix in transforms())
+        self._down_in, self._across_in = (to_frequencies.expand(n, -1, -1) for n in (rows, WINDOW))
+        self._across_out, self._down_out = (to_outputs.expand(n, -1, -1) for n in (WINDOW, TILE))
+        self._factors: list[tuple[Tensor, Tensor, Tensor]] = []
+        start = 0
+        for kernel in kernels:
+            at = slice(start, start := start + len(kernel))
+            self._factors.append((self._frequencies[at], kernel, self._products[at]))
+        self._painted = like.new_empty(TILE * rows, TILE * columns, outputs)
+        self._tiled = self._painted.view(rows, TILE, columns, TILE, outputs).permute(3, 1, 0, 2, 4)
+
+    def picture(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """(height, width, inputs): the part of the frame to fill. Around it lies the padding, which is zero."""
+        if (region := (top, left, height, width)) != self._filled:
+            self._framed.zero_()
+            self._filled = region
+        return self._framed[top : top + height, left : left + width]
+
+    def convolved(self) -> Tensor:
+        """(4 rows, 4 columns, outputs): the convolution of the frame. The next call overwrites it."""
+        torch.bmm(self._down_in, self._overlapping, out=self._bands)
+        self._windows.copy_(self._sliding)
+        by_row = WINDOW, WINDOW, -1
+        torch.bmm(self._across_in, self._windows.view(by_row), out=self._frequencies.view(by_row))
+        for values, kernel, out in self._factors:
+            torch.bmm(values, kernel, out=out)
+        if self._bias is not None:
+            self._products[_CONSTANT] += self._bias
+        torch.bmm(self._across_out, self._products.view(by_row), out=self._strips)
+        torch.bmm(self._down_out, self._strips.transpose(0, 1), out=self._results.view(TILE, TILE, -1))
+        self._tiled.copy_(self._results)
+        return self._painted
 
 
-def _at_frequencies(weight: Tensor, *, adjoint: bool) -> Tensor:
-    """(36, inputs, outputs): the matrix to multiply by at each frequency. `adjoint`: for the transposed convolution."""
+def _part(buffer: Tensor, *shape: int) -> Tensor:
+    """The beginning of a buffer, as a tensor of this shape."""
+    return buffer[: math.prod(shape)].view(shape)
+
+
+def _inside(start: int, tiles: int, pixels: int) -> slice:
+    """Of the pixels that `tiles` from `start` on read, a frame of one included, those inside the picture."""
+    return slice(max(0, start - 1), min(pixels, start + TILE * tiles + 1))
+
+
+def _at_frequencies(weight: Tensor, *, adjoint: bool) -> list[Tensor]:
+    """The matrices to multiply by at the 36 frequencies, (n, inputs, outputs) each, n frequencies in one allocation.
+
+    `adjoint`: of the transposed convolution.
+    """
     _, to_frequencies, _ = transforms()
     if adjoint:
         to_frequencies = to_frequencies.flip(1)
     matrix = torch.kron(to_frequencies, to_frequencies).to(weight.dtype)
     outputs, inputs = weight.shape[:2]
     taps = weight.detach().permute(2, 3, 0, 1).reshape(9, -1)
-    kernel = torch.mm(matrix, taps).view(FREQUENCIES, outputs, inputs)
-    return kernel if adjoint else kernel.transpose(1, 2)
+    together = _even(FREQUENCIES, max(1, _ALLOCATION // (taps[0].numel() * taps.element_size())))
+    starts = range(0, FREQUENCIES, together)
+    kernels = [torch.mm(matrix[start : start + together], taps).view(-1, outputs, inputs) for start in starts]
+    return [kernel if adjoint else kernel.transpose(1, 2) for kernel in kernels]
 
 
-def _round(height: int, width: int, channels: int, weights: int) -> tuple[int, int]:
-    """How many rows and columns of tiles a round has, where the convolution's wider side has `channels`."""
-    size = max(_ROUND_BYTES, FREQUENCIES * weights)  # a quarter of what the transformed weights take
-    most = max(1, size // (4 * FREQUENCIES * channels))
-    columns = _even(-(-width // TILE), most)
-    return _even(-(-height // TILE), max(1, most // columns)), columns
+def _round(height: int, width: int) -> tuple[int, int]:
+    """How many rows and columns of tiles a round has."""
+    columns = _even(-(-width // TILE), _ROUND)
+    return _even(-(-height // TILE), _ROUND // columns), columns
 
 
 def _even(length: int, most: int) -> int:
