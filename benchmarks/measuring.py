@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -100,6 +101,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": None if memory is None else round(memory, 1),
         "capabilities": [word for flag, word in _FLAGS.items() if flag in has],
+        "torch_uses": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "peers": {name: found for name in _PEERS if (found := _installed(name))},
@@ -113,11 +115,25 @@ def _installed(name: str) -> str | None:
         return None
 
 
+def processor(about: Found) -> str:
+    """A processor in short, as a folder's name: `amd-epyc-avx512-bf16`, or `amd-epyc-as-avx2` where it is held back."""
+    able = about["capabilities"]
+    best = "amx" if "AMX" in able else "avx512-bf16" if "AVX512-BF16" in able else "".join(able[-1:]).replace("-", "")
+    model = re.sub(r"\((?:r|tm)\)|\bcpu\b|processor|@.*", "", about["cpu"], flags=re.IGNORECASE)
+    held_back = f"as-{about['torch_uses']}" if _held_back(about) else best
+    return re.sub(r"[^a-z0-9]+", "-", f"{model} {held_back}".lower()).strip("-")
+
+
+def _held_back(about: Found) -> bool:
+    return "AVX-512" in about["capabilities"] and about["torch_uses"] != "AVX512"
+
+
 def described(about: Found) -> str:
     """One line on what `machine` found."""
     can = [*about["capabilities"], *([] if "AMX" in about["capabilities"] else ["no AMX"])]
+    told = f", of which torch is told to use {about['torch_uses']} alone" if _held_back(about) else ""
     return (
-        f"{about['cpu']}, {about['cores']} cores, threads in use: {about['threads']}; {', '.join(can)}; "
+        f"{about['cpu']}, {about['cores']} cores, threads in use: {about['threads']}; {', '.join(can)}{told}; "
         f"{about['memory_gib']} GiB; torch {about['torch']}"
     )
 
@@ -163,7 +179,7 @@ def command(
     table: Callable[[Found], str],
     chart: Callable[[Found], Image.Image],
 ) -> None:
-    """Read the arguments, measure, print the table; with `--out` write NAME.json and NAME.png there.
+    """Read the arguments, measure, print the table; with `--out` write PROCESSOR/NAME.json and NAME.png there.
 
     The memory of the contenders that `measure` names in `peak_mib` is measured last, when the rest is written.
     """
@@ -171,7 +187,7 @@ def command(
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory, which takes a process each")
     parser.add_argument("--quick", action="store_true", help="little work once, to see that it runs")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: processor time, on one thread")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"write {name}.json and {name}.png there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"write PROCESSOR/{name}.json and .png there")
     for key, (usual, quick) in settings.items():
         parser.add_argument(
             f"--{key.replace('_', '-')}", type=type(usual), metavar=key.upper(), help=f"default {usual}, quick {quick}"
@@ -198,6 +214,7 @@ def command(
 def _write(folder: Path | None, name: str, found: Found, chart: Callable[[Found], Image.Image]) -> None:
     if folder is None:
         return
+    folder = folder / processor(found["machine"])
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
     write_chart(folder / f"{name}.png", chart(found))

@@ -1,4 +1,4 @@
-"""Put the results into README.md: the tables of results/*.json, and whether the aims are reached. Draws the plots anew.
+"""Put the tables of results/PROCESSOR/*.json into README.md, with the aims that they reach, and draw their plots anew.
 
     python benchmarks/report.py [--check]
 
@@ -11,7 +11,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from measuring import Found, described, markdown, median, paired, write_chart
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
-BENCHMARKS = ("extraction", "dump", "losses", "stylize", "scaling")
+BENCHMARKS = ("extraction", "dump", "losses", "stylize", "scaling", "kernels")
 
 
 class Aim(NamedTuple):
@@ -31,13 +31,16 @@ class Aim(NamedTuple):
     found: Callable[[Found], float | None]
     most: bool = False
 
-    def row(self, results: Mapping[str, Found]) -> list[str]:
-        """What was aimed at, what was found, and whether that is enough."""
+    def row(self, results: "Results", processors: Sequence[str]) -> list[str]:
+        """What was aimed at, and what each processor reached; bold where that is not enough."""
         wanted = f"{'at most' if self.most else 'at least'} {self.limit:.3g}"
-        if self.benchmark not in results or (value := self.found(results[self.benchmark])) is None:
-            return [self.words, wanted, "", "not measured"]
-        reached = value <= self.limit if self.most else value >= self.limit
-        return [self.words, wanted, f"{value:.3g}", "yes" if reached else "no"]
+        return [self.words, wanted, *(self._reached(results.get(self.benchmark, {}).get(name)) for name in processors)]
+
+    def _reached(self, found: Found | None) -> str:
+        if found is None or (value := self.found(found)) is None:
+            return ""
+        enough = value <= self.limit if self.most else value >= self.limit
+        return f"{value:.3g}" if enough else f"**{value:.3g}**"
 
 
 def _faster(peer: str, name: str) -> Callable[[Found], float]:
@@ -97,17 +100,24 @@ AIMS = (
 )  # fmt: skip
 
 
-def results() -> dict[str, Any]:
-    """{benchmark: what was kept of it}, of those that were run."""
-    files = {name: FOLDER / "results" / f"{name}.json" for name in BENCHMARKS}
-    return {name: json.loads(path.read_text("utf-8")) for name, path in files.items() if path.exists()}
+Results = Mapping[str, Mapping[str, Found]]
+"""{benchmark: {processor: what was kept}}."""
 
 
-def filled(page: str, kept: Mapping[str, Found]) -> str:
+def results() -> Results:
+    """Of the benchmarks that were run, what was kept of each processor."""
+    kept: dict[str, dict[str, Any]] = {}
+    for name in BENCHMARKS:
+        for path in sorted((FOLDER / "results").glob(f"*/{name}.json")):
+            kept.setdefault(name, {})[path.parent.name] = json.loads(path.read_text("utf-8"))
+    return kept
+
+
+def filled(page: str, kept: Results) -> str:
     """The page with the results between its marks."""
-    parts = {name: _part(name, found) for name, found in kept.items()}
-    header = ["aim", "wanted", "found", "reached"]
-    parts["aims"] = markdown(header, [aim.row(kept) for aim in AIMS])
+    parts = {name: "\n".join(_part(name, *of) for of in found.items()) for name, found in kept.items()}
+    processors = list(dict.fromkeys(processor for found in kept.values() for processor in found))
+    parts["aims"] = markdown(["aim", "wanted", *processors], [aim.row(kept, processors) for aim in AIMS])
     for name, text in parts.items():
         page, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)",
@@ -120,12 +130,13 @@ def filled(page: str, kept: Mapping[str, Found]) -> str:
     return page
 
 
-def _part(name: str, found: Found) -> str:
+def _part(name: str, processor: str, found: Found) -> str:
+    """The command and its processor, the table, and the chart."""
     module = importlib.import_module(name)
     usual = {key: Path(value).name if isinstance(value, str) else value for key, (value, _) in module.SETTINGS.items()}
     options = [f" --{key} {value}" for key, value in found["settings"].items() if usual.get(key, "wall") != value]
     line = f"`python benchmarks/{name}.py{''.join(options)}` on {described(found['machine'])}."
-    return f"{line}\n\n{module.table(found)}"
+    return f"{line}\n\n{module.table(found)}\n![{name} on {processor}](results/{processor}/{name}.png)\n"
 
 
 def main() -> None:
@@ -138,7 +149,9 @@ def main() -> None:
     if options.check:
         sys.exit(before != after)
     for name, found in results().items():
-        write_chart(FOLDER / "results" / f"{name}.png", importlib.import_module(name).chart(found))
+        for processor, kept in found.items():
+            chart = importlib.import_module(name).chart(kept)
+            write_chart(FOLDER / "results" / processor / f"{name}.png", chart)
     part = PAGE.with_name(f".{PAGE.name}")
     part.write_text(after, "utf-8")
     part.replace(PAGE)

@@ -1,7 +1,7 @@
 """`vggfeat layers`: the layer table of a network, and what the paper says of it."""
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import click
 
@@ -29,23 +29,38 @@ from ._tables import print_table
 )
 @click.option("--paper", is_flag=True, help="Also the paper's networks, with their parameters and published errors.")
 @click.option("--compare-kernels", is_flag=True, help="Only why three 3x3 convolutions beat one of 7x7.")
+@click.option("--algorithms", is_flag=True, help="Also by which algorithm each convolution runs here, in float32.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def command(
-    network: str, *, config: str | None, size: int, head: arch.Head, paper: bool, compare_kernels: bool, as_json: bool
+    network: str,
+    *,
+    config: str | None,
+    size: int,
+    head: arch.Head,
+    paper: bool,
+    compare_kernels: bool,
+    algorithms: bool,
+    as_json: bool,
 ) -> None:
     """Print the layers of NETWORK: names, indices, shapes, receptive fields, and cumulative costs."""
     if compare_kernels:
         _print_kernels(as_json=as_json)
         return
     name = network if config is None else arch.row(arch.parse_plan(config)).name
-    rows = arch.sized_layers(name, size)
+    layers = [asdict(layer) for layer in arch.sized_layers(name, size)]
+    if algorithms:
+        chosen = _algorithms(name, size)
+        layers = [layer | {"algorithm": chosen.get(layer["name"], "")} for layer in layers]
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        click.echo(json.dumps(layers, indent=1))
         return
-    columns = [field.name.replace("_", " ") for field in fields(arch.SizedLayer)]
-    print_table(columns, [[str(value) for value in asdict(row).values()] for row in rows])
+    print_table(
+        [column.replace("_", " ") for column in layers[0]], [list(map(str, layer.values())) for layer in layers]
+    )
     click.echo()
     click.echo(_summary(name, size, head))
+    if algorithms:
+        click.echo(_processor())
     if paper:
         click.echo()
         _print_paper(head)
@@ -61,6 +76,26 @@ def _summary(name: str, size: int, head: arch.Head) -> str:
         f"features, {counted.head / 1e6:.2f} M of the {head} head for 1000 classes ({counted.head_share:.1%} of "
         f"{counted.total / 1e6:.2f} M)"
     )
+
+
+def _algorithms(name: str, size: int) -> dict[str, str]:
+    """{convolution: algorithm} on this machine's processor, in float32."""
+    import torch
+
+    from vggfeat.features import algorithms
+
+    stack, cpu = arch.layers(name), torch.device("cpu")
+    return {**algorithms.by_layer(stack, size, size, dtype=torch.float32, device=cpu)}
+
+
+def _processor() -> str:
+    """What the choice depends on, and the precision that `auto` takes here."""
+    import torch
+
+    from vggfeat.features import algorithms
+
+    auto = "bfloat16, by torch's convolutions" if algorithms.bfloat16_is_faster() else "float32"
+    return f"algorithms in float32 on a processor with {torch.backends.cpu.get_cpu_capability()}; auto is {auto}"
 
 
 def _print_paper(head: arch.Head) -> None:

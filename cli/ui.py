@@ -37,11 +37,14 @@ def command(host: str, *, port: int | None, auth: str | None, max_size: int, max
     from vggfeat.ui.limits import Limits
     from vggfeat.ui.server import serve
 
-    signal.signal(signal.SIGTERM, _end)
-    with serve(host, port, auth=auth, limits=Limits(size=max_size, megabytes=max_upload)) as server:
-        click.echo(f"{server.url}  (Ctrl-C ends it)")
-        with suppress(KeyboardInterrupt):
-            server.wait()
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        with serve(host, port, auth=auth, limits=Limits(size=max_size, megabytes=max_upload)) as server:
+            click.echo(f"{server.url}  (Ctrl-C ends it)")
+            with suppress(KeyboardInterrupt):
+                server.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:

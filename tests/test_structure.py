@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "similarity": {"criterion", "extract", "functional", "losses", "weights"},
     "perceptual": {"arch", "criterion", "extract", "functional", "losses", "similarity", "weights"},
     "metrics": {"similarity"},
-    "dumps": {"arch", "extract", "functional", "images", "weights"},
+    "dumps": {"arch", "extract", "features", "functional", "images", "weights"},
     "pairs": {"colours", "criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
     "plots": set(),
     "animation": {"images"},

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vggfeat import arch, functional
 from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near, users_line
-from vggfeat.features import steps
+from vggfeat.features import algorithms, steps
 from vggfeat.weights import Triple
 
 if TYPE_CHECKING:
@@ -346,8 +346,8 @@ class RangeWarning(UserWarning):
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype that `precision` means on `device`.
 
-    `auto` is bfloat16 where the hardware multiplies it: CUDA from Ampere on, CPUs with AMX, AVX512-BF16 or Arm's
-    BF16, which torch is asked for; float32 elsewhere.
+    `auto` is bfloat16 where that is faster: on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16; float32
+    elsewhere.
     """
     _choose("precision", precision, (*_DTYPES, "auto"))
     if precision != "auto":
@@ -355,18 +355,10 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
-        fast = _cpu_multiplies_bfloat16()
+        fast = algorithms.bfloat16_is_faster()
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):
-        able = torch.cpu.get_capabilities()
-        return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16"))
-    # torch 2.9 knows no public way to ask.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
 
 def check_range(images: Tensor, input_range: InputRange) -> str | None:

@@ -327,7 +327,7 @@ def test_ctrl_c_of_a_process(spawn, tmp_path):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     content = json.loads((tmp_path / "all.json").read_text())

@@ -1,5 +1,9 @@
 import json
 
+import torch
+
+from vggfeat.features import algorithms
+
 COLUMNS = ["name", "index", "kind", "channels", "stride", "receptive_field", "height", "width", "parameters", "macs"]
 
 
@@ -15,6 +19,17 @@ def test_json(vggfeat):
     assert len(rows) == 37
     assert list(rows[0]) == COLUMNS
     assert rows[-1]["height"] == 8
+
+
+def test_algorithms(vggfeat):
+    layers = json.loads(vggfeat("layers", "--size", 224, "--algorithms", "--json").output)
+    chosen = {layer["name"]: layer["algorithm"] for layer in layers}
+    assert chosen["conv1_1"] == chosen["conv5_1"] == "torch"
+    assert chosen["conv3_1"] == ("winograd" if algorithms.is_measured() else "torch")
+    assert chosen["relu3_1"] == ""
+    text = vggfeat("layers", "--algorithms").output
+    assert text.splitlines()[0].endswith("algorithm")
+    assert torch.backends.cpu.get_cpu_capability() in text.splitlines()[-1]
 
 
 def test_errors(vggfeat):

@@ -188,7 +188,7 @@ def test_ctrl_c_saves_the_picture_as_it_stands(spawn, tmp_path):
     while not (tmp_path / "out-0003.png").exists():
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "interrupted: 'out.png' holds the picture after" in stderr
     assert "Traceback" not in stderr

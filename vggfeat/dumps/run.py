@@ -14,6 +14,7 @@ from math import prod
 from typing import Any, Literal, Required, TypedDict, Unpack
 
 import numpy as np
+import torch
 
 from vggfeat import arch
 from vggfeat import weights as weights_table
@@ -28,6 +29,7 @@ from vggfeat.dumps.store import ManifestFormat, Receipt, Store, StoreError
 from vggfeat.dumps.work import Job, Network, ShardTask, weights_digest
 from vggfeat.errors import RecipeError, users_line
 from vggfeat.extract import choose_device, resolve_precision
+from vggfeat.features import algorithms
 
 # What is lost by a kill, and what one file holds: at most this many bytes or pictures.
 _SHARD_BYTES = 256 * 2**20
@@ -263,7 +265,17 @@ class Dumping:
         if found is not None:
             return found
         shards = -(-len(self.items) // ours["shard_size"])
-        return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": _machine()}
+        machine = _machine() | {"algorithms": self._algorithms()}
+        return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": machine}
+
+    def _algorithms(self) -> dict[str, str]:
+        """By which algorithm each convolution runs here, for pictures of the usual side where the recipe fixes none."""
+        recipe = self.recipe
+        stack = arch.layers(recipe.network, pooling=recipe.pooling)
+        last = max(layer.index for layer in stack if layer.name in recipe.layers)
+        size = recipe.fixed_side or (_USUAL_SIDE, _USUAL_SIDE)
+        dtype = getattr(torch, recipe.precision)
+        return {**algorithms.by_layer(stack[: last + 1], *size, dtype=dtype, device=self._device)}
 
     def _fingerprint(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
         batch = self._batch_size or theirs.get("batch_size") or self._default_batch()
@@ -392,6 +404,4 @@ def _seconds_a_picture(network: Network, pictures: Sequence[Any], batch_size: in
 
 def _machine() -> dict[str, str]:
     """Where a dump was begun: told, not compared. Other processors may round otherwise in the last digit."""
-    import torch
-
     return {"python": platform.python_version(), "cpu": torch.backends.cpu.get_cpu_capability()}

@@ -11,15 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat import arch
-from vggfeat.features import winograd
-
-# Where Winograd's algorithm has been measured, as `torch.backends.cpu.get_cpu_capability` names it.
-_MEASURED = ("AVX2", "AVX512")
-# With fewer channels the transforms cost what the products save; with fewer tiles than these, or than so many weights
-# a tile, the transform of the weights does.
-_FEWEST_CHANNELS = 128
-_FEWEST_TILES = 16
-_WEIGHTS_PER_TILE = 2048
+from vggfeat.features import algorithms, winograd
 
 
 @dataclass
@@ -63,7 +55,7 @@ class Step:
                 return _pool(x, first, self.pooling)
 
     def _convolve(self, layer: arch.Layer, x: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
-        if not self.plain and _winograd_fits(layer, x, weight):
+        if not self.plain and _algorithm(layer, x, weight) == "winograd":
             return winograd.convolve(x, weight, bias, rectify=rectified)
         y = F.conv2d(x, weight, bias, stride=layer.step, padding=layer.padding)
         return F.relu(y, inplace=True) if rectified else y
@@ -106,29 +98,18 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
             return (squares + 1e-12).sqrt().to(x.dtype)
 
 
-def _winograd_fits(layer: arch.Layer, x: Tensor, weight: Tensor) -> bool:
-    return (
-        not torch.compiler.is_compiling()
-        and (layer.kernel, layer.step, layer.padding) == (3, 1, 1)
-        and x.dtype == weight.dtype == torch.float32
-        and x.device.type == weight.device.type == "cpu"
-        and winograd_is_faster(torch.backends.cpu.get_cpu_capability(), *weight.shape[:2], *x.shape[2:])
-        and has_memory(x)
-    )
-
-
-def winograd_is_faster(capability: str, outputs: int, inputs: int, height: int, width: int) -> bool:
-    """Whether Winograd's algorithm beats torch's own convolution of a picture of `height` x `width`.
-
-    `capability` is what `torch.backends.cpu.get_cpu_capability()` returns. On a processor that has not been measured,
-    torch's own convolution runs.
-    """
-    tiles = -(-height // winograd.TILE) * -(-width // winograd.TILE)
-    return (
-        capability in _MEASURED
-        and min(outputs, inputs) >= _FEWEST_CHANNELS
-        and tiles >= max(_FEWEST_TILES, outputs * inputs // _WEIGHTS_PER_TILE)
-    )
+def _algorithm(layer: arch.Layer, x: Tensor, weight: Tensor) -> algorithms.Algorithm:
+    if (
+        torch.compiler.is_compiling()
+        or not algorithms.is_3x3(layer)
+        or {x.device.type, weight.device.type} != {"cpu"}
+        or x.dtype != weight.dtype
+        or not has_memory(x)
+    ):
+        return "torch"
+    capability = torch.backends.cpu.get_cpu_capability()
+    outputs, inputs, height, width = *weight.shape[:2], *x.shape[2:]
+    return algorithms.choose(capability, x.dtype, (outputs, inputs), (height, width))
 
 
 def has_memory(x: Tensor) -> bool:
