@@ -12,7 +12,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
+from measuring import (
+    PRECISIONS,
+    Found,
+    Work,
+    command,
+    markdown,
+    mebibytes,
+    median,
+    paired,
+    race,
+    ratio,
+    spread,
+    timed,
+    timer,
+)
 from PIL import Image
 from roofline import Convolutions, Product
 from torchvision.models import vgg16
@@ -33,14 +47,13 @@ CONTENDERS = (
     "vggfeat float32",
     "vggfeat bfloat16",
 )
-ROOFLINE = ("float32", "bfloat16")
 # What a contender's features may differ by, as a share of their norm.
 LIMITS = {"float32": 1e-4, "bfloat16": 0.02}
 
 
 def precision_of(name: str) -> str:
     """`float32` or `bfloat16`, which every contender's name holds."""
-    return next(precision for precision in ROOFLINE if precision in name)
+    return next(precision for precision in LIMITS if precision in name)
 
 
 def torchvision_extractor() -> torch.nn.Module:
@@ -69,29 +82,34 @@ def build(name: str, settings: SimpleNamespace) -> Work:
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Seconds of each contender in each round, their memory, and the floating-point operations of a batch."""
-    racing: dict[str, Any] = {name: build(name, settings) for name in CONTENDERS}
+    names = timed(CONTENDERS)
+    racing: dict[str, Any] = {name: build(name, settings) for name in names}
     expected = racing[PEER]()
     for name, work in racing.items():
         error = float((work().float() - expected).norm() / expected.norm())
         if not error < LIMITS[precision_of(name)]:
             raise SystemExit(f"{name} differs from torchvision by {error:.2g} of the features' norm")
     shape = settings.batch, settings.side, settings.side
-    for precision in ROOFLINE:
+    for precision in PRECISIONS:
         racing[f"convolutions alone {precision}"] = Convolutions("vgg16", LAYER, shape, precision)
         racing[f"matrix product {precision}"] = Product(precision)
     flops = {name: work.flops for name, work in racing.items() if isinstance(work, Convolutions | Product)}
-    flops |= dict.fromkeys(CONTENDERS, flops["convolutions alone float32"])
+    flops |= dict.fromkeys(names, flops["convolutions alone float32"])
     return {
         "seconds": race(racing, settings.rounds, timer(settings)),
         "flops": flops,
-        "peak_mib": dict.fromkeys(CONTENDERS),
+        "peak_mib": dict.fromkeys(names),
     }
 
 
 def shares(found: Found) -> dict[str, float]:
     """{contender: the time of the convolutions alone, in its precision, over its own}."""
     seconds = found["seconds"]
-    return {name: paired(seconds[f"convolutions alone {precision_of(name)}"], seconds[name]) for name in CONTENDERS}
+    return {
+        name: paired(seconds[f"convolutions alone {precision_of(name)}"], seconds[name])
+        for name in CONTENDERS
+        if name in seconds
+    }
 
 
 def table(found: Found) -> str:

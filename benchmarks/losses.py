@@ -18,7 +18,21 @@ from unittest.mock import patch
 
 import torch
 import torchvision
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
+from measuring import (
+    PRECISIONS,
+    Found,
+    Work,
+    command,
+    markdown,
+    mebibytes,
+    median,
+    paired,
+    race,
+    ratio,
+    spread,
+    timed,
+    timer,
+)
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor, nn
@@ -76,11 +90,13 @@ def offline() -> Iterator[None]:
         yield
 
 
-def lpips_package() -> Loss:
+def lpips_package(*, channels_last: bool = False) -> Loss:
     """The `lpips` package's own module."""
     import lpips
 
     model = lpips.LPIPS(net="vgg", verbose=False).requires_grad_(requires_grad=False)
+    if channels_last:
+        return in_channels_last(model, normalize=True)
     return lambda prediction, target: model(prediction, target, normalize=True).mean()
 
 
@@ -118,16 +134,21 @@ def piq_dists() -> Loss:
     return piq.DISTS()
 
 
-def tuned(model: nn.Module, **options: Any) -> Loss:  # noqa: ANN401 (the model's)
-    """A loss in channels_last, under autocast to bfloat16."""
+def in_channels_last(model: nn.Module, **options: Any) -> Loss:  # noqa: ANN401 (the model's)
+    """A loss in channels_last."""
     model = model.to(memory_format=torch.channels_last)
 
     def loss(prediction: Tensor, target: Tensor) -> Tensor:
         images = (x.contiguous(memory_format=torch.channels_last) for x in (prediction, target))
-        with torch.autocast("cpu", torch.bfloat16):
-            return model(*images, **options).float().mean()
+        return model(*images, **options).float().mean()
 
     return loss
+
+
+def tuned(model: nn.Module, **options: Any) -> Loss:  # noqa: ANN401 (the model's)
+    """A loss in channels_last, under autocast to bfloat16."""
+    loss = in_channels_last(model, **options)
+    return torch.autocast("cpu", torch.bfloat16)(loss)
 
 
 class Contender(NamedTuple):
@@ -142,6 +163,7 @@ _TUNED = "channels_last, bfloat16 autocast"
 _ESRGAN = {"weights": "oxford", "check": "off"}
 CONTENDERS = {
     "LPIPS: lpips": Contender(lpips_package, "lpips", "LPIPS: lpips"),
+    "LPIPS: lpips, channels_last": Contender(lambda: lpips_package(channels_last=True), "lpips", "LPIPS: lpips"),
     f"LPIPS: lpips, {_TUNED}": Contender(lpips_tuned, "lpips", "LPIPS: lpips"),
     "LPIPS: torchmetrics": Contender(torchmetrics_lpips, "torchmetrics", "LPIPS: lpips"),
     "LPIPS: piq": Contender(piq_lpips, "piq", "LPIPS: lpips"),
@@ -151,6 +173,7 @@ CONTENDERS = {
     "DISTS: vggfeat float32": Contender(lambda: DISTS(check="off"), "vggfeat", "DISTS: piq"),
     "DISTS: vggfeat bfloat16": Contender(lambda: DISTS(check="off", precision="bfloat16"), "vggfeat", "DISTS: piq"),
     "ESRGAN: snippet": Contender(Snippet, "torchvision", "ESRGAN: snippet"),
+    "ESRGAN: snippet, channels_last": Contender(lambda: in_channels_last(Snippet()), "torchvision", "ESRGAN: snippet"),
     f"ESRGAN: snippet, {_TUNED}": Contender(lambda: tuned(Snippet()), "torchvision", "ESRGAN: snippet"),
     "ESRGAN: vggfeat float32": Contender(
         lambda: PerceptualLoss.from_recipe("esrgan", **_ESRGAN), "vggfeat", "ESRGAN: snippet"
@@ -179,7 +202,7 @@ def build(name: str, settings: SimpleNamespace) -> Callable[[], float]:
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Seconds of each contender in each round, and their memory."""
-    names = [name for name, contender in CONTENDERS.items() if find_spec(contender.package)]
+    names = [name for name in timed(CONTENDERS) if find_spec(CONTENDERS[name].package)]
     racing: dict[str, Work] = {}
     values: dict[str, float] = {}
     for name in names:
@@ -190,7 +213,7 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
         if not abs(values[name] - expected) <= limit * abs(expected):
             raise SystemExit(f"{name} is {values[name]:.5g}, not {expected:.5g} as {CONTENDERS[name].peer} says")
     shape = settings.pairs, settings.size, settings.size
-    for precision in ("float32", "bfloat16"):
+    for precision in PRECISIONS:
         for label, network, last in (("LPIPS", "vgg16", "relu5_3"), ("ESRGAN", "vgg19", "conv5_4")):
             # Both images forward, and one backward.
             forward = Convolutions(network, last, shape, precision)

@@ -23,13 +23,23 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vggfeat.features.algorithms import bfloat16_is_faster
+
 Work = Callable[[], object]
 Build = Callable[[str, SimpleNamespace], Work]
 Found = Mapping[str, Any]
 
 # What a processor may have that makes it fast at bfloat16, and the widths of its vectors.
 _FLAGS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX", "bf16": "Arm BF16"}
+PRECISIONS = ("float32", *(["bfloat16"] if bfloat16_is_faster() else []))
+"""Those that are timed here: emulated, bfloat16 takes up to a hundred times as long."""
+
 _PEERS = ("lpips", "pastiche", "piq", "torchmetrics", "torchvision")
+
+
+def timed(names: Iterable[str]) -> list[str]:
+    """Those of the contenders that are timed here: all but bfloat16 where it is emulated."""
+    return [name for name in names if "bfloat16" not in name or "bfloat16" in PRECISIONS]
 
 
 def timer(settings: SimpleNamespace) -> Callable[[], float]:

@@ -43,8 +43,20 @@ class Aim(NamedTuple):
         return f"{value:.3g}" if enough else f"**{value:.3g}**"
 
 
-def _faster(peer: str, name: str) -> Callable[[Found], float]:
-    return lambda found: paired(found["seconds"][peer], found["seconds"][name])
+def _faster(peer: str, name: str) -> Callable[[Found], float | None]:
+    def found_in(found: Found) -> float | None:
+        seconds = found["seconds"]
+        return paired(seconds[peer], seconds[name]) if {peer, name} <= seconds.keys() else None
+
+    return found_in
+
+
+def _memory(peer: str, name: str) -> Callable[[Found], float | None]:
+    def found_in(found: Found) -> float | None:
+        one, other = (found["peak_mib"].get(each) for each in (name, peer))
+        return one / other if one and other else None
+
+    return found_in
 
 
 def _share_of_dump(kind: str, name: str) -> Callable[[Found], float]:
@@ -53,6 +65,8 @@ def _share_of_dump(kind: str, name: str) -> Callable[[Found], float]:
 
 def _way(precision: str) -> Callable[[Found], float | None]:
     def found_in(found: Found) -> float | None:
+        if f"vggfeat {precision}" not in found["ways"]:
+            return None
         theirs, ours = found["ways"]["pastiche"], found["ways"][f"vggfeat {precision}"]
         pairs = zip(ours["seconds"], ours["losses"], strict=True)
         seconds = next((second for second, loss in pairs if loss <= theirs["losses"][-1]), None)
@@ -71,8 +85,10 @@ def _growth(found: Found) -> float | None:
 
 
 AIMS = (
-    Aim("extraction", "extraction in float32, times torchvision's speed", 1.5,
+    Aim("extraction", "extraction in float32, times torchvision's speed", 2.0,
         _faster("torchvision float32", "vggfeat float32")),
+    Aim("extraction", "extraction in float32, times torchvision's in channels_last", 1.3,
+        _faster("torchvision float32, channels_last", "vggfeat float32")),
     Aim("extraction", "extraction in bfloat16, times torchvision's speed in float32", 6,
         _faster("torchvision float32", "vggfeat bfloat16")),
     Aim("extraction", "extraction in bfloat16, share of its convolutions alone", 0.85,
@@ -81,11 +97,17 @@ AIMS = (
         _share_of_dump("full", "vggfeat float32")),
     Aim("dump", "dumping all features in bfloat16, share of the network alone", 0.8,
         _share_of_dump("full", "vggfeat bfloat16")),
-    Aim("losses", "LPIPS step in float32, times the speed of `lpips`", 1.6,
+    Aim("losses", "LPIPS step in float32, times the speed of `lpips`", 1.8,
         _faster("LPIPS: lpips", "LPIPS: vggfeat float32")),
+    Aim("losses", "LPIPS step in float32, times the speed of `lpips` in channels_last", 1.2,
+        _faster("LPIPS: lpips, channels_last", "LPIPS: vggfeat float32")),
     Aim("losses", "LPIPS step in bfloat16, times the speed of `lpips` in float32", 4,
         _faster("LPIPS: lpips", "LPIPS: vggfeat bfloat16")),
-    Aim("losses", "ESRGAN step in float32, times the snippet's speed", 1.6,
+    Aim("losses", "LPIPS step in float32, memory over that of `lpips`", 1.0,
+        _memory("LPIPS: lpips", "LPIPS: vggfeat float32"), most=True),
+    Aim("losses", "ESRGAN step in float32, memory over the snippet's", 1.0,
+        _memory("ESRGAN: snippet", "ESRGAN: vggfeat float32"), most=True),
+    Aim("losses", "ESRGAN step in float32, times the snippet's speed", 1.5,
         _faster("ESRGAN: snippet", "ESRGAN: vggfeat float32")),
     Aim("losses", "ESRGAN step in bfloat16, times the snippet's speed in float32", 4,
         _faster("ESRGAN: snippet", "ESRGAN: vggfeat bfloat16")),
@@ -94,7 +116,11 @@ AIMS = (
     Aim("stylize", "style-transfer step in bfloat16, times pastiche's speed", 8,
         _faster("pastiche", "vggfeat bfloat16")),
     Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in bfloat16", 30, _way("bfloat16")),
-    Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in float32", 6, _way("float32")),
+    Aim("stylize", "style-transfer step in float32, times pastiche's speed", 1.8,
+        _faster("pastiche", "vggfeat float32")),
+    Aim("stylize", "style-transfer step in float32, memory over pastiche's", 1.0,
+        _memory("pastiche", "vggfeat float32"), most=True),
+    Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in float32", 25, _way("float32")),
     Aim("scaling", "a step's cost a pixel at 2048 px, in blocks, over that at 256 px", 1.6,
         _growth, most=True),
 )  # fmt: skip

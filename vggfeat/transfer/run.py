@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import arch, functional, images
+from vggfeat import allocation, arch, functional, images
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device, resolve_precision
 from vggfeat.losses import Features
@@ -239,6 +239,8 @@ class Stylization(Run):
                 state = {name: x.to(self._inputs.content.device) for name, x in resume.tensors.items()}
                 recent = list(state.pop("recent", ()))
                 resume = None
+            # The pieces that the stage before has left are too small for this one.
+            allocation.release()
             with settings(stage, self._inputs.content.device):
                 optimiser = self._prepare(number, state)
             self._raw = optimiser.image
