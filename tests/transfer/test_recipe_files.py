@@ -56,13 +56,13 @@ def test_presets_differ_from_the_default_in_what_they_are_for():
     }
 
 
-def test_print_is_painted_like_the_default_and_costs_little_more_for_each_size():
+def test_print_is_painted_no_less_than_the_default_and_costs_little_more_for_each_size():
     chosen = RECIPES["print"]
     stages = plan(chosen, 2048, 2048)
     assert [(stage.width, stage.steps) for stage in stages] == [(256, 120), (512, 60), (1024, 30), (2048, 15)]
     # Each size has four times the pixels and half the steps: twice the work of the one before.
     assert [stage.share for stage in stages] == pytest.approx([1 / 15, 2 / 15, 4 / 15, 8 / 15])
-    assert stages[1].steps == plan(RECIPES["default"], 512, 512)[-1].steps
+    assert stages[1].steps >= plan(RECIPES["default"], 512, 512)[-1].steps
 
 
 def test_importing_reads_no_file_and_no_torch():
