@@ -49,7 +49,11 @@ def run(name, *arguments):
 
 def test_every_script_has_a_test():
     helpers = {"measuring", "roofline", "report", "judge"}
-    assert {path.stem for path in BENCHMARKS.glob("*.py")} - helpers - {"objectives", "preconditioning"} == set(SCRIPTS)
+    assert {path.stem for path in BENCHMARKS.glob("*.py")} - helpers - {
+        "objectives",
+        "preconditioning",
+        "schedules",
+    } == set(SCRIPTS)
 
 
 @pytest.mark.slow
@@ -184,6 +188,16 @@ def test_objectives_are_compared(tmp_path):
     printed = run("objectives", "--size", 64, "--objectives", "gram,swd", "--out", tmp_path)
     assert [line.split("|")[1].strip() for line in printed.splitlines()[-2:]] == ["gram", "swd"]
     assert {path.name for path in tmp_path.iterdir()} == {"objectives.jpg", "objectives.json", "painted"}
+
+
+@pytest.mark.slow
+def test_schedules_are_compared(tmp_path):
+    few = "size:64,first_size:64,steps"
+    printed = run("schedules", "--pairs", 2, "--out", tmp_path, f"short={few}:2", f"long={few}:12")
+    ratios = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in printed.splitlines()[-2:]}
+    assert ratios["all, short"] == "1.00x"
+    assert float(ratios["all, long"].removesuffix("x")) < 1
+    assert (tmp_path / "schedules.jpg").exists()
 
 
 @pytest.mark.slow
