@@ -2,8 +2,8 @@
 
     python benchmarks/schedules.py [--recipe default] [--out FOLDER] NAME=FIELD:VALUE,... ...
 
-Each argument names a schedule and the fields that it changes: `then=steps:60,step_decay:1.0`; `now=` is the recipe as it
-is. Columns: seconds from the files to the picture; the loss of the Gatys notebook of the picture as it is
+Each argument names a schedule and the fields that it changes, such as `then=steps:60,step_decay:1.0`; `now=` is the
+recipe as it is. Columns: seconds from the files to the picture; the loss of the Gatys notebook of the picture as it is
 saved, in 8 bits; LPIPS to the photograph. Ratios are to the first schedule. `--out` writes schedules.jpg.
 """
 
