@@ -27,9 +27,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from vggfeat import FeatureExtractor, open_dump, plots, read_picture
+from vggfeat import FeatureExtractor, open_dump, read_picture
 from vggfeat.dumps.engine import default_workers
 from vggfeat.dumps.run import Dumping
+from vggfeat.explore import plots
 
 SIDE = 224
 SIZE = 500, 375  # of the JPEG files

@@ -33,7 +33,9 @@ from torchvision.models import vgg16
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.functional import normalize
 
-from vggfeat import FeatureExtractor, plots, weights
+from vggfeat import FeatureExtractor
+from vggfeat.explore import plots
+from vggfeat.networks import weights
 
 LAYER, INDEX = "relu3_3", "features.15"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

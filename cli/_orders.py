@@ -33,7 +33,7 @@ class Order:
 
     def paint(self, content: str, output: str | Path | None, otherwise: str = "") -> None:
         """Paint `content`. What the last run found in the styles is used again."""
-        from vggfeat import images
+        from vggfeat.pictures import images
         from vggfeat.transfer.record import record
         from vggfeat.transfer.run import stylize
 
@@ -95,7 +95,7 @@ def paint_all(order: Order, contents: Sequence[str], folder: Path, *, sequence: 
 
 def _tell_flicker(frames: Sequence[str], targets: Mapping[str, Path]) -> None:
     """How much frames change from one to the next: the contents, and what was painted."""
-    from vggfeat import images
+    from vggfeat.pictures import images
 
     def change(names: Sequence[str | Path]) -> float:
         pictures = (images.flatten(images.read_picture(name)) for name in names)

@@ -15,7 +15,7 @@ from ._progress import keeping, report, tell, uninterrupted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vggfeat.images import Picture
+    from vggfeat.pictures.images import Picture
     from vggfeat.transfer.run import Progress, Run, Stylization
 
 _Function = TypeVar("_Function", bound=Callable[..., None])
@@ -78,7 +78,7 @@ class How:
 
     def hold(self) -> None:
         """Hold on to freed memory where no limit is given: steps are faster so, and take more of it."""
-        from vggfeat import allocation
+        from vggfeat.features import allocation
 
         if self.memory_limit is None:
             allocation.hold()
@@ -110,7 +110,7 @@ class Job:
     """
 
     def __init__(self, output: str | Path | None, otherwise: str, roles: Sequence[tuple[str, str]], how: How) -> None:
-        from vggfeat import images
+        from vggfeat.pictures import images
 
         self.target = Path(output) if output is not None else unused(Path(otherwise))
         self.read = [(role, Path(name)) for role, name in roles if Path(name).is_file()]
@@ -207,7 +207,7 @@ class _Painter:
             cast("Stylization", self.run).save(self.job.how.checkpoint)  # dreams have no such option
 
     def write(self, path: Path, image: "Tensor") -> None:
-        from vggfeat import images
+        from vggfeat.pictures import images
 
         self.job.check(path)
         if self.like is None:
@@ -219,8 +219,8 @@ class _Painter:
     def plot(self) -> None:
         if self.job.how.plot is None or not self.losses:
             return
-        from vggfeat import images
-        from vggfeat.plots import line_chart
+        from vggfeat.explore.plots import line_chart
+        from vggfeat.pictures import images
 
         steps = list(self.losses.values())
         series = {name: [each[name] for each in steps] for name in steps[0]}

@@ -6,7 +6,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from vggfeat import weights
+from vggfeat.networks import weights
+from vggfeat.transfer.named import recipe
 from vggfeat.transfer.recipe import (
     CHOICES,
     LABELS,
@@ -16,7 +17,6 @@ from vggfeat.transfer.recipe import (
     format_layers,
     from_values,
     parse_layers,
-    recipe,
 )
 
 _Function = TypeVar("_Function", bound=Callable[..., None])

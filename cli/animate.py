@@ -52,7 +52,7 @@ def command(
     Every frame has the size of the last one, which is held. Ctrl-C writes the frames that there are. MP4 needs the
     extra `video`.
     """
-    from vggfeat.animation import check_animation, frame, write_animation
+    from vggfeat.pictures.animation import check_animation, frame, write_animation
     from vggfeat.transfer.run import stylize
 
     how = How.taken(options)

@@ -30,7 +30,7 @@ def command(pictures: tuple[str, ...], *, network: str, weights: str, top: int, 
 
     Exit codes: 0; 3 if some pictures could not be read; 2 if nothing could begin.
     """
-    from vggfeat.classification import Classifier
+    from vggfeat.training.classification import Classifier
 
     classify = Classifier(network, weights, device=device)
     found: list[dict[str, Any]] = []

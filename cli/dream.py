@@ -46,7 +46,7 @@ def command(
 
     Deep layers dream of things, shallow ones of patterns. Ctrl-C saves the picture as it stands.
     """
-    from vggfeat import images
+    from vggfeat.pictures import images
     from vggfeat.transfer.dreams import dream
     from vggfeat.transfer.record import dream_text
 

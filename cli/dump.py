@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vggfeat import arch
 from vggfeat.dumps.recipe import REDUCTIONS, Resize, parse_resize
 from vggfeat.errors import RecipeError
+from vggfeat.networks import arch
 
 from ._networks import chosen_network, network_option
 from ._progress import tell, terminable

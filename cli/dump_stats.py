@@ -35,7 +35,7 @@ def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) ->
     if layer is not None and layer not in opened.layers:
         raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, opened.layers)}")
     if plot is not None:
-        from vggfeat import images
+        from vggfeat.pictures import images
 
         images.check_writable(plot)
         images.write_picture(plot, images.from_pil(_chart(opened, layer)).rgb)
@@ -61,8 +61,8 @@ def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) ->
 
 def _chart(dump: "Dump", layer: str | None) -> "Image":
     """Of the layers, their means and the share of zeros, and CKA; of one layer, its channels, the least first."""
-    from vggfeat import plots
     from vggfeat.errors import InputError
+    from vggfeat.explore import plots
 
     charts: list[Image] = []
     others = dump.fingerprint["rdm"] or (dump.fingerprint["cka"] and layer is None)

@@ -31,7 +31,7 @@ def command(
 
     Ctrl-C saves the picture as it stands.
     """
-    from vggfeat import images
+    from vggfeat.pictures import images
     from vggfeat.transfer.beyond import invert
     from vggfeat.transfer.record import record
 

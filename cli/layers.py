@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from vggfeat import arch
+from vggfeat.networks import arch
 
 from ._tables import print_table
 

@@ -65,9 +65,9 @@ def command(
     Coordinates are x, y in pixels of A and B as they came; the centre of the first pixel is 0, 0. The picture is
     left out where only --json or --csv is asked for.
     """
-    from vggfeat import images, sources
-    from vggfeat.matching import match
-    from vggfeat.pages.matches import side_by_side
+    from vggfeat.explore.matching import match
+    from vggfeat.explore.pages.matches import side_by_side
+    from vggfeat.pictures import images, sources
 
     wanted = {form: name for form, name in (("json", json_file), ("csv", csv_file)) if name}
     target = Path(output) if output else None if wanted else unused(Path(f"{Path(a).stem}-{Path(b).stem}-match.png"))
@@ -90,7 +90,7 @@ def command(
 
 
 def _check_outputs(target: Path | None, wanted: dict[str, str], sources: tuple[str, str]) -> None:
-    from vggfeat import images
+    from vggfeat.pictures import images
 
     files = [Path(name) for name in wanted.values() if name != "-"]
     for path in files:

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from vggfeat.transfer.recipe import RECIPES, format_recipe, recipe
+from vggfeat.transfer.named import recipe
+from vggfeat.transfer.recipe import RECIPES, format_recipe
 
 from ._tables import print_table
 

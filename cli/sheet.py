@@ -71,8 +71,8 @@ def command(
 
     A cell that cannot be painted says why. Ctrl-C writes the sheet with what is painted.
     """
-    from vggfeat import images, sources
-    from vggfeat.pages.variations import grid
+    from vggfeat.explore.pages.variations import grid
+    from vggfeat.pictures import images, sources
 
     how = How.taken(options)
     chosen = chosen_recipe("preview", options)

@@ -90,9 +90,9 @@ def command(
         return
     if image is None or channel is not None:
         raise click.UsageError("give an IMAGE, or --dump OUT with --channel N")
-    from vggfeat import images
-    from vggfeat.pages.layers import sheet
-    from vggfeat.view import look
+    from vggfeat.explore.pages.layers import sheet
+    from vggfeat.explore.view import look
+    from vggfeat.pictures import images
 
     target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-show.png"))
     images.check_writable(target)
@@ -113,10 +113,11 @@ def _show_patches(
         raise click.UsageError(f"--dump does not go with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}")
     if channel is None or len(layers) != 1:
         raise click.UsageError("--dump needs one --layer and a --channel")
-    from vggfeat import arch, images
     from vggfeat.dumps.reading import open_dump
-    from vggfeat.pages.patches import sheet
-    from vggfeat.patches import most_activating
+    from vggfeat.explore.pages.patches import sheet
+    from vggfeat.explore.patches import most_activating
+    from vggfeat.networks import arch
+    from vggfeat.pictures import images
 
     name = layers[0]
     target = Path(output) if output is not None else unused(Path(f"{Path(dump).resolve().name}-{name}-{channel}.png"))

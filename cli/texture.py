@@ -51,7 +51,7 @@ def command(
 
     Strokes are as large as in STYLE: --style-scale 0.5 makes them half as large. Ctrl-C saves the picture as it stands.
     """
-    from vggfeat import images
+    from vggfeat.pictures import images
     from vggfeat.transfer import checkpoint
     from vggfeat.transfer.beyond import texture
     from vggfeat.transfer.record import record

@@ -2,8 +2,8 @@
 
 import click
 
-from vggfeat import weights
 from vggfeat.errors import WeightsError
+from vggfeat.networks import weights
 
 from ._tables import print_table
 

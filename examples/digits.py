@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 import vggfeat
-from vggfeat import images, view
-from vggfeat.pages.layers import sheet
+from vggfeat.explore import view
+from vggfeat.explore.pages.layers import sheet
+from vggfeat.pictures import images
 from vggfeat.training.data import load_data
 
 NETWORK = "16,16,M,32,32,M,64"

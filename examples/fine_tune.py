@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import vggfeat
-from vggfeat import images
+from vggfeat.pictures import images
 
 PICTURES = Path(__file__).resolve().parent.parent / "assets" / "images"
 CLASSES = {

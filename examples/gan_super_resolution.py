@@ -23,8 +23,8 @@ from torch.optim import Adam, Optimizer
 from torchvision.transforms.functional import center_crop
 
 from vggfeat import LPIPS, PerceptualLoss, read_picture, write_picture
-from vggfeat.extract import resolve_precision
-from vggfeat.images import from_pil, to_pil
+from vggfeat.features.device import resolve_precision
+from vggfeat.pictures.images import from_pil, to_pil
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "china", "flower")
 HELD_OUT, CROP, BATCH = 128, 80, 8  # sides of the middle that only the evaluation sees, and of a training crop

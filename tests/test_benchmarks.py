@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vggfeat import arch
+from vggfeat.networks import arch
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = {

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vggfeat import LPIPS, PerceptualLoss
-from vggfeat.metrics import MeanDistance
+from vggfeat.losses.metrics import MeanDistance
 
 BATCH = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

@@ -12,38 +12,20 @@ import vggfeat
 PACKAGE = Path(vggfeat.__file__).parent
 
 # Everything may use `errors`; nothing imports the commands.
+_BASE = {"networks", "pictures"}
+_CORE = {*_BASE, "features", "losses"}
 MAY_IMPORT = {
     "errors": set(),
-    "arch": set(),
-    "functional": set(),
-    "allocation": set(),
-    "deep": set(),
-    "icc": set(),
-    "images": {"deep", "icc"},
-    "colours": set(),
-    "weights": {"arch"},
-    "features": {"arch"},
-    "network": {"arch", "weights"},
-    "extract": {"arch", "features", "functional", "weights", "tap"},
-    "tap": {"arch", "extract", "network", "weights"},
-    "losses": {"functional"},
-    "criterion": {"extract", "functional", "losses", "images"},
-    "similarity": {"criterion", "extract", "functional", "losses", "weights"},
-    "perceptual": {"arch", "criterion", "extract", "functional", "losses", "similarity", "weights"},
-    "metrics": {"similarity"},
-    "dumps": {"arch", "extract", "features", "functional", "images", "weights"},
-    "pairs": {"colours", "criterion", "extract", "images", "losses", "perceptual", "similarity", "weights"},
-    "plots": set(),
-    "animation": {"images"},
-    "classification": {"arch", "extract", "functional", "images", "network", "weights"},
-    "training": {"arch", "extract", "functional", "images", "network", "plots", "weights"},
-    "transfer": {"allocation", "arch", "extract", "losses", "functional", "images", "sources"},
-    "sources": {"extract", "images"},
-    "view": {"arch", "colours", "extract", "images", "sources"},
-    "matching": {"arch", "extract", "functional", "images", "sources"},
-    "patches": {"arch", "dumps"},
-    "pages": {"arch", "colours", "images", "matching", "patches", "view"},
-    "ui": {"arch", "colours", "images", "pairs", "plots", "transfer", "view", "weights"},
+    "networks": set(),
+    "pictures": set(),
+    "features": _BASE,
+    "losses": {*_BASE, "features"},
+    "transfer": _CORE,
+    "dumps": _CORE,
+    "explore": {*_CORE, "dumps"},
+    "pairs": {*_CORE, "explore"},
+    "training": {*_CORE, "explore"},
+    "ui": {*_CORE, "dumps", "explore", "pairs", "training", "transfer"},
 }
 
 
@@ -71,8 +53,42 @@ def test_imports_follow_the_design(path):
     assert imported_modules(path) - {"errors", module} <= MAY_IMPORT[module]
 
 
-def test_losses_do_not_know_the_extractor():
-    assert "extract" not in imported_modules(PACKAGE / "losses.py")
+def test_every_subject_has_a_folder():
+    kept = {path.stem for path in PACKAGE.iterdir() if path.suffix in ("", ".py") and not path.name.startswith("_")}
+    assert kept == set(MAY_IMPORT)
+
+
+def imports():
+    """{module: the modules of vggfeat that it imports, anywhere in its text}."""
+    named = {path: ".".join(("vggfeat", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES}
+    named = {path: name.removesuffix(".__init__") for path, name in named.items()}
+    found = {name: set() for name in named.values()}
+    for path, name in named.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                submodules = {f"{node.module}.{alias.name}" for alias in node.names} & found.keys()
+                found[name] |= submodules or {node.module} & found.keys()
+    return found
+
+
+def test_no_module_imports_itself_through_others():
+    graph, done = imports(), set()
+    assert "vggfeat.features.steps" in graph["vggfeat.features.extractor"]
+
+    def visit(module, way):
+        assert module not in way, " -> ".join([*way, module])
+        if module not in done:
+            for other in graph[module]:
+                visit(other, [*way, module])
+            done.add(module)
+
+    for module in graph:
+        visit(module, [])
+
+
+@pytest.mark.parametrize("name", ["base", "content", "gram", "lpips", "dists", "weighted_sum", "functional"])
+def test_losses_over_features_do_not_know_the_extractor(name):
+    assert not {"vggfeat.features.extractor", "vggfeat.features.trunk"} & imports()[f"vggfeat.losses.{name}"]
 
 
 def test_importing_is_cheap():
@@ -92,5 +108,5 @@ def test_public_names_exist_and_are_typed():
 
 
 def test_public_names_and_modules_do_not_collide():
-    modules = {path.stem for path in PACKAGE.iterdir()}
-    assert not modules & {name for name in dir(vggfeat) if not name.startswith("_")}
+    folders = {path.stem for path in PACKAGE.iterdir()}
+    assert not folders & {name for name in dir(vggfeat) if not name.startswith("_")}

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from vggfeat import arch, weights
+from vggfeat.networks import arch, weights
 
 HERE = Path(__file__).parent
 

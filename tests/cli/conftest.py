@@ -11,7 +11,7 @@ from vggfeat_cli import main
 def vggfeat(tmp_path, monkeypatch, request):
     """Run the command in an empty folder, inside this process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vggfeat.allocation.hold", lambda: None)  # it is for the whole process
+    monkeypatch.setattr("vggfeat.features.allocation.hold", lambda: None)  # it is for the whole process
 
     def run(*arguments: object, code: int | None = 0) -> Result:
         result = CliRunner().invoke(main, [str(argument) for argument in arguments])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vggfeat import network
-from vggfeat.network import vgg
+from vggfeat.networks import network
+from vggfeat.networks.network import vgg
 
 CAT = str(files("vggfeat_assets") / "images" / "chelsea.jpg")
 

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from vggfeat_cli.compare import _bar as bar
 
-from vggfeat import __version__, compare, images, weights, write_picture
+from vggfeat import __version__, compare, write_picture
+from vggfeat.networks import weights
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures
+from vggfeat.pictures import images
 
 QUICK = ("--metric", "psnr,lpips-alex")
 

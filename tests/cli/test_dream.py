@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from vggfeat import write_picture
-from vggfeat.images import read_text
+from vggfeat.pictures.images import read_text
 
 QUICK = ("--size", 64, "--octaves", 2, "--steps", 2)
 

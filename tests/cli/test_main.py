@@ -60,7 +60,7 @@ def test_debug_shows_where(vggfeat, spawn):
 
 
 def test_an_internal_error_is_one_line(vggfeat, monkeypatch):
-    monkeypatch.setattr("vggfeat.arch.sized_layers", lambda *_: 1 / 0)
+    monkeypatch.setattr("vggfeat.networks.arch.sized_layers", lambda *_: 1 / 0)
     stderr = vggfeat("layers", code=1).stderr
     assert stderr == "vggfeat: internal error, ZeroDivisionError: division by zero (--debug shows where)\n"
 

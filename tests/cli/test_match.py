@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vggfeat import images, match, read_picture, write_picture
-from vggfeat.pages.matches import side_by_side
+from vggfeat import match, read_picture, write_picture
+from vggfeat.explore.pages.matches import side_by_side
+from vggfeat.pictures import images
 
 
 @pytest.fixture(autouse=True)

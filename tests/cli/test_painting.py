@@ -146,7 +146,7 @@ def test_memory_is_kept_to(command, vggfeat):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_freed_memory_is_held_where_no_limit_is_given(command, vggfeat, monkeypatch):
     told = []
-    monkeypatch.setattr("vggfeat.allocation.hold", lambda: told.append(1))
+    monkeypatch.setattr("vggfeat.features.allocation.hold", lambda: told.append(1))
     vggfeat(command, *COMMANDS[command], "--memory", "1GB")
     assert not told
     vggfeat(command, *COMMANDS[command])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vggfeat.images import write_picture
+from vggfeat.pictures.images import write_picture
 from vggfeat.transfer.recipe import RECIPES, format_recipe
 
 

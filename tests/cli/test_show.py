@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vggfeat import read_picture, view, write_picture
-from vggfeat.pages.layers import sheet
+from vggfeat import read_picture, write_picture
+from vggfeat.explore import view
+from vggfeat.explore.pages.layers import sheet
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 import pytest
 
-from vggfeat import weights
+from vggfeat.networks import weights
 
 
 @pytest.fixture(autouse=True)

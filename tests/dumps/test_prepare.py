@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from vggfeat import images
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.prepare import Preparation, fit, prepare
 from vggfeat.dumps.sources import find
 from vggfeat.errors import ImageError
+from vggfeat.pictures import images
 
 
 @pytest.mark.parametrize("size", [(50, 64), (300, 64), (64, 301), (33, 37), (32, 32)], ids=str)

@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 
 import vggfeat
-from vggfeat import FeatureExtractor, images
+from vggfeat import FeatureExtractor
 from vggfeat.dumps import store, work
 from vggfeat.dumps.engine import LocalEngine
 from vggfeat.dumps.prepare import Preparation, side_of
 from vggfeat.dumps.run import Dumping
 from vggfeat.dumps.verify import verify
 from vggfeat.errors import InputError, RecipeError, VggfeatError
+from vggfeat.pictures import images
 
 from .conftest import QUICK, hashes, make_pictures
 
@@ -301,7 +302,7 @@ def test_a_shard_that_is_redone_and_gives_up_is_left_alone(pictures, tmp_path):
 
 _BOMB = """
 import os, sys
-from vggfeat import images
+from vggfeat.pictures import images
 whole = images.decode_picture
 def decode(data, name="", **options):
     if name.endswith("003.jpg"):
@@ -367,7 +368,7 @@ def test_weights_are_hashed_once(pictures, tmp_path, monkeypatch):
         calls.extend([1] if weights is None else [])  # a mapping is what was loaded before
         return whole(network, weights, **options)
 
-    monkeypatch.setattr("vggfeat.weights.load", counted)
+    monkeypatch.setattr("vggfeat.networks.weights.load", counted)
     run = Dumping(pictures, tmp_path / "out", **QUICK)
     run.bytes_left()
     run.result()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vggfeat import arch
 from vggfeat.features import algorithms
+from vggfeat.networks import arch
 
 CPU = torch.device("cpu")
 

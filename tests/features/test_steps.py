@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vggfeat import FeatureExtractor, arch, images
+from vggfeat import FeatureExtractor
 from vggfeat.features import algorithms, steps
+from vggfeat.networks import arch
+from vggfeat.pictures import images
 
 PICTURES = Path(__file__).parents[2] / "assets" / "images"
 DEEP = ["relu2_2", "relu3_3", "conv4_2", "relu5_1"]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vggfeat import images, read_picture, write_picture
+from vggfeat import read_picture, write_picture
+from vggfeat.pictures import images
 
 
 def make(seed: int, height: int = 48, width: int = 64) -> torch.Tensor:

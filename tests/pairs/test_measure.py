@@ -6,7 +6,8 @@ import pytest
 from torchvision.models import squeezenet1_1
 
 import vggfeat
-from vggfeat import DISTS, LPIPS, PerceptualLoss, compare, weights
+from vggfeat import DISTS, LPIPS, PerceptualLoss, compare
+from vggfeat.networks import weights
 
 ORACLES = {
     "lpips-vgg": cache(LPIPS),
@@ -77,7 +78,7 @@ def test_dists_and_its_layers_are_never_negative(monkeypatch):
 
 def test_squeeze_names_its_weights(monkeypatch):
     state = squeezenet1_1(weights=None).features.state_dict()
-    monkeypatch.setattr("vggfeat.similarity._squeezenet_state", lambda _: state)
+    monkeypatch.setattr("vggfeat.losses.similarity._squeezenet_state", lambda _: state)
     found = compare("a", "b", "lpips-squeeze")
     assert found.metadata["metrics"]["lpips-squeeze"]["sha256"] == "b8a52dc0"
     assert len(found.rows) == 3

@@ -6,10 +6,11 @@ import kornia
 import pytest
 import torch
 
-from vggfeat import ImageError, InputError, WeightsError, compare, images
+from vggfeat import ImageError, InputError, WeightsError, compare
 from vggfeat.pairs import run
 from vggfeat.pairs.measure import Measures
 from vggfeat.pairs.run import Comparing
+from vggfeat.pictures import images
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_missing_weights_are_no_bad_pair(monkeypatch):
     def refuse(*_):
         raise WeightsError("not bundled")
 
-    monkeypatch.setattr("vggfeat.similarity._squeezenet_state", refuse)
+    monkeypatch.setattr("vggfeat.losses.similarity._squeezenet_state", refuse)
     with pytest.raises(WeightsError, match="not bundled"):
         compare("a", "b", "lpips-squeeze")
 

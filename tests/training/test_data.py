@@ -7,8 +7,8 @@ from PIL import Image
 from torchvision.models import VGG16_Weights
 from torchvision.transforms.functional import pil_to_tensor, resize
 
-from vggfeat import images
 from vggfeat.errors import InputError, VggfeatError
+from vggfeat.pictures import images
 from vggfeat.training import data
 from vggfeat.training.data import load_data
 

@@ -11,8 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from vggfeat import FeatureExtractor, network, weights
+from vggfeat import FeatureExtractor
 from vggfeat.errors import InputError, RecipeError
+from vggfeat.networks import network, weights
 from vggfeat.training.data import load_data
 from vggfeat.training.recipe import TrainingRecipe
 from vggfeat.training.run import count_batches, train

@@ -3,7 +3,7 @@ import torch
 
 from vggfeat import invert, recipe, texture, write_picture
 from vggfeat.errors import InputError, LayerError, RecipeError
-from vggfeat.extract import FeatureExtractor
+from vggfeat.features.extractor import FeatureExtractor
 
 QUICK = {"first_size": 32, "steps": 4}
 
@@ -55,7 +55,7 @@ def test_a_texture_keeps_the_pixels_of_its_style(style):
 
 @pytest.mark.slow
 def test_a_texture_takes_on_the_style(style):
-    from vggfeat.losses import GramLoss
+    from vggfeat.losses.gram import GramLoss
 
     loss = GramLoss(["relu1_1", "relu2_1", "relu3_1"])
     extract = FeatureExtractor("vgg19", loss.layers)

@@ -5,17 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from vggfeat import images
-from vggfeat.extract import FeatureExtractor, Part
-from vggfeat.losses import (
-    ContentLoss,
-    CovarianceLoss,
-    GramLoss,
-    MeanStdLoss,
-    NearestNeighbourLoss,
-    SlicedWassersteinLoss,
-    TotalVariationLoss,
-)
+from vggfeat.features.extractor import FeatureExtractor, Part
+from vggfeat.losses.content import ContentLoss
+from vggfeat.losses.covariance import CovarianceLoss
+from vggfeat.losses.gram import GramLoss
+from vggfeat.losses.mean_std import MeanStdLoss
+from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
+from vggfeat.losses.sliced_wasserstein import SlicedWassersteinLoss
+from vggfeat.losses.variation import TotalVariationLoss
+from vggfeat.pictures import images
 from vggfeat.transfer.blocks import Blocks, Blockwise, Whole
 from vggfeat.transfer.objective import Term
 

@@ -6,7 +6,7 @@ import torch
 from vggfeat.errors import InputError
 from vggfeat.transfer import checkpoint
 from vggfeat.transfer.blocks import Blocks
-from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.named import recipe
 from vggfeat.transfer.run import stylize
 
 SMALL = {"first_size": 32, "steps": 4}

@@ -5,7 +5,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from vggfeat.errors import RecipeError
-from vggfeat.images import resize
+from vggfeat.pictures.images import resize
 from vggfeat.transfer.colours import colourise, finish, histogram, linear, prepare
 from vggfeat.transfer.recipe import CHOICES
 

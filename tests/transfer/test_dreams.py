@@ -3,7 +3,7 @@ import torch
 
 from vggfeat import dream
 from vggfeat.errors import InputError, LayerError
-from vggfeat.extract import FeatureExtractor
+from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.transfer.blocks import Blocks, Blockwise
 from vggfeat.transfer.dreams import Activation, parse_target
 

@@ -11,7 +11,7 @@ from vggfeat import stylize
 from vggfeat.errors import InputError, RecipeError
 from vggfeat.transfer import memory
 from vggfeat.transfer.blocks import Blocks
-from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.named import recipe
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ _MEASURE = """
 import json, re, sys, torch
 from vggfeat import stylize
 from vggfeat.transfer import memory
-from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.named import recipe
 
 def kilobytes(name):
     return int(re.search(rf"^{name}:\\s*(\\d+)", open("/proc/self/status").read(), re.M)[1])

@@ -4,7 +4,8 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 
 from vggfeat.errors import LayerError, RecipeError
-from vggfeat.transfer.recipe import RECIPES, Recipe, format_layers, parse_layers, recipe
+from vggfeat.transfer.named import recipe
+from vggfeat.transfer.recipe import RECIPES, Recipe, format_layers, parse_layers
 
 
 def test_gatys_is_the_notebooks():

@@ -9,7 +9,8 @@ import pytest
 
 from vggfeat.errors import RecipeError
 from vggfeat.transfer import recipe as module
-from vggfeat.transfer.recipe import LABELS, LAYER_FIELDS, RECIPES, Recipe, format_recipe, from_values, recipe
+from vggfeat.transfer.named import recipe
+from vggfeat.transfer.recipe import LABELS, LAYER_FIELDS, RECIPES, Recipe, format_recipe, from_values
 from vggfeat.transfer.stages import plan
 
 FOLDER = Path(module.__file__).parent / "recipes"

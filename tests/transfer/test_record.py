@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from vggfeat.errors import ImageError, RecipeError
-from vggfeat.images import write_picture
-from vggfeat.transfer.recipe import recipe
+from vggfeat.pictures.images import write_picture
+from vggfeat.transfer.named import recipe
 from vggfeat.transfer.record import KEY, read_record, record
 
 RGB = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -5,13 +5,15 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from vggfeat import images, stylize
+from vggfeat import stylize
 from vggfeat.errors import ImageError, InputError, RecipeError, VggfeatError
-from vggfeat.extract import FeatureExtractor, choose_device
-from vggfeat.losses import GramLoss
+from vggfeat.features.device import choose_device
+from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.losses.gram import GramLoss
+from vggfeat.pictures import images
 from vggfeat.transfer.blocks import Blocks, Blockwise, Whole
+from vggfeat.transfer.named import recipe
 from vggfeat.transfer.objective import OBJECTIVES
-from vggfeat.transfer.recipe import recipe
 
 SMALL = {"first_size": 32, "steps": 4}
 

@@ -1,7 +1,7 @@
 import pytest
 
 from vggfeat.errors import RecipeError
-from vggfeat.transfer.recipe import recipe
+from vggfeat.transfer.named import recipe
 from vggfeat.transfer.stages import plan
 
 DOUBLING = recipe("default", first_size=256, growth=2.0, steps=80, step_decay=0.5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vggfeat import arch
+from vggfeat.networks import arch
 from vggfeat.ui import fragments
 
 

@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vggfeat import InputError, images, view
+from vggfeat import InputError
+from vggfeat.explore import view
+from vggfeat.pictures import images
 from vggfeat.transfer.recipe import RECIPES
 from vggfeat.transfer.record import read_record
 from vggfeat.ui import fragments, work

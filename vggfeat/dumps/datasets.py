@@ -1,20 +1,17 @@
 """A dump as torch reads data."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-if TYPE_CHECKING:
-    from vggfeat.dumps.reading import FeatureArray
+from vggfeat.dumps.protocols import ArrayLike
 
 
 class FeatureDataset(Dataset[tuple[Tensor, str]]):
     """(features, id) of each row of an array."""
 
-    def __init__(self, array: "FeatureArray") -> None:
+    def __init__(self, array: ArrayLike) -> None:
         self._array = array
         self._ids = array.ids
 

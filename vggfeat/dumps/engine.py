@@ -3,18 +3,15 @@
 import itertools
 import os
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Protocol
 
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.prepare import Preparation
 from vggfeat.dumps.store import Receipt
 from vggfeat.dumps.work import Job, ShardTask, ShardWorker, Writer
-from vggfeat.errors import RecipeError, near
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-EngineName = Literal["local", "ray"]
 
 _MOST_WORKERS = 16
 
@@ -65,17 +62,6 @@ class LocalEngine:
                 before = written
             if before is not None:
                 yield before.result()
-
-
-def named_engine(name: str, workers: int | None) -> Engine:
-    """The engine called `name`. Raises `RecipeError` for another word, `InputError` where it is not installed."""
-    if name == "local":
-        return LocalEngine(workers)
-    if name == "ray":
-        from vggfeat.dumps.ray_engine import RayEngine
-
-        return RayEngine(workers=workers)
-    raise RecipeError(f"unknown engine '{name}': {near(name, get_args(EngineName))}")
 
 
 def default_workers(pictures: int, device: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.dumps.reading import Dump, FeatureArray
+from vggfeat.dumps.protocols import ArrayLike, DumpLike
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.dumps.store import StoreError, csv_line
 from vggfeat.errors import InputError, RecipeError, near
@@ -45,7 +45,7 @@ LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarro
 
 
 def export(
-    dump: Dump,
+    dump: DumpLike,
     target: str | os.PathLike[str],
     to: Format,
     *,
@@ -97,7 +97,7 @@ def export(
     return target
 
 
-def choose(dump: Dump, layers: Iterable[str] = (), reductions: Iterable[str] = ()) -> list[tuple[str, str]]:
+def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str] = ()) -> list[tuple[str, str]]:
     """Those (layer, reduction) of a dump that names or globs choose. Raises `RecipeError` where one chooses nothing."""
     outputs = list(dump.outputs)
     for place, what, patterns in ((0, "layer", list(layers)), (1, "reduction", list(reductions))):
@@ -119,13 +119,13 @@ class _Content:
 
     run: str
     texts: Mapping[str, Sequence[str]]
-    arrays: Mapping[str, FeatureArray]
+    arrays: Mapping[str, ArrayLike]
 
     @classmethod
-    def of(cls, dump: Dump, outputs: Iterable[tuple[str, str]]) -> "_Content":
+    def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
         good = [row for row in dump.manifest if row.ok]
         texts: dict[str, Sequence[str]] = {name: [getattr(row, name) for row in good] for name in _TEXTS}
-        arrays: dict[str, FeatureArray] = {}
+        arrays: dict[str, ArrayLike] = {}
         for output in outputs:
             name, array = ".".join(output), dump[output]
             if array.alike:
@@ -299,7 +299,7 @@ WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
 }
 
 
-def _parts(array: FeatureArray, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+def _parts(array: ArrayLike, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Some rows at a time: as many as fit, a multiple of `multiple`."""
     step = max(1, _BATCH_BYTES // _row_bytes(array) // multiple) * multiple
     for start in range(0, len(array), step):
@@ -307,11 +307,11 @@ def _parts(array: FeatureArray, multiple: int = 1) -> Iterator[tuple[slice, npt.
         yield part, array[part]
 
 
-def _row_bytes(array: FeatureArray) -> int:
+def _row_bytes(array: ArrayLike) -> int:
     return prod(array.shape[1:]) * array.dtype.itemsize
 
 
-def _output(array: FeatureArray) -> str:
+def _output(array: ArrayLike) -> str:
     return f"{array.layer}.{array.reduction}"
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from vggfeat import images
 from vggfeat.dumps.recipe import DumpRecipe, Resize
 from vggfeat.dumps.sources import Item, printable
 from vggfeat.errors import ImageError, VggfeatError
+from vggfeat.pictures import images
 
 Pixels = npt.NDArray[np.float32]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from vggfeat import arch
 from vggfeat.errors import RecipeError, near
+from vggfeat.networks import arch
 
 Dtype = Literal["float32", "float16"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]

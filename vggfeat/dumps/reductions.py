@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import functional
 from vggfeat.dumps.recipe import projection_size
+from vggfeat.features import tensors
+from vggfeat.losses import functional
 
 Shape = tuple[int, ...]
 
@@ -34,7 +35,7 @@ def reduce(x: Tensor, reduction: str, *, layer: str = "", seed: int = 0) -> Tens
     if reduction == "full":
         # Out of the network's layout at once: one after the other takes three times as long.
         return x.to(torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format)
-    x = functional.at_least_float32(x)
+    x = tensors.at_least_float32(x)
     size = projection_size(reduction)
     return project(x, size, layer=layer, seed=seed) if size else _FUNCTIONS[reduction][0](x)
 

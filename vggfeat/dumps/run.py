@@ -16,10 +16,9 @@ from typing import Any, Literal, Required, TypedDict, Unpack
 import numpy as np
 import torch
 
-from vggfeat import arch
-from vggfeat import weights as weights_table
 from vggfeat.dumps.decoding import Decoders
-from vggfeat.dumps.engine import Engine, EngineName, default_workers, named_engine
+from vggfeat.dumps.engine import Engine, default_workers
+from vggfeat.dumps.engines import EngineName, named_engine
 from vggfeat.dumps.prepare import Preparation, side_of
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, differences, parse_reductions
@@ -28,8 +27,10 @@ from vggfeat.dumps.sources import Item, PathLike, find, fingerprint, import_parq
 from vggfeat.dumps.store import ManifestFormat, Receipt, Store, StoreError
 from vggfeat.dumps.work import Job, Network, ShardTask, weights_digest
 from vggfeat.errors import RecipeError, users_line
-from vggfeat.extract import choose_device, resolve_precision
 from vggfeat.features import algorithms
+from vggfeat.features.device import choose_device, resolve_precision
+from vggfeat.networks import arch
+from vggfeat.networks import weights as weights_table
 
 # What is lost by a kill, and what one file holds: at most this many bytes or pictures.
 _SHARD_BYTES = 256 * 2**20

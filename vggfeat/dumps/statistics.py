@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vggfeat import functional
 from vggfeat.dumps.recipe import TOP, DumpRecipe
+from vggfeat.features import tensors
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -64,7 +64,7 @@ _FIELDS = ("mean", "variance", "zeros", "max", "beyond", "positions")
 def _per_picture(x: Tensor) -> Float:
     """(N, C, H, W) to (N, 6, C): `_FIELDS` of each picture."""
     with torch.inference_mode():
-        x = functional.at_least_float32(x)
+        x = tensors.at_least_float32(x)
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
         zeros = (x == 0).sum((2, 3))
         beyond = (x.abs() > FLOAT16_MAX).sum((2, 3))

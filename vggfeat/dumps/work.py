@@ -12,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vggfeat import weights as weights_table
 from vggfeat.dumps.prepare import Pixels, Prepared
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.reductions import reduce
@@ -20,7 +19,9 @@ from vggfeat.dumps.sources import Item, printable
 from vggfeat.dumps.statistics import FLOAT16_MAX, Measurements
 from vggfeat.dumps.store import Receipt, Row, ShardFiles, Store, payload_name
 from vggfeat.errors import VggfeatError
-from vggfeat.extract import FeatureExtractor, choose_device
+from vggfeat.features.device import choose_device
+from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.networks import weights as weights_table
 
 # A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
 _USUAL_PIXELS = 512 * 512

@@ -14,8 +14,8 @@ from typing import Literal
 
 import torch
 
-from vggfeat import arch
 from vggfeat.features import winograd
+from vggfeat.networks import arch
 
 Algorithm = Literal["torch", "winograd"]
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import arch
 from vggfeat.features import algorithms, winograd
+from vggfeat.networks import arch
 
 
 @dataclass

@@ -51,7 +51,7 @@ def _longer(name: PurePath) -> PurePath:
 
 def make_room(files: Iterable[Path]) -> None:
     """Make the folders of `files`. Raises `ImageError` for those that cannot be made or written to."""
-    from vggfeat import images
+    from vggfeat.pictures import images
 
     for path in files:
         try:
@@ -64,6 +64,7 @@ def make_room(files: Iterable[Path]) -> None:
 
 def save_heatmap(path: Path, picture: "Tensor", heat: "Tensor") -> None:
     """Write (1, 1, H, W) distances as colours, over the grey of the (1, 3, H, W) picture where they are small."""
-    from vggfeat import colours, images
+    from vggfeat.explore import colours
+    from vggfeat.pictures import images
 
     images.write_picture(path, colours.over(picture, (heat.float() / HEAT_TOP).clamp(0, 1)))

@@ -5,18 +5,18 @@ from importlib.metadata import version
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, near
+from vggfeat.networks import weights as weights_table
 from vggfeat.pairs.heatmap import HEAT_TOP
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from vggfeat.criterion import Criterion
-    from vggfeat.extract import Precision
-    from vggfeat.losses import FeatureLoss
-    from vggfeat.similarity import Net
+    from vggfeat.features.device import Precision
+    from vggfeat.losses.base import FeatureLoss
+    from vggfeat.losses.criterion import Criterion
+    from vggfeat.losses.lpips import Net
 
 METRICS: Mapping[str, str] = {
     "lpips-vgg": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
@@ -55,9 +55,10 @@ class Measures:
     def __init__(
         self, metrics: Sequence[str], *, layers: bool, heat: bool, device: "torch.device", precision: "Precision"
     ) -> None:
-        from vggfeat.losses import ContentLoss
-        from vggfeat.perceptual import PerceptualLoss
-        from vggfeat.similarity import DISTS, LPIPS, LPIPSLoss
+        from vggfeat.losses.content import ContentLoss
+        from vggfeat.losses.lpips import LPIPSLoss
+        from vggfeat.losses.perceptual import PerceptualLoss
+        from vggfeat.losses.similarity import DISTS, LPIPS
 
         self.metrics = tuple(metrics)
         self.layers = layers
@@ -90,7 +91,8 @@ class Measures:
 
     def _read(self, criterion: "Criterion[Any]", a: "Tensor", b: "Tensor") -> "tuple[dict[str, Tensor], Tensor | None]":
         """What one network's features come to, which are let go of before the next network runs."""
-        from vggfeat.similarity import DISTSLoss, LPIPSLoss
+        from vggfeat.losses.dists import DISTSLoss
+        from vggfeat.losses.lpips import LPIPSLoss
 
         x, y = criterion.features(a), criterion.features(b)
         values: dict[str, Tensor] = {}
@@ -117,7 +119,7 @@ class Measures:
         return metadata
 
     def _about(self, name: str) -> dict[str, str]:
-        from vggfeat.extract import FeatureExtractor
+        from vggfeat.features.extractor import FeatureExtractor
 
         about = {"metric": METRICS[name]}
         if name not in self._criteria:

@@ -19,7 +19,7 @@ from vggfeat.pairs.result import Comparison, Failure, Row
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vggfeat.extract import Precision
+    from vggfeat.features.device import Precision
 
 # A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
 _USUAL_PIXELS = 512 * 512
@@ -94,7 +94,7 @@ class Comparing:
         device: str,
         precision: "Precision",
     ) -> None:
-        from vggfeat.extract import choose_device, resolve_precision
+        from vggfeat.features.device import choose_device, resolve_precision
 
         self.metrics = known_metrics(metrics)
         if layers and not any(has_layers(name) for name in self.metrics):
@@ -205,7 +205,7 @@ class Comparing:
             yield from self._measured(measures, batch)
 
     def _load(self, pair: Pair) -> "_Loaded":
-        from vggfeat import images
+        from vggfeat.pictures import images
 
         a, b = (_resized(path, images.read_picture(path).rgb, self._resize) for path in (pair.a, pair.b))
         if a.shape != b.shape:
@@ -281,7 +281,7 @@ def _resize_text(resize: int | tuple[int, int] | None) -> str | None:
 
 
 def _resized(path: Path, rgb: "Tensor", resize: int | tuple[int, int] | None) -> "Tensor":
-    from vggfeat import images
+    from vggfeat.pictures import images
 
     if resize is None:
         return rgb

@@ -16,7 +16,7 @@ from kornia.enhance import (
 from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
-from vggfeat.images import middle
+from vggfeat.pictures.images import middle
 
 DRAWS = 8
 """How many numbers, uniform in [0, 1), a picture takes."""

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vggfeat import functional, images
 from vggfeat.errors import ImageError, InputError, VggfeatError
-from vggfeat.weights import Triple, cache_dir
+from vggfeat.features import tensors
+from vggfeat.networks.weights import Triple, cache_dir
+from vggfeat.pictures import images
 
 Report = Callable[[int, int], None]
 """Called with how many pictures were looked at, and how many there are."""
@@ -74,7 +75,7 @@ class Pictures:
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0).sqrt()
         std[std < 1e-3] = 1.0
-        rounded = [tuple(round(float(x), 5) for x in functional.values(each)) for each in (mean, std)]
+        rounded = [tuple(round(float(x), 5) for x in tensors.values(each)) for each in (mean, std)]
         return cast("Triple", rounded[0]), cast("Triple", rounded[1])
 
 
@@ -251,7 +252,7 @@ class _Folder:
         names = [path.relative_to(self.folder).as_posix() for path, _, _ in self.files]
 
         def part_of(mask: Tensor) -> Pictures:
-            paths = [path for (path, _, _), wanted in zip(self.files, functional.values(mask), strict=True) if wanted]
+            paths = [path for (path, _, _), wanted in zip(self.files, tensors.values(mask), strict=True) if wanted]
             return Pictures(labels[mask], self.side, None if kept is None else kept[mask], paths)
 
         return Data(

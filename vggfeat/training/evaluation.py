@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.functional import values
+from vggfeat.features.tensors import values
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch.distributed.nn.functional as collective
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vggfeat.network import VGG
+from vggfeat.networks.network import VGG
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from vggfeat import arch
 from vggfeat.errors import RecipeError, near
+from vggfeat.networks import arch
 
 Augment = Literal["auto", "none", "shift", "photo"]
 Optimiser = Literal["sgd", "adamw"]

@@ -17,12 +17,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from vggfeat import functional, images, plots
-from vggfeat import network as networks
-from vggfeat import weights as weights_table
 from vggfeat.errors import InputError, RecipeError, VggfeatError
-from vggfeat.extract import Precision, choose_device, resolve_precision
-from vggfeat.network import VGG
+from vggfeat.explore import plots
+from vggfeat.features import tensors
+from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.networks import network as networks
+from vggfeat.networks import weights as weights_table
+from vggfeat.networks.network import VGG
+from vggfeat.pictures import images
 from vggfeat.training import processes
 from vggfeat.training.augment import DRAWS, augment
 from vggfeat.training.data import Data, Report, load_data
@@ -178,7 +180,7 @@ class Training:
             for start in range(0, self._batches * self.recipe.batch_size, self.recipe.batch_size)
         ][self._step :]
         mine = [whole[processes.rank() :: processes.count()] for whole in wholes]
-        batches = self.data.train.batches(functional.values(share) for share in mine)
+        batches = self.data.train.batches(tensors.values(share) for share in mine)
         for whole, share, (pixels, labels) in zip(wholes, mine, batches, strict=True):
             changed = augment(pixels.to(self.device), draws[share], self._kind, self.data.size)
             yield changed, labels.to(self.device), len(whole)
@@ -385,10 +387,10 @@ def _pictures(training: Training, best: Evaluation) -> dict[str, Image.Image]:
     found = {
         "curves.png": plots.beside(curves("loss", "Loss"), curves("accuracy", "Accuracy")),
         "confusion.png": plots.matrix_chart(
-            functional.values(counts / counts.sum(1, keepdim=True).clamp_min(1)),
+            tensors.values(counts / counts.sum(1, keepdim=True).clamp_min(1)),
             training.data.classes,
             training.data.classes,
-            numbers=functional.values(counts),
+            numbers=tensors.values(counts),
             title=f"{best.accuracy:.2%} of {int(counts.sum())} held-out pictures",
             row_label="is",
             column_label="taken for",

@@ -7,12 +7,13 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from vggfeat import images, sources
 from vggfeat.errors import InputError, RecipeError
-from vggfeat.extract import FeatureExtractor, Precision, choose_device
-from vggfeat.sources import Source
+from vggfeat.features.device import Precision, choose_device
+from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.pictures import images, sources
+from vggfeat.pictures.sources import Source
+from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.recipe import Recipe, parse_layers
-from vggfeat.transfer.recipe import recipe as named
 from vggfeat.transfer.run import Stylization, stylize
 
 # A style that is larger than the texture is seen at so many times its sides at most: more costs time and memory.

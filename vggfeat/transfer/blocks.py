@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vggfeat import functional
-from vggfeat.extract import FeatureExtractor, Part
-from vggfeat.losses import FeatureLoss, Features, PooledLoss, TotalVariationLoss
+from vggfeat.features.extractor import FeatureExtractor, Part
+from vggfeat.losses.base import FeatureLoss, Features, PooledLoss
+from vggfeat.losses.variation import TotalVariationLoss
+from vggfeat.pictures import padding
 from vggfeat.transfer.objective import Term, total
 from vggfeat.transfer.optimise import Evaluation
 from vggfeat.transfer.recipe import Edges
@@ -91,7 +92,7 @@ class Tile(NamedTuple):
 
     def cut_from(self, features: Tensor) -> Tensor:
         """Likewise, a view whose gradient keeps the memory layout."""
-        return functional.window(features, *self)
+        return padding.window(features, *self)
 
     @property
     def area(self) -> int:
@@ -121,14 +122,14 @@ class Whole:
     def surrounded(self, image: Tensor) -> Tensor:
         """`image` with its margin."""
         margin = self.margin(image)
-        pad = functional.wrap_pad if self._edges == "wrap" else functional.mirror_pad
+        pad = padding.wrap_pad if self._edges == "wrap" else padding.mirror_pad
         return pad(image, margin) if margin else image
 
     def features(self, image: Tensor) -> Features:
         """The features of `image`, and the image itself."""
         margin = self.margin(image)
         features = self.extract(self.surrounded(image))
-        inner = {name: functional.crop(x, margin // self._stride[name]) for name, x in features.items()}
+        inner = {name: padding.crop(x, margin // self._stride[name]) for name, x in features.items()}
         return {**inner, "image": image}
 
     def targets(self, image: Tensor, losses: Sequence[FeatureLoss]) -> list[Features]:

@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vggfeat import images
 from vggfeat.errors import RecipeError, near
+from vggfeat.pictures import images
 from vggfeat.transfer.recipe import CHOICES, Color
 
 # A deviation of less than a quarter of an 8-bit step is rounding, not colour.

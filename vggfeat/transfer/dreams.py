@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vggfeat import arch, functional, images, sources
 from vggfeat.errors import InputError, LayerError
-from vggfeat.extract import FeatureExtractor, Precision, choose_device
-from vggfeat.losses import FeatureLoss, Features
-from vggfeat.sources import Source
+from vggfeat.features import tensors
+from vggfeat.features.device import Precision, choose_device
+from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.losses.base import FeatureLoss, Features
+from vggfeat.networks import arch
+from vggfeat.pictures import images, sources
+from vggfeat.pictures.sources import Source
 from vggfeat.transfer import memory
 from vggfeat.transfer.blocks import Blockwise, Whole
 from vggfeat.transfer.objective import Term
@@ -33,7 +36,7 @@ class Activation(FeatureLoss):
 
     def summary(self, x: Tensor) -> Tensor:
         """The features that count."""
-        return functional.at_least_float32(x if self.channel is None else x[:, self.channel : self.channel + 1])
+        return tensors.at_least_float32(x if self.channel is None else x[:, self.channel : self.channel + 1])
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 (there is none)
         """Minus their mean square: (N,)."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from vggfeat import allocation, arch
 from vggfeat.errors import InputError, RecipeError
+from vggfeat.features import allocation
+from vggfeat.networks import arch
 from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.optimise import history
 from vggfeat.transfer.recipe import Recipe

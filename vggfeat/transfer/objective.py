@@ -7,18 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vggfeat.losses import (
-    ContentLoss,
-    CovarianceLoss,
-    FeatureLoss,
-    Features,
-    GramLoss,
-    MeanStdLoss,
-    NearestNeighbourLoss,
-    PooledLoss,
-    SlicedWassersteinLoss,
-    TotalVariationLoss,
-)
+from vggfeat.losses.base import FeatureLoss, Features, PooledLoss
+from vggfeat.losses.content import ContentLoss
+from vggfeat.losses.covariance import CovarianceLoss
+from vggfeat.losses.gram import GramLoss
+from vggfeat.losses.mean_std import MeanStdLoss
+from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
+from vggfeat.losses.sliced_wasserstein import SlicedWassersteinLoss
+from vggfeat.losses.variation import TotalVariationLoss
 from vggfeat.transfer.recipe import Recipe
 
 # Projections of the sliced distance: beyond these the pictures do not change to the eye.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import functional
+from vggfeat.pictures import padding
 
 
 class Evaluation(NamedTuple):
@@ -167,7 +167,7 @@ def eased(x: Tensor, *, wrap: bool = False, levels: int = _LEVELS) -> Tensor:
 def _enlarged(coarse: Tensor, height: int, width: int, *, wrap: bool) -> Tensor:
     """Twice as large, to `height` x `width`."""
     if wrap:
-        coarse = functional.wrap_pad(coarse, 1)
+        coarse = padding.wrap_pad(coarse, 1)
     fine = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     begin = 2 if wrap else 0
     return fine[:, :, begin : begin + height, begin : begin + width]

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
-from vggfeat import arch
 from vggfeat.errors import LayerError, RecipeError, near
+from vggfeat.networks import arch
 
 Optimiser = Literal["lbfgs", "adam"]
 Objective = Literal["gram", "gram+meanstd", "covariance", "swd", "nn"]
@@ -205,19 +205,6 @@ def format_layers(weights: Mapping[str, float]) -> str:
     return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
 
 
-def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:  # noqa: ANN401 (the fields' own types)
-    """The preset called `source`, or the recipe in the file `source`, with the fields in `changes` replaced.
-
-    A file is a recipe file (.toml), or a picture that `vggfeat stylize` painted: its recipe is in it.
-    Raises `RecipeError`, `LayerError` for a layer in `changes`, `ImageError` for a picture that cannot be read.
-    """
-    known = {field.name for field in fields(Recipe)}
-    for option in changes:
-        if option not in known:
-            raise RecipeError(f"unknown option '{option}' of a recipe: {near(option, known)}")
-    return replace(_find(os.fspath(source)), **changes)
-
-
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe file. Raises `RecipeError`, which names the file and the key."""
     path = Path(path)
@@ -300,19 +287,6 @@ def _preset(name: str) -> Recipe:
 
 
 _FOLDER = files("vggfeat.transfer") / "recipes"
-
-
-def _find(name: str) -> Recipe:
-    if name in RECIPES:
-        return RECIPES[name]
-    suffix = Path(name).suffix.lower()
-    if suffix == ".toml":
-        return read_recipe(name)
-    if suffix:
-        from vggfeat.transfer.record import read_record
-
-        return read_record(name).recipe
-    raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}; a recipe file ends in .toml")
 
 
 def _parse(text: str, source: str, name: str, base: Recipe) -> Recipe:

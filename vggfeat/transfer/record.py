@@ -16,8 +16,8 @@ from typing import Any, cast
 
 import torch
 
-from vggfeat import images
 from vggfeat.errors import RecipeError
+from vggfeat.pictures import images
 from vggfeat.transfer.recipe import Recipe, from_values
 
 KEY = "vggfeat"

@@ -14,16 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat import allocation, arch, functional, images
 from vggfeat.errors import InputError, RecipeError, VggfeatError
-from vggfeat.extract import FeatureExtractor, Precision, check_range, choose_device, resolve_precision
-from vggfeat.losses import Features
+from vggfeat.features import allocation, tensors
+from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.losses.base import Features
+from vggfeat.networks import arch
+from vggfeat.pictures import images
+from vggfeat.pictures.ranges import check_range
 from vggfeat.transfer import checkpoint, colours, memory
 from vggfeat.transfer.blocks import Blocks, Blockwise, Whole
+from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
 from vggfeat.transfer.recipe import Edges, Recipe
-from vggfeat.transfer.recipe import recipe as named
 from vggfeat.transfer.stages import Stage, plan
 
 Source = str | PathLike[str] | Tensor
@@ -536,7 +540,7 @@ def settings(stage: Stage, device: torch.device) -> Generator[None]:
         with (
             torch.inference_mode(mode=False),
             torch.enable_grad(),
-            functional.without_autocast(device.type),
+            tensors.without_autocast(device.type),
             repeatable,
         ):
             yield

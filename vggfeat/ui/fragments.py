@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggfeat import arch
+from vggfeat.networks import arch
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +28,7 @@ def data_uri(picture: "Image.Image | Tensor", alpha: "Tensor | None" = None) -> 
     """A picture as the address of an image; PNG where it is small, else WebP, which keeps `alpha` too."""
     from PIL import Image
 
-    from vggfeat import images
+    from vggfeat.pictures import images
 
     image = picture if isinstance(picture, Image.Image) else images.to_pil(picture, alpha)
     small = image.width * image.height <= 128 * 128
@@ -171,7 +171,7 @@ def heat(found: "Compared") -> str:
     """The heat map with its scale, and the two pictures with a border between them."""
     import torch
 
-    from vggfeat import colours
+    from vggfeat.explore import colours
 
     bar = colours.heat(torch.linspace(0, 1, 256).reshape(1, 1, 1, 256).expand(1, 1, 8, 256))
     scale = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vggfeat.errors import ImageError, InputError
 
 if TYPE_CHECKING:
-    from vggfeat.images import Picture
+    from vggfeat.pictures.images import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def read_upload(path: str | None, role: str, folder: Path, limits: Limits) -> Up
     Raises `InputError` for none, and for a file that lies anywhere else; `ImageError`, which names no folder, for what
     is no picture or too large.
     """
-    from vggfeat import images
+    from vggfeat.pictures import images
 
     file = sent_file(path, role, folder)
     if file.stat().st_size > limits.megabytes * 1_000_000:

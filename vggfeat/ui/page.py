@@ -9,8 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vggfeat import arch, images
 from vggfeat.errors import VggfeatError
+from vggfeat.networks import arch
+from vggfeat.pictures import images
 from vggfeat.transfer.recipe import CHOICES, RECIPES, Recipe, format_recipe
 from vggfeat.ui import fragments, recipes, work
 from vggfeat.ui.jobs import Jobs

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vggfeat import weights
 from vggfeat.errors import RecipeError, near
-from vggfeat.transfer.recipe import RECIPES, Recipe, format_recipe, from_values, recipe
+from vggfeat.networks import weights
+from vggfeat.transfer.named import recipe
+from vggfeat.transfer.recipe import RECIPES, Recipe, format_recipe, from_values
 from vggfeat.ui.limits import Limits
 
 CONTROLS = ("size", "steps", "content_weight", "style_weight", "style_scale", "objective", "color")

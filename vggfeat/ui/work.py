@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vggfeat import arch, images, plots, view
+from vggfeat.explore import plots, view
+from vggfeat.networks import arch
 from vggfeat.pairs.heatmap import HEAT_TOP
 from vggfeat.pairs.run import compare
+from vggfeat.pictures import images
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.record import record
 from vggfeat.transfer.run import Progress, stylize

@@ -1,0 +1,19 @@
+"""Engines by their names."""
+
+from typing import Literal, get_args
+
+from vggfeat.dumps.engine import Engine, LocalEngine
+from vggfeat.errors import RecipeError, near
+
+EngineName = Literal["local", "ray"]
+
+
+def named_engine(name: str, workers: int | None) -> Engine:
+    """The engine called `name`. Raises `RecipeError` for another word, `InputError` where it is not installed."""
+    if name == "local":
+        return LocalEngine(workers)
+    if name == "ray":
+        from vggfeat.dumps.ray_engine import RayEngine
+
+        return RayEngine(workers=workers)
+    raise RecipeError(f"unknown engine '{name}': {near(name, get_args(EngineName))}")

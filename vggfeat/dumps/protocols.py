@@ -1,0 +1,69 @@
+"""A dump and its arrays as exports and datasets read them: what `reading.Dump` and `reading.FeatureArray` offer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vggfeat.dumps.store import Row
+
+
+class ArrayLike(Protocol):
+    """The rows of one layer and reduction, or those of one size."""
+
+    layer: str
+    reduction: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The id of each row."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of every value."""
+        ...
+
+    @property
+    def alike(self) -> bool:
+        """Whether all rows have one shape."""
+        ...
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """The sizes of the pictures."""
+        ...
+
+    def of_size(self, height: int, width: int) -> "ArrayLike":
+        """The rows of the pictures of one size."""
+        ...
+
+    def to_numpy(self) -> npt.NDArray[Any]:
+        """All of it in memory."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> npt.NDArray[Any]: ...  # noqa: ANN401 (whatever numpy takes for an index)
+
+
+class DumpLike(Protocol):
+    """A complete dump."""
+
+    path: Path
+    run: Mapping[str, Any]
+    manifest: tuple[Row, ...]
+
+    @property
+    def outputs(self) -> tuple[tuple[str, str], ...]:
+        """Each (layer, reduction) that is stored."""
+        ...
+
+    def __getitem__(self, key: tuple[str, str], /) -> ArrayLike: ...

@@ -1,0 +1,1 @@
+"""Pictures of features: channels, patches, matches, charts."""

@@ -1,0 +1,250 @@
+"""One page of what the layers of a network made of a picture: a row a layer.
+
+A row is planned before anything is painted: where its tiles lie follows from their number and the picture's shape.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from vggfeat.errors import InputError
+from vggfeat.explore import colours, view
+from vggfeat.explore.pages import canvas
+from vggfeat.explore.view import Scale, Seen
+from vggfeat.networks import arch
+from vggfeat.pictures import images
+
+_WIDTH, _MARGIN, _GAP = 1680, 36, 14
+
+# Panels (the picture, heat map, components) fit into the first of these where channels stand beside them, and else into
+# the second; captions and titles take their lines beneath and above.
+_SMALL, _LARGE, _CAPTION, _TITLE, _HEADER = (240, 330), (340, 520), 26, 48, 186
+
+# Channels: the gap between tiles, the line for a tile's label, and the columns beneath the panels, by how many there
+# are: the numbers of channels that networks have fill whole rows, and a row of 16 is found by its first number.
+_TILE_GAP, _LABEL = 6, 18
+_COLUMNS, _MOST_COLUMNS = ((12, 12), (64, 8)), 16
+_LEAST_BESIDE = 100
+
+_DIMMED = 0.3
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a layer's row lies: its top, the (height, width) of its panels, and the tiles of its channels.
+
+    `x`, `y`: the upper left corner of the tiles.
+    """
+
+    top: int
+    panel: tuple[int, int]
+    x: int
+    y: int
+    columns: int
+    tile: tuple[int, int]
+    count: int
+
+    def corner(self, number: int) -> tuple[int, int]:
+        """The upper left corner of a tile; its label is beneath."""
+        down, across = divmod(number, self.columns)
+        return self.x + across * (self.tile[1] + _TILE_GAP), self.y + down * self._pitch
+
+    @property
+    def bottom(self) -> int:
+        """The first free line beneath."""
+        tiles = self.y + ceil(self.count / self.columns) * self._pitch
+        return max(tiles, self.top + _TITLE + self.panel[0] + _CAPTION)
+
+    @property
+    def _pitch(self) -> int:
+        return self.tile[0] + _LABEL + _TILE_GAP
+
+
+def sheet(
+    seen: Seen,
+    *,
+    channels: Sequence[int] | None = None,
+    top: int | None = None,
+    at: tuple[float, float] | None = None,
+    scale: Scale = "channel",
+) -> Tensor:
+    """A page of what was seen, (1, 3, H, W): for each layer its heat map, principal components and channels.
+
+    Args:
+        seen: of `view.look`.
+        channels: those to show, of every layer; None shows all.
+        top: how many to show instead, of every layer the most active ones.
+        at: a pixel (x, y) of the picture as it came, (0, 0) its first: shows what the position there sees.
+        scale: whether colours span what each channel holds, or what the layer does.
+
+    Raises `InputError` for channels or a pixel that do not exist, and for a page that would be too large.
+    """
+    if channels is not None and top is not None:
+        raise InputError("channels and top cannot both be given")
+    shown = {layer.name: _choose(seen, layer, channels, top) for layer in seen.layers}
+    rows: list[Row] = []
+    y = _HEADER
+    for layer in seen.layers:
+        rows.append(_plan(y, seen, len(shown[layer.name]), panels=3 if at is None else 4))
+        y = rows[-1].bottom + _MARGIN
+    page = canvas.Canvas(_WIDTH, y)
+    _paint_header(page, seen, scale)
+    for layer, row in zip(seen.layers, rows, strict=True):
+        _paint_panels(page, seen, layer, row, at)
+        _paint_channels(page, seen.features[layer.name], shown[layer.name], row, scale)
+    return page.tensor()
+
+
+def _choose(seen: Seen, layer: arch.Layer, channels: Sequence[int] | None, top: int | None) -> Sequence[int]:
+    if channels is None and top is None:
+        return range(layer.channels)
+    if top is not None:
+        return view.most_active(seen.features[layer.name], top)
+    assert channels is not None  # noqa: S101 (one of the two is)
+    if not channels:
+        raise InputError("channels names none: leave it out for all of them")
+    if missing := [channel for channel in channels if not 0 <= channel < layer.channels]:
+        raise InputError(f"there is no channel {missing[0]} in {layer.name}: it has 0 to {layer.channels - 1}")
+    return channels
+
+
+def _plan(top: int, seen: Seen, count: int, *, panels: int) -> Row:
+    """A row whose channels stand beside its panels where they stay large, and else beneath them."""
+    height, width = seen.picture.shape[2:]
+    y = top + _TITLE
+    panel = canvas.contain(height, width, *_SMALL)
+    x = _MARGIN + panels * (panel[1] + _GAP) + _GAP
+    room = _WIDTH - _MARGIN - x
+    columns, tile = 1, (0, 0)
+    for rows in range(1, count + 1):
+        across = ceil(count / rows)
+        inside = (panel[0] + _CAPTION) // rows - _LABEL - _TILE_GAP, (room + _TILE_GAP) // across - _TILE_GAP
+        if min(inside) > 0 and (fitting := canvas.contain(height, width, *inside)) > tile:
+            columns, tile = across, fitting
+    if tile[1] >= _LEAST_BESIDE:
+        return Row(top, panel, x, y, columns, tile, count)
+    room = _WIDTH - 2 * _MARGIN
+    panel = canvas.contain(height, width, _LARGE[0], min(_LARGE[1], (room + _GAP) // panels - _GAP))
+    columns = next((columns for most, columns in _COLUMNS if count <= most), _MOST_COLUMNS)
+    across = (room + _TILE_GAP) // columns - _TILE_GAP
+    tile = canvas.contain(height, width, across, across)
+    return Row(top, panel, _MARGIN, y + panel[0] + _CAPTION + _GAP, columns, tile, count)
+
+
+def _paint_header(page: canvas.Canvas, seen: Seen, scale: Scale) -> None:
+    room = _WIDTH - 2 * _MARGIN
+    page.write(_MARGIN, _MARGIN - 6, seen.title, size=34, width=room)
+    height, width = seen.picture.shape[2:]
+    size = "" if (width, height) == seen.size else f", seen at {width} x {height}"
+    line = f"{seen.size[0]} x {seen.size[1]} pixels{size} · {seen.weights}"
+    page.write(_MARGIN, _MARGIN + 42, line, size=17, fill=canvas.DIM, width=room)
+    x, y = _MARGIN, _MARGIN + 80
+    bar = torch.linspace(0, 1, 200).reshape(1, 1, 1, 200).expand(1, 1, 16, 200)
+    page.put(x, y + 1, colours.heat(bar))
+    whole = "a channel's" if scale == "channel" else "the layer's"
+    line = (
+        f"Heat maps run from least to most, channels from 0 to what one in a hundred of {whole} activations exceeds. "
+        "Beneath a channel stand its number and the value farthest from 0."
+    )
+    page.write(x + 214, y, line, size=15, fill=canvas.DIM, width=room - 214)
+    if any(bool(features.min() < 0) for features in seen.features.values()):
+        page.put(x, y + 27, colours.signed(2 * bar - 1))
+        line = "Where a layer has values below 0, these are blue in its channels, and those above it orange."
+        page.write(x + 214, y + 26, line, size=15, fill=canvas.DIM, width=room - 214)
+
+
+def _paint_panels(page: canvas.Canvas, seen: Seen, layer: arch.Layer, row: Row, at: tuple[float, float] | None) -> None:
+    features = seen.features[layer.name]
+    height, width = features.shape[2:]
+    page.draw.line([(_MARGIN, row.top), (_WIDTH - _MARGIN, row.top)], fill=(50, 54, 62))
+    used = page.write(_MARGIN, row.top + 11, layer.name, size=26)
+    facts = (
+        f"{layer.channels} channels of {width} x {height} · stride {layer.stride} · "
+        f"each position sees {layer.receptive_field} x {layer.receptive_field} pixels"
+    )
+    page.write(_MARGIN + used + 16, row.top + 19, facts, size=17, fill=canvas.DIM)
+    heat = view.at_pixels(view.mean_heat(features), layer, *seen.picture.shape[2:])
+    found = view.components(features)
+    rgb = view.at_pixels(found.rgb, layer, *seen.picture.shape[2:])
+    pictures = [
+        ("the picture", images.resize(seen.picture, *row.panel)),
+        (
+            f"mean {'magnitude ' if features.min() < 0 else ''}of all channels",
+            images.resize(colours.over(seen.picture, heat), *row.panel),
+        ),
+        (f"three principal components, {sum(found.variance):.0%} of variance", images.resize(rgb, *row.panel)),
+    ]
+    if at is not None:
+        lit, patch = _field_panels(seen, layer, at, row.panel)
+        pictures = [lit, *pictures[1:], patch]
+    for number, (caption, picture) in enumerate(pictures):
+        corner = _MARGIN + number * (row.panel[1] + _GAP), row.top + _TITLE
+        page.put(*corner, picture)
+        page.write(corner[0], corner[1] + row.panel[0] + 6, caption, fill=canvas.DIM, width=row.panel[1])
+        if at is not None and 0 < number < 3:
+            _mark(page, seen, at, corner, row.panel)
+
+
+def _field_panels(
+    seen: Seen, layer: arch.Layer, at: tuple[float, float], panel: tuple[int, int]
+) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
+    """The picture with what the position at a pixel sees in its full light, and that part alone, enlarged."""
+    field = view.receptive_field(seen, layer, at)
+    height, width = seen.picture.shape[2:]
+    left, top, right, bottom = (
+        *(max(0, field.left), max(0, field.top)),
+        *(min(width, field.right), min(height, field.bottom)),
+    )
+    dimmed = _DIMMED * seen.picture
+    dimmed[..., top:bottom, left:right] = seen.picture[..., top:bottom, left:right]
+    light = images.resize(dimmed, *panel)
+    down, across = panel[0] / height, panel[1] / width
+    _outline(light, (left * across, top * down, right * across, bottom * down))
+    patch = canvas.blank(field.bottom - field.top, field.right - field.left, canvas.SLATE)
+    patch[..., top - field.top : bottom - field.top, left - field.left : right - field.left] = seen.picture[
+        ..., top:bottom, left:right
+    ]
+    rows, columns = canvas.contain(patch.shape[2], patch.shape[3], *panel)
+    alone = canvas.blank(*panel)
+    alone[..., :rows, :columns] = canvas.scaled(patch, rows, columns)
+    return (
+        (f"what position {field.x},{field.y} sees of the picture", light),
+        (f"its {layer.receptive_field} x {layer.receptive_field} pixels; padding is grey", alone),
+    )
+
+
+def _outline(picture: Tensor, edges: Sequence[float]) -> None:
+    """Draw a box of two pixels around (left, top, right, bottom), in place, never smaller than what can be seen."""
+    height, width = picture.shape[2:]
+    left, top, right, bottom = (round(edge) for edge in edges)
+    left, right = max(0, min(left, width - 5)), min(width, max(right, left + 5))
+    top, bottom = max(0, min(top, height - 5)), min(height, max(bottom, top + 5))
+    colour = (torch.tensor(canvas.ACCENT) / 255).reshape(1, 3, 1, 1)
+    inner = picture[..., top + 2 : bottom - 2, left + 2 : right - 2].clone()
+    picture[..., top:bottom, left:right] = colour
+    picture[..., top + 2 : bottom - 2, left + 2 : right - 2] = inner
+
+
+def _mark(
+    page: canvas.Canvas, seen: Seen, at: tuple[float, float], corner: tuple[int, int], panel: tuple[int, int]
+) -> None:
+    """A ring around the pixel `at`."""
+    x, y = (corner[axis] + (at[axis] + 0.5) * panel[1 - axis] / seen.size[axis] for axis in (0, 1))
+    for radius, colour in ((7, canvas.BACKGROUND), (6, canvas.ACCENT), (5, canvas.ACCENT), (4, canvas.BACKGROUND)):
+        page.draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour)
+
+
+def _paint_channels(page: canvas.Canvas, features: Tensor, shown: Sequence[int], row: Row, scale: Scale) -> None:
+    flat = features[0].flatten(1)
+    peaks = flat.gather(1, flat.abs().argmax(1, keepdim=True))[:, 0]  # with their signs
+    for number, (channel, picture) in enumerate(
+        zip(shown, view.channel_maps(features, shown, scale=scale), strict=True)
+    ):
+        x, y = row.corner(number)
+        page.put(x, y, canvas.scaled(picture[None], *row.tile))
+        y += row.tile[0] + 2
+        page.write(x + 1, y, str(channel), size=13)
+        page.write(x + row.tile[1] - 1, y, f"{float(peaks[channel]):.3g}", size=13, fill=canvas.DIM, anchor="ra")

@@ -1,0 +1,60 @@
+"""One page of what excites a channel most: what its strongest positions see, and where in their pictures."""
+
+from collections.abc import Sequence
+from math import ceil
+
+from torch import Tensor
+
+from vggfeat.errors import InputError
+from vggfeat.explore.pages import canvas
+from vggfeat.explore.patches import Patch
+from vggfeat.networks import arch
+from vggfeat.pictures import images
+
+_SIDE, _MARGIN, _GAP, _HEADER, _LABEL, _COLUMNS = 250, 36, 18, 118, 44, 6
+
+
+# Patches of fewer pixels a side are shown pixel by pixel.
+_SMOOTH = 40
+
+
+def sheet(patches: Sequence[Patch], layer: arch.Layer, channel: int, *, title: str) -> Tensor:
+    """A page, (1, 3, H, W): beneath each patch its picture, with a box around it. Raises `InputError` for none."""
+    if not patches:
+        raise InputError(f"no picture of the dump excites channel {channel}")
+    rows = ceil(len(patches) / _COLUMNS)
+    columns = ceil(len(patches) / rows)
+    width = max(860, 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP)
+    contexts = [canvas.contain(patch.picture.shape[2], patch.picture.shape[3], _SIDE, _SIDE) for patch in patches]
+    heights = [max(size[0] for size in contexts[row * columns : (row + 1) * columns]) for row in range(rows)]
+    pitches = [_SIDE + 8 + height + _LABEL + _GAP for height in heights]
+    page = canvas.Canvas(width, _HEADER + sum(pitches) + _MARGIN - _GAP)
+    room = width - 2 * _MARGIN
+    page.write(_MARGIN, _MARGIN - 6, f"{layer.name}, channel {channel}", size=34, width=room)
+    facts = (
+        f"The {len(patches)} pictures of {title} that excite it most. Above what the strongest position sees, "
+        f"{layer.receptive_field} x {layer.receptive_field} pixels; padding is grey."
+    )
+    page.write(_MARGIN, _MARGIN + 42, facts, size=17, fill=canvas.DIM, width=room)
+    y = _HEADER
+    for row, pitch in enumerate(pitches):
+        for column, patch in enumerate(patches[row * columns : (row + 1) * columns]):
+            _paint(page, _MARGIN + column * (_SIDE + _GAP), y, patch, contexts[row * columns + column])
+        y += pitch
+    return page.tensor()
+
+
+def _paint(page: canvas.Canvas, x: int, y: int, patch: Patch, size: tuple[int, int]) -> None:
+    crop = patch.crop()
+    page.put(x, y, canvas.scaled(crop, _SIDE, _SIDE, smooth=crop.shape[3] >= _SMOOTH))
+    y += _SIDE + 8
+    page.put(x, y, images.resize(patch.picture, *size))
+    height, width = patch.picture.shape[2:]
+    down, across = size[0] / height, size[1] / width
+    left, right = (min(max(0, edge), width) * across for edge in (patch.left, patch.right))
+    top, bottom = (min(max(0, edge), height) * down for edge in (patch.top, patch.bottom))
+    box = [x + left, y + top, x + max(left + 4, right - 1), y + max(top + 4, bottom - 1)]
+    page.draw.rectangle(box, outline=canvas.ACCENT, width=2)
+    y += size[0] + 6
+    used = page.write(x, y, f"{patch.value:.4g}", size=15)
+    page.write(x + used + 10, y + 1, patch.id, fill=canvas.DIM, width=_SIDE - used - 10)

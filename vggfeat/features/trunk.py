@@ -1,0 +1,137 @@
+"""Trunk: what every frozen network shares."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from vggfeat.errors import InputError, users_line
+from vggfeat.features import tensors
+from vggfeat.features.words import choose
+from vggfeat.pictures.ranges import RANGES, InputRange, RangeWarning, check_range
+
+Check = Literal["raise", "warn", "off"]
+
+
+# Batches that `check="warn"` looks at: a range does not change later, and each look waits for the GPU.
+_LOOKS = 64
+
+
+class Trunk(nn.Module):
+    """What every frozen network shares: it checks images, normalises them, and stays as it is.
+
+    It has no parameters, adds no key to a parent's `state_dict()` and stays in evaluation mode. Inside autocast it
+    keeps its own precision. A child computes features in `run`, and offers what it reads as buffers that are not
+    persistent.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        layers: Sequence[str],
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_range: InputRange,
+        check: Check,
+        minimum: int,
+    ) -> None:
+        super().__init__()
+        choose("input_range", input_range, RANGES)
+        choose("check", check, ("raise", "warn", "off"))
+        self.layers = tuple(layers)
+        self.input_range: InputRange = input_range
+        self.check: Check = check
+        self._looks_left = _LOOKS
+        self._warned = False
+        self.minimum_size = minimum
+        self.dtype = torch.float32
+        self._mean_std = mean, std
+        self._set_normalisation(torch.get_default_device())
+        super().train(mode=False)
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        """The features of images that are checked, normalised and of the trunk's precision."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The features of `images`: (N, 3, H, W), RGB, floating point, in `input_range`.
+
+        Returns {name: (N, C, h, w)} in the order of the network, in the trunk's precision. What is returned is the
+        caller's: no later operation overwrites it. Gradients flow to `images`.
+
+        Raises `InputError` for a wrong shape or type, a side below `minimum_size`, and, if `check` is `raise`, for NaN
+        and for values in another range.
+        """
+        self._check_shape(images)
+        if self.check != "off" and not torch.compiler.is_compiling():
+            self._check_values(images)
+        with tensors.without_autocast(images.device.type):
+            return self.run(self.normalised(images))
+
+    def _check_values(self, images: Tensor) -> None:
+        try:
+            suspicion = check_range(images, self.input_range)
+        except InputError as error:
+            if self.check == "raise":
+                raise
+            suspicion = str(error)
+        if suspicion and not self._warned:
+            self._warned = True
+            warnings.warn(f"{suspicion} (said once)", RangeWarning, stacklevel=users_line())
+        if self.check == "warn":
+            self._looks_left -= 1
+            if self._warned or not self._looks_left:
+                self.check = "off"
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Centre and scale in float32 at least, then take on the trunk's precision."""
+        work = torch.promote_types(images.dtype, torch.float32)
+        return ((images.to(work) - self.offset.to(work)) / self.scale.to(work)).to(self.dtype)
+
+    def _set_normalisation(self, place: torch.device) -> None:
+        low, high = RANGES[self.input_range]
+        with torch.inference_mode(mode=False):
+            mean, std = (torch.tensor(values, dtype=torch.float64) for values in self._mean_std)
+            for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
+                self.register_buffer(name, values.float().reshape(1, -1, 1, 1).to(place), persistent=False)
+
+    def _check_shape(self, images: Tensor) -> None:
+        if images.ndim != 4:
+            hint = ": a single image is images[None]" if images.ndim == 3 else ""
+            raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, 3, H, W){hint}")
+        channels = self.offset.shape[1]
+        if images.shape[1] != channels:
+            hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
+            came = images.shape[1]
+            raise InputError(
+                f"images have {came} channels, not {channels}{hint.get(came, '') if channels == 3 else ''}"
+            )
+        if not images.is_floating_point():
+            low, high = RANGES[self.input_range]
+            raise InputError(f"images are {images.dtype}: pass floating point in [{low:g}, {high:g}]")
+        if min(images.shape[2:]) < self.minimum_size:
+            raise InputError(
+                f"images of {images.shape[2]}x{images.shape[3]} pixels are too small for {self.layers[-1]} of "
+                f"{self.name}: it needs at least {self.minimum_size} a side"
+            )
+
+    @property
+    def name(self) -> str:
+        """The network, for messages."""
+        return type(self).__name__
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
+        """Stay in evaluation mode: a parent's `train()` does not reach the frozen network."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # A parent's .half() means the network's arithmetic: a mean of three digits would shift every colour.
+        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        self._set_normalisation(self.offset.device)
+        return self

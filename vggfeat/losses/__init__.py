@@ -1,0 +1,1 @@
+"""Losses and metrics: pure functions, losses over features, criteria of two images."""

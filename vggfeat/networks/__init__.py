@@ -1,0 +1,1 @@
+"""Networks: their plans and layer tables, their weights, and the trainable module."""

@@ -1,0 +1,87 @@
+"""Pictures one after the other, as a GIF, a WebP or an MP4."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+from torch import Tensor
+
+from vggfeat.errors import ImageError, InputError, VggfeatError
+from vggfeat.pictures import images
+
+ENDINGS = (".gif", ".webp", ".mp4")
+"""What `write_animation` writes."""
+
+
+def check_animation(path: str | os.PathLike[str]) -> None:
+    """Raise what `write_animation` would raise because of `path`; call it before long work."""
+    path = Path(path)
+    images.writable(path, ENDINGS)
+    if path.suffix.lower() == ".mp4" and (find_spec("imageio") is None or find_spec("imageio_ffmpeg") is None):
+        raise VggfeatError('MP4 needs imageio and its ffmpeg: pip install "vggfeat[video]", or write .gif or .webp')
+
+
+def frame(picture: Tensor, height: int, width: int) -> Image.Image:
+    """A picture, (1, 3, H, W) in [0, 1], as a frame of `height` x `width`."""
+    return images.to_pil(images.resize(picture, height, width))
+
+
+def write_animation(
+    path: str | os.PathLike[str], frames: Sequence[Image.Image], *, fps: float = 12.0, hold: float = 2.0
+) -> None:
+    """Write `frames`, RGB of one size, as the ending of `path` says: .gif and .webp (both repeat for ever), or .mp4.
+
+    Args:
+        path: the file. It appears whole or not at all.
+        frames: at least one.
+        fps: frames a second; a GIF rounds their time to 1/100 s.
+        hold: seconds for which the last frame stays.
+
+    An MP4 has even sides: an odd one loses a line. Raises `ImageError` for a file that cannot be written,
+    `InputError` for frames of several sizes, and `VggfeatError` for an MP4 where the extra `video` is missing.
+    """
+    path = Path(path)
+    check_animation(path)
+    if not frames or len({item.size for item in frames}) > 1:
+        raise InputError(f"an animation needs frames of one size, not {len({item.size for item in frames})} sizes")
+    if not 0.1 <= fps <= 60 or not 0 <= hold <= 600:
+        raise InputError(f"an animation has 0.1 to 60 frames a second and holds 0 to 600 s, not {fps:g} and {hold:g}")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".vggfeat-{secrets.token_hex(8)}{path.suffix.lower()}")
+    try:
+        if path.suffix.lower() == ".mp4":
+            _write_video(temporary, frames, fps, hold)
+        else:
+            _write_pictures(temporary, frames, fps, hold)
+        temporary.replace(target)
+    except OSError as error:
+        raise ImageError(f"cannot write '{path}': {(error.strerror or str(error)).lower()}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:
+    each = max(20, round(1000 / fps))  # viewers slow down what is shorter
+    durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
+    if path.suffix == ".gif":
+        # One palette a frame: what is painted changes its colours on the way.
+        frames = [item.quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for item in frames]
+        options: dict[str, Any] = {"optimize": False, "disposal": 1}
+    else:
+        options = {"quality": 90, "method": 4}
+    frames[0].save(path, save_all=True, append_images=list(frames[1:]), duration=durations, loop=0, **options)
+
+
+def _write_video(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:
+    import numpy as np
+    from imageio import v2  # pyright: ignore[reportMissingImports] (an extra)
+
+    imageio = cast("Any", v2)
+    width, height = (side - side % 2 for side in frames[0].size)
+    with imageio.get_writer(path, fps=fps, codec="libx264", quality=8, macro_block_size=1) as writer:
+        for item in [*frames, *[frames[-1]] * round(hold * fps)]:
+            writer.append_data(np.asarray(item.crop((0, 0, width, height))))

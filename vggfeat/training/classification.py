@@ -1,0 +1,99 @@
+"""Classifier: pictures -> probabilities of named classes."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vggfeat.errors import InputError
+from vggfeat.features import tensors
+from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.networks import arch, network
+from vggfeat.networks import weights as weights_table
+from vggfeat.pictures import images
+from vggfeat.pictures.ranges import check_range
+
+Source = str | os.PathLike[str] | Tensor
+"""A picture file, or an RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class that a picture may show: its number, its name, and how probable it is, from 0 to 1."""
+
+    index: int
+    name: str
+    probability: float
+
+
+class Classifier:
+    """A whole VGG that names what pictures show.
+
+    Args:
+        network: a name of `arch.NETWORKS`; `auto` is what a file names, and `vgg16` otherwise.
+        weights: `imagenet1k_v1`, which is downloaded once (about 550 MB) and checked against its hash, or a file: of
+            `vggfeat train`, or a state dict of torchvision's form.
+        device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
+        precision: of the network's arithmetic.
+
+    A file brings its classes, its mean and deviation, and the size that pictures are brought to. One of torchvision's
+    form with a thousand classes is taken to have ImageNet's. Raises `LayerError`, `WeightsError`.
+    """
+
+    def __init__(
+        self,
+        network: str = "auto",
+        weights: str | os.PathLike[str] = "imagenet1k_v1",
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+    ) -> None:
+        place = choose_device(device)
+        self.dtype = resolve_precision(precision, place)
+        self.model = _load(network, weights).to(device=place, dtype=self.dtype)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch's stubs lack it)
+        self.classes: tuple[str, ...] = self.model.classes
+
+    @torch.inference_mode()
+    def probabilities(self, pictures: Tensor) -> Tensor:
+        """The probability of each class: (N, 3, H, W), RGB in [0, 1] -> (N, classes), float32 on the CPU.
+
+        The pictures' shorter side is brought to the network's `resize` pixels, and the middle is read. Raises
+        `InputError` for another shape or range.
+        """
+        if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
+            raise InputError(f"pictures are {pictures.dtype} {tuple(pictures.shape)}, not floats (N, 3, H, W)")
+        check_range(pictures, "unit")
+        place = next(self.model.parameters()).device
+        square = images.middle_square(pictures.to(place, torch.float32), self.model.resize, self.model.size)
+        x = self.model.normalise(square.mean(1, keepdim=True) if self.model.network.in_channels == 1 else square)
+        logits = self.model(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        return logits.float().softmax(1).cpu()
+
+    def __call__(self, picture: Source, *, top: int = 5) -> list[Prediction]:
+        """The `top` most probable classes of one picture, the likeliest first. Raises `ImageError`, `InputError`."""
+        if not isinstance(picture, Tensor):
+            picture = images.flatten(images.read_picture(picture))
+        [probabilities] = self.probabilities(picture[None] if picture.ndim == 3 else picture)
+        best = probabilities.topk(min(top, len(self.classes)))
+        return [
+            Prediction(int(index), self.classes[int(index)], float(probability))
+            for index, probability in zip(tensors.values(best.indices), tensors.values(best.values), strict=True)
+        ]
+
+
+def _load(name: str, weights: str | os.PathLike[str]) -> network.VGG:
+    path = weights_table.file_of(weights)
+    if path is None:
+        name = arch.network("vgg16" if name == "auto" else name).name
+        path = weights_table.whole(name, str(weights))
+    model = network.load(path, name)
+    if model.head is None:
+        raise InputError(f"'{path}' holds features without a classifier: nothing says what a picture shows")
+    numbered = model.classes == tuple(map(str, range(len(model.classes))))
+    if numbered and len(model.classes) == 1000:
+        from torchvision.models import VGG16_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+
+        model.classes = tuple(map(str, VGG16_Weights.IMAGENET1K_V1.meta["categories"]))
+    return model
