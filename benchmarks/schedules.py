@@ -19,10 +19,10 @@ import vggfeat_assets
 from judge import Judge, of_area
 from measuring import markdown
 from torch import Tensor
-from vggfeat.images import resize
-from vggfeat.pages.variations import grid
 
 from vggfeat import LPIPS, allocation, read_picture, recipe, stylize, write_picture
+from vggfeat.images import resize
+from vggfeat.pages.variations import grid
 from vggfeat.transfer.recipe import RECIPES
 
 PICTURES = Path(vggfeat_assets.__file__).parent / "images"

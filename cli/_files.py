@@ -2,11 +2,12 @@
 
 import itertools
 import os
-import secrets
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import click
+
+from vggfeat import files
 
 # A chain of symbolic links that is longer leads nowhere, to Linux too.
 _MOST_LINKS = 40
@@ -54,13 +55,7 @@ def _is_stream(path: Path) -> bool:
 
 def write_text_file(path: Path, text: str) -> None:
     """Write `text` beside its place, then rename; a symbolic link stays, and what it points to is replaced."""
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".vggfeat-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-        temporary.replace(target)
+        files.write(path, text)
     except OSError as error:
-        raise click.ClickException(f"cannot write '{path}': {(error.strerror or str(error)).lower()}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise click.ClickException(f"cannot write '{path}': {files.reason(error)}") from error

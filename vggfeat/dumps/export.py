@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat import files
 from vggfeat.dumps.protocols import ArrayLike, DumpLike
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.dumps.store import StoreError, csv_line
@@ -86,7 +87,7 @@ def export(
                     side.unlink(missing_ok=True)
         _rename(temporary, target)
     except OSError as error:
-        reason = "no space left on device" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
+        reason = "no space left on device" if error.errno == errno.ENOSPC else files.reason(error)
         raise StoreError(f"cannot write '{printable(target)}': {reason}") from error
     finally:
         if os.path.isdir(temporary):  # noqa: PTH112 (a Path raises where the name is too long)

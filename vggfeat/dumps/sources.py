@@ -185,7 +185,7 @@ def _folder(folder: Path) -> Iterator[Item]:
     found: dict[PurePath, str] = {}
 
     def unreadable(error: OSError) -> None:
-        reason = (error.strerror or str(error)).lower()
+        reason = files.reason(error)
         if (within := Path(error.filename).relative_to(folder)) == Path():
             raise InputError(f"cannot read the folder '{printable(folder)}': {reason}")
         found[within] = f"cannot read the folder '{printable(str(error.filename))}': {reason}"

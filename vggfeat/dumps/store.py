@@ -29,6 +29,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat import files
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError, VggfeatError
 
@@ -168,7 +169,7 @@ class Store:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot write '{printable(self.path)}': {_reason(error)}") from error
+            raise StoreError(f"cannot write '{printable(self.path)}': {files.reason(error)}") from error
         with _telling(self.path):
             others = [path.name for path in self.path.iterdir() if not _is_ours(path.name)]
         if self.run() is None and others:
@@ -446,7 +447,7 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 def full(path: Path, error: OSError) -> StoreError:
     """The error for a disk that has no room."""
     return StoreError(
-        f"cannot write into '{printable(path)}': {_reason(error)}; what is written is intact, "
+        f"cannot write into '{printable(path)}': {files.reason(error)}; what is written is intact, "
         "and the same command goes on once there is room"
     )
 
@@ -460,11 +461,7 @@ def _telling(path: Path) -> Generator[None]:
         if error.errno in _FULL:
             raise full(path, error) from error
         where = printable(str(error.filename or path))
-        raise StoreError(f"cannot write into '{printable(path)}': '{where}': {_reason(error)}") from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+        raise StoreError(f"cannot write into '{printable(path)}': '{where}': {files.reason(error)}") from error
 
 
 def _is_ours(name: str) -> bool:
@@ -511,7 +508,7 @@ def _lock(path: Path) -> int:
         except OSError as error:
             if error.errno in _FULL:
                 raise full(path.parent, error) from error
-            raise StoreError(f"cannot write '{printable(path)}': {_reason(error)}") from error
+            raise StoreError(f"cannot write '{printable(path)}': {files.reason(error)}") from error
         if fcntl is None:
             return handle
         try:

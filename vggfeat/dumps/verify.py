@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat import files
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import open_dump
 from vggfeat.dumps.sources import Places
@@ -66,7 +67,7 @@ class Verifying:
             with (self.dump.path / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            return f"it cannot be read: {(error.strerror or str(error)).lower()}"
+            return f"it cannot be read: {files.reason(error)}"
         return "" if digest == sha256 else f"its sha256 is not that of its receipt: delete it, and {_MENDS}"
 
     def _of_manifest(self) -> str:

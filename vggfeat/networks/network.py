@@ -7,12 +7,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from vggfeat import files
 from vggfeat.errors import InputError, LayerError, WeightsError, near
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
@@ -279,11 +279,7 @@ def save(model: VGG, path: str | os.PathLike[str], *, source: str = "") -> None:
         "layers": weights_table.fingerprints(model.network.name, features),
         **_preprocessing(model),
     }
-    path = Path(path)
-    with TemporaryDirectory(dir=path.parent, prefix=".vggfeat-") as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_bytes(encode(state, metadata={"vggfeat": json.dumps(about, sort_keys=True)}))
-        temporary.replace(path)
+    files.write(path, encode(state, metadata={"vggfeat": json.dumps(about, sort_keys=True)}))
 
 
 def _preprocessing(model: VGG) -> dict[str, Any]:

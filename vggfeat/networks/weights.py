@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
+from vggfeat import files
 from vggfeat.errors import LayerError, WeightsError
 from vggfeat.networks import arch
 
@@ -450,10 +451,7 @@ def pack(path: Path, row: Weights, features: Mapping[str, "Tensor"], stored: Map
         "layers": fingerprints(row.network, features),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_bytes(save(dict(stored), metadata={"vggfeat": json.dumps(about, sort_keys=True)}))
-        temporary.replace(path)
+    files.write(path, save(dict(stored), metadata={"vggfeat": json.dumps(about, sort_keys=True)}))
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -510,10 +508,8 @@ def whole(network: str, name: str = "imagenet1k_v1") -> Path:
         return here
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=cache_dir(), prefix=".") as folder:
-            temporary = Path(folder) / file
+        with files.replacing(path) as temporary:
             _check_name(temporary, file, _download(url, temporary))
-            temporary.replace(path)
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or error
         raise WeightsError(

@@ -57,7 +57,7 @@ def make_room(files: Iterable[Path]) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = files.reason(error)
             raise ImageError(f"cannot make the folder '{path_text(path.parent)}': {reason}") from error
         images.check_writable(path)
 

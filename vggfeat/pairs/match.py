@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from vggfeat import files
 from vggfeat.errors import ImageError, InputError
 
 PathLike = str | os.PathLike[str]
@@ -91,17 +92,17 @@ def _pictures(folder: Path) -> set[PurePath]:
 
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: set[PurePath] = set()
-    for parent, folders, files in os.walk(folder, onerror=_refuse_folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(folder)
         found |= {
-            within / name for name in files if PurePath(name).suffix.lower() in endings and not name.startswith(".")
+            within / name for name in names if PurePath(name).suffix.lower() in endings and not name.startswith(".")
         }
     return found
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise ImageError(f"cannot read the folder '{path_text(error.filename)}': {(error.strerror or str(error)).lower()}")
+    raise ImageError(f"cannot read the folder '{path_text(error.filename)}': {files.reason(error)}")
 
 
 def by_stem(names: Iterable[PurePath]) -> dict[PurePath, list[PurePath]]:

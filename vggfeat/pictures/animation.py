@@ -1,7 +1,6 @@
 """Pictures one after the other, as a GIF, a WebP or an MP4."""
 
 import os
-import secrets
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, cast
 from PIL import Image
 from torch import Tensor
 
+from vggfeat import files
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pictures import images
 
@@ -50,18 +50,11 @@ def write_animation(
         raise InputError(f"an animation needs frames of one size, not {len({item.size for item in frames})} sizes")
     if not 0.1 <= fps <= 60 or not 0 <= hold <= 600:
         raise InputError(f"an animation has 0.1 to 60 frames a second and holds 0 to 600 s, not {fps:g} and {hold:g}")
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".vggfeat-{secrets.token_hex(8)}{path.suffix.lower()}")
     try:
-        if path.suffix.lower() == ".mp4":
-            _write_video(temporary, frames, fps, hold)
-        else:
-            _write_pictures(temporary, frames, fps, hold)
-        temporary.replace(target)
+        with files.replacing(path) as unfinished:
+            (_write_video if path.suffix.lower() == ".mp4" else _write_pictures)(unfinished, frames, fps, hold)
     except OSError as error:
-        raise ImageError(f"cannot write '{path}': {(error.strerror or str(error)).lower()}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise ImageError(f"cannot write '{path}': {files.reason(error)}") from error
 
 
 def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:

@@ -15,8 +15,6 @@ import itertools
 import json
 import math
 import os
-import secrets
-import shutil
 import stat
 import textwrap
 import threading
@@ -33,6 +31,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
+from vggfeat import files
 from vggfeat.errors import ImageError, InputError
 from vggfeat.pictures import deep
 from vggfeat.pictures import icc as profiles
@@ -221,11 +220,11 @@ def write_picture(
         _check_picture(rgb, alpha)
         levels = _levels(rgb, 65535), None if alpha is None else _levels(alpha, 65535)
         with _refusing(f"cannot write {str(path)!r}", "it cannot be encoded"):
-            _replace(target, _encode_deep(*levels, kind.deep, icc, text or {}))
+            files.write(target, _encode_deep(*levels, kind.deep, icc, text or {}))
         return
     image = to_pil(rgb, alpha)
     with _refusing(f"cannot write {str(path)!r}", "Pillow refuses it"):
-        _replace(target, _encode(image, kind, icc, text or {}))
+        files.write(target, _encode(image, kind, icc, text or {}))
 
 
 def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
@@ -596,18 +595,3 @@ def _labels(kind: _Kind, text: Mapping[str, str]) -> dict[str, object]:
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII: all that the tag may hold
     return {"exif": exif}
-
-
-def _replace(target: Path, data: bytes) -> None:
-    temporary = target.with_name(f".vggfeat-{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 import torch
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from vggfeat import files
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.explore import plots
 from vggfeat.features import tensors
@@ -36,7 +35,6 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 METRICS = "metrics.csv"
 
-_UNFINISHED = ".vggfeat-"
 _COLUMNS = ("epoch", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "learning_rate", "seconds")
 
 # What a resumed run may have changed: how long it goes on.
@@ -250,7 +248,7 @@ class Training:
                 # Before the checkpoint: a run killed between the two makes the same file again.
                 networks.save(self.model, self.output / BEST, source=self._source())
         if self.first:
-            _write(self.output, {METRICS: self.metrics_csv()})
+            files.write(self.output / METRICS, self.metrics_csv())
         self.save()
         return progress
 
@@ -295,10 +293,8 @@ class Training:
             "history": self.history,
             "best": self.best and {"loss": self.best.loss, "confusion": self.best.confusion},
         }
-        with TemporaryDirectory(dir=self.output, prefix=_UNFINISHED) as folder:
-            temporary = Path(folder) / CHECKPOINT
-            torch.save(content, temporary)
-            temporary.replace(self.output / CHECKPOINT)
+        with files.replacing(self.output / CHECKPOINT) as unfinished:
+            torch.save(content, unfinished)
 
     def _restore(self, checkpoint: Mapping[str, Any]) -> None:
         before, now = checkpoint["recipe"], self.recipe.as_dict()
@@ -359,17 +355,10 @@ def write_report(training: Training) -> None:
         )
         + "\n",
     }
-    _write(output, texts)
+    for name, text in texts.items():
+        files.write(output / name, text)
     for name, picture in _pictures(training, best).items():
         images.write_picture(output / name, images.from_pil(picture).rgb)
-
-
-def _write(output: Path, texts: Mapping[str, str]) -> None:
-    with TemporaryDirectory(dir=output, prefix=_UNFINISHED) as folder:
-        for name, text in texts.items():
-            temporary = Path(folder) / name
-            temporary.write_text(text, encoding="utf-8", newline="")
-            temporary.replace(output / name)
 
 
 def _pictures(training: Training, best: Evaluation) -> dict[str, Image.Image]:
@@ -446,8 +435,8 @@ def train(
         checkpoint = None
         if processes.rank() == 0:
             checkpoint = _checkpoint(folder, resume=resume)
-            for rest in folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed while it wrote
-                shutil.rmtree(rest, ignore_errors=True)
+            for rest in folder.glob(f"{files.PREFIX}*"):  # of a run that was killed while it wrote
+                rest.unlink(missing_ok=True)
         checkpoint = processes.from_first(checkpoint)
         if not isinstance(data, Data):
             waits = str(data) == "stl10" and processes.rank() > 0
@@ -598,7 +587,7 @@ def _explained(what: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{what}: {(error.strerror or str(error)).lower()}") from error
+        raise InputError(f"{what}: {files.reason(error)}") from error
 
 
 def _number(value: float) -> str:

@@ -2,16 +2,15 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vggfeat import files
 from vggfeat.errors import InputError
 
 _FORMAT = "vggfeat checkpoint 3"
@@ -26,20 +25,9 @@ class Checkpoint(NamedTuple):
 
 def save(path: str | os.PathLike[str], facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint: to a temporary file beside `path`, synced, then renamed."""
-    target = Path(path)
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(own, {"format": _FORMAT, "facts": json.dumps(facts)})
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)  # noqa: PTH105 (the name is a string here)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108 (as above)
-        raise
+    files.write(path, data)
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
+from vggfeat import files
 from vggfeat.errors import LayerError, RecipeError, near
 from vggfeat.networks import arch
 
@@ -211,7 +212,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"cannot read recipe '{path}': {(error.strerror or str(error)).lower()}") from error
+        raise RecipeError(f"cannot read recipe '{path}': {files.reason(error)}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe '{path}' is not UTF-8 text") from error
     return _parse(text, f"recipe '{path}'", path.stem, RECIPES["default"])
@@ -286,7 +287,7 @@ def _preset(name: str) -> Recipe:
     return _parse((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"), f"preset '{name}'", name, base)
 
 
-_FOLDER = files("vggfeat.transfer") / "recipes"
+_FOLDER = resources.files("vggfeat.transfer") / "recipes"
 
 
 def _parse(text: str, source: str, name: str, base: Recipe) -> Recipe:

@@ -1,0 +1,50 @@
+"""Files appear whole or not at all."""
+
+import stat
+
+import pytest
+
+from vggfeat import files
+
+
+def test_text_and_bytes_are_written_as_they_are(tmp_path):
+    files.write(tmp_path / "text", "a\r\nb\n\u00e9")
+    assert (tmp_path / "text").read_bytes() == b"a\r\nb\n\xc3\xa9"
+    files.write(tmp_path / "text", b"\x00")
+    assert (tmp_path / "text").read_bytes() == b"\x00"
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+
+    def interrupted():
+        with files.replacing(path) as unfinished:
+            unfinished.write_text("half")
+            assert unfinished.suffix == ".txt"
+            assert unfinished.name.startswith(files.PREFIX)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_links_and_modes_stay(tmp_path):
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_text("old")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    files.write(link, "new")
+    assert link.is_symlink()
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_the_systems_reason(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        files.write(tmp_path / "missing" / "file", "")
+    assert files.reason(caught.value) == "no such file or directory"
+    assert files.reason(OSError("Odd")) == "odd"
