@@ -21,8 +21,8 @@ from measuring import markdown
 from torch import Tensor
 
 from vggfeat import LPIPS, allocation, read_picture, recipe, stylize, write_picture
-from vggfeat.images import resize
-from vggfeat.pages.variations import grid
+from vggfeat.explore.pages.variations import grid
+from vggfeat.pictures.images import resize
 from vggfeat.transfer.recipe import RECIPES
 
 PICTURES = Path(vggfeat_assets.__file__).parent / "images"

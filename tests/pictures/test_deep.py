@@ -1,4 +1,4 @@
-"""vggfeat.pictures.deep and what vggfeat.images makes of it: PNG and TIFF of 16 bits a channel."""
+"""vggfeat.pictures.deep and what vggfeat.pictures.images makes of it: PNG and TIFF of 16 bits a channel."""
 
 import io
 import struct

@@ -255,9 +255,13 @@ class FeatureArray:
         """The id of each row."""
         return self._dump.ids if len(self._rows) == len(self._dump) else tuple(row.id for row in self._rows)
 
-    @cached_property
+    @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """The (height, width) that pictures had before the network, each once."""
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
         return tuple(dict.fromkeys((row.height, row.width) for row in self._rows))
 
     def of_size(self, height: int, width: int) -> "FeatureArray":
@@ -273,7 +277,7 @@ class FeatureArray:
         """The type of the values."""
         return np.dtype(self._dump.fingerprint["dtype"])
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
         """(N, ...); (0,) where no picture could be read. Raises `StoreError` where rows differ in shape."""
         if not self.alike:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
+from vggfeat import files
 from vggfeat.errors import InputError, near
 
 PathLike = str | os.PathLike[str]
@@ -190,11 +191,11 @@ def _folder(folder: Path) -> Iterator[Item]:
             raise InputError(f"cannot read the folder '{printable(folder)}': {reason}")
         found[within] = f"cannot read the folder '{printable(str(error.filename))}': {reason}"
 
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
+    for parent, folders, plain in os.walk(folder, onerror=unreadable):
         # A folder called x.jpg is listed too: somebody took it for a picture, and its row will say what it is.
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(folder)
-        names = [name for name in (*files, *folders) if not name.startswith(".")]
+        names = [name for name in (*plain, *folders) if not name.startswith(".")]
         found |= {within / name: "" for name in names if PurePath(name).suffix.lower() in endings}
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         found |= {within / name: _LINK for name in links}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from vggfeat import files
 from vggfeat.errors import ImageError
 from vggfeat.pairs.match import Pair, path_text
 
@@ -49,11 +50,11 @@ def _longer(name: PurePath) -> PurePath:
     return name.with_name(f"{name.name}.png")
 
 
-def make_room(files: Iterable[Path]) -> None:
-    """Make the folders of `files`. Raises `ImageError` for those that cannot be made or written to."""
+def make_room(paths: Iterable[Path]) -> None:
+    """Make the folders of `paths`. Raises `ImageError` for those that cannot be made or written to."""
     from vggfeat.pictures import images
 
-    for path in files:
+    for path in paths:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
