@@ -11,7 +11,7 @@ from PIL import Image
 from vggfeat import read_picture, write_picture
 from vggfeat.transfer.recipe import RECIPES
 
-QUICK = ("--size", 64, "--first-size", 32, "--steps", 3)
+QUICK = ("--size", 64, "--first-size", 32, "--steps", 3, "--step-decay", 1)
 
 
 @pytest.fixture(autouse=True)

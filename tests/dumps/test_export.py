@@ -12,6 +12,7 @@ from safetensors import safe_open
 import vggfeat
 from vggfeat.dumps import export as module
 from vggfeat.dumps.export import choose, export
+from vggfeat.dumps.reading import FeatureArray
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 
 from .conftest import QUICK, make_pictures
@@ -255,7 +256,7 @@ def test_a_full_disk_leaves_nothing(form, dump, tmp_path, monkeypatch):
     def full(_self, _index):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.FeatureArray, "__getitem__", full)
+    monkeypatch.setattr(FeatureArray, "__getitem__", full)
     with pytest.raises(VggfeatError, match="no space left on device"):
         dump.export(tmp_path / "x", form)
     assert not list(tmp_path.iterdir())

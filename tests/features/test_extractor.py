@@ -371,7 +371,7 @@ def test_pieces_where_gradients_are_switched_off(mode, run_at_once):
 
 
 def test_bit_for_bit_a_batch_stays_whole(run_at_once, monkeypatch):
-    monkeypatch.setattr("vggfeat.features.extract._RECYCLED_BYTES", 1)
+    monkeypatch.setattr("vggfeat.features.extractor._RECYCLED_BYTES", 1)
     extract = FeatureExtractor("vgg16", "relu1_2", channels_last=False)
     extract(torch.rand(3, 3, 32, 32))
     assert run_at_once == [3]

@@ -78,7 +78,7 @@ def test_dists_and_its_layers_are_never_negative(monkeypatch):
 
 def test_squeeze_names_its_weights(monkeypatch):
     state = squeezenet1_1(weights=None).features.state_dict()
-    monkeypatch.setattr("vggfeat.losses.similarity._squeezenet_state", lambda _: state)
+    monkeypatch.setattr("vggfeat.features.squeezenet._squeezenet_state", lambda _: state)
     found = compare("a", "b", "lpips-squeeze")
     assert found.metadata["metrics"]["lpips-squeeze"]["sha256"] == "b8a52dc0"
     assert len(found.rows) == 3

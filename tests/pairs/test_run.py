@@ -177,7 +177,7 @@ def test_missing_weights_are_no_bad_pair(monkeypatch):
     def refuse(*_):
         raise WeightsError("not bundled")
 
-    monkeypatch.setattr("vggfeat.losses.similarity._squeezenet_state", refuse)
+    monkeypatch.setattr("vggfeat.features.squeezenet._squeezenet_state", refuse)
     with pytest.raises(WeightsError, match="not bundled"):
         compare("a", "b", "lpips-squeeze")
 

@@ -48,12 +48,15 @@ def test_presets_differ_from_the_default_in_what_they_are_for():
     }
     assert changed == {
         "default": set(),
-        "preview": {"size", "steps"},
-        "fine": {"growth", "steps"},
+        "preview": {"size", "steps", "step_decay"},
+        "fine": {"growth", "steps", "step_decay"},
         "print": {"size", "steps", "step_decay"},
-        "gatys": {"weights", "content_weight", "steps", "margin"},
-        "texture": {"content_weight", "start", "first_size", "steps", "margin"},
-        "invert": {"size", "content_weight", "style_weight", "tv_weight", "start", "first_size", "steps", "margin"},
+        "gatys": {"weights", "content_weight", "steps", "step_decay", "margin"},
+        "texture": {"content_weight", "start", "first_size", "steps", "step_decay", "margin"},
+        "invert": {
+            *("size", "content_weight", "style_weight", "tv_weight", "start", "first_size"),
+            *("steps", "step_decay", "margin"),
+        },
     }
 
 
