@@ -435,7 +435,7 @@ def train(
         checkpoint = None
         if processes.rank() == 0:
             checkpoint = _checkpoint(folder, resume=resume)
-            for rest in folder.glob(f"{files.PREFIX}*"):  # of a run that was killed while it wrote
+            for rest in filter(Path.is_file, folder.glob(f"{files.PREFIX}*")):  # of a killed run
                 rest.unlink(missing_ok=True)
         checkpoint = processes.from_first(checkpoint)
         if not isinstance(data, Data):
