@@ -98,7 +98,8 @@ def _expand(contents: Sequence[str]) -> tuple[list[str], bool]:
         if not Path(name).is_dir():
             found.append(name)
             continue
-        inside = sorted(str(path) for path in Path(name).iterdir() if path.suffix.lower() in SUFFIXES)
+        paths = (path for path in Path(name).iterdir() if not path.name.startswith("."))
+        inside = sorted(str(path) for path in paths if path.suffix.lower() in SUFFIXES)
         if not inside:
             raise click.UsageError(f"there is no picture in '{name}'")
         found += inside

@@ -15,14 +15,14 @@ PREFIX = ".vggfeat-"
 def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield the path of a temporary file to write; at the end, sync it to disk and give it the name `path`.
 
-    The temporary file lies beside `path` and has its ending. If the block raises, the temporary file is removed and
-    `path` stays as it was. A symbolic link stays, and the file that it points to is replaced, with its mode kept.
+    The temporary file lies beside the target and has the ending of `path`. If the block raises, it is removed and
+    `path` stays as it was. A symbolic link stays; the file that it points to is replaced, and its mode kept.
 
     >>> with replacing("notes.txt") as unfinished:  # doctest: +SKIP
     ...     unfinished.write_text("whole or not at all")
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{target.suffix.lower()}")
+    temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{Path(path).suffix.lower()}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

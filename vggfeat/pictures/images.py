@@ -207,7 +207,7 @@ def write_picture(
     `text`: what `read_text` gives back: names of 1 to 79 printable ASCII characters, and any text without the character
     NUL. PNG has an iTXt chunk each; elsewhere they are one JSON object in the EXIF tag ImageDescription.
     `bits`: 8, or 16 a channel in PNG and TIFF; JPEG and WebP have 8.
-    The file appears whole or not at all: it is written beside its place as `.vggfeat-*.tmp`, then renamed. It keeps
+    The file appears whole or not at all: it is written beside its place, then renamed. It keeps
     the mode of the file it replaces; a symbolic link stays, and what it points to is replaced.
     Raises ImageError if the file cannot be written, InputError on a bad `text` or `bits`, and what `to_pil` raises.
     """

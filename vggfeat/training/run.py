@@ -293,8 +293,9 @@ class Training:
             "history": self.history,
             "best": self.best and {"loss": self.best.loss, "confusion": self.best.confusion},
         }
-        with files.replacing(self.output / CHECKPOINT) as unfinished:
-            torch.save(content, unfinished)
+        # By a stream: torch would write the name of the file into it, and equal runs would differ.
+        with files.replacing(self.output / CHECKPOINT) as unfinished, unfinished.open("wb") as file:
+            torch.save(content, file)
 
     def _restore(self, checkpoint: Mapping[str, Any]) -> None:
         before, now = checkpoint["recipe"], self.recipe.as_dict()
