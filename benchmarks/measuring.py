@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from vggfeat import files
 from vggfeat.features.algorithms import bfloat16_is_faster
 
 Work = Callable[[], object]
@@ -32,21 +33,21 @@ Found = Mapping[str, Any]
 # What a processor may have that makes it fast at bfloat16, and the widths of its vectors.
 _FLAGS = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX", "bf16": "Arm BF16"}
 PRECISIONS = ("float32", *(["bfloat16"] if bfloat16_is_faster() else []))
-"""Those that are timed here: emulated, bfloat16 takes up to a hundred times as long."""
+"""The precisions that are timed here. Where bfloat16 is emulated it takes up to a hundred times as long: left out."""
 
 _PEERS = ("lpips", "pastiche", "piq", "torchmetrics", "torchvision")
 
 
 def timed(names: Iterable[str]) -> list[str]:
-    """Those of the contenders that are timed here: all but bfloat16 where it is emulated."""
+    """The contenders that are timed here: all, or those in float32 where bfloat16 is emulated."""
     return [name for name in names if "bfloat16" not in name or "bfloat16" in PRECISIONS]
 
 
 def timer(settings: SimpleNamespace) -> Callable[[], float]:
     """The clock of the setting `clock`: `wall`, or `cpu` for the time that the processor worked for this process.
 
-    On a machine that others use, the second tells what a contender costs, where the first tells of the others too. It
-    is meant for one thread, which `command` sets.
+    On a shared machine `cpu` measures the contender alone, while `wall` also counts the time that other programs take.
+    Use it with one thread, which `command` sets.
     """
     return time.process_time if settings.clock == "cpu" else time.perf_counter
 
@@ -226,7 +227,7 @@ def _write(folder: Path | None, name: str, found: Found, chart: Callable[[Found]
         return
     folder = folder / processor(found["machine"])
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
+    files.write(folder / f"{name}.json", (json.dumps(rounded(found), indent=1) + "\n").encode())
     write_chart(folder / f"{name}.png", chart(found))
 
 
@@ -234,7 +235,7 @@ def write_chart(path: Path, chart: Image.Image) -> None:
     """A chart as a small PNG."""
     stream = io.BytesIO()
     chart.quantize(64).save(stream, "png", optimize=True)
-    _replace(path, stream.getvalue())
+    files.write(path, stream.getvalue())
 
 
 def rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
@@ -244,9 +245,3 @@ def rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
     if isinstance(value, Mapping):
         return {key: rounded(item) for key, item in value.items()}
     return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}")
-    part.write_bytes(content)
-    part.replace(path)

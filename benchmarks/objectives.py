@@ -20,7 +20,7 @@ import vggfeat_assets
 from judge import Judge, of_area
 from torch import Tensor
 
-from vggfeat import LPIPS, read_picture, recipe, stylize, write_picture
+from vggfeat import LPIPS, files, read_picture, recipe, stylize, write_picture
 from vggfeat.explore.pages.variations import grid
 from vggfeat.pictures.images import fit, read_text, resize
 from vggfeat.transfer.recipe import CHOICES
@@ -78,7 +78,7 @@ def main() -> None:
         gatys, away, seconds = (mean(each[name] for each in ours) for name in ("gatys", "lpips", "seconds"))
         print(f"| {label} | {gatys:.3g} | {away:.3f} | {seconds:.1f} |")
     about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "size": options.size, "runs": found}
-    (options.out / "objectives.json").write_text(json.dumps(about, indent=1) + "\n")
+    files.write(options.out / "objectives.json", json.dumps(about, indent=1) + "\n")
     page = grid(
         cells,
         labels,

@@ -1,4 +1,4 @@
-"""Put the tables of results/PROCESSOR/*.json into README.md, with the aims that they reach, and draw their plots anew.
+"""Update README.md and the plots from results/PROCESSOR/*.json: the tables, and which aims are reached.
 
     python benchmarks/report.py [--check]
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from measuring import Found, described, markdown, median, paired, write_chart
+
+from vggfeat import files
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
@@ -178,9 +180,7 @@ def main() -> None:
         for processor, kept in found.items():
             chart = importlib.import_module(name).chart(kept)
             write_chart(FOLDER / "results" / processor / f"{name}.png", chart)
-    part = PAGE.with_name(f".{PAGE.name}")
-    part.write_text(after, "utf-8")
-    part.replace(PAGE)
+    files.write(PAGE, after)
 
 
 if __name__ == "__main__":

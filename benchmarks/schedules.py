@@ -1,6 +1,6 @@
 """Compare schedules of a recipe on six pairs of bundled pictures: a table, and the pictures side by side.
 
-    python benchmarks/schedules.py [--recipe default] [--out FOLDER] NAME=FIELD:VALUE,... ...
+    python benchmarks/schedules.py [--recipe default] [--pairs 6] [--out FOLDER] NAME=FIELD:VALUE,... ...
 
 Each argument names a schedule and the fields that it changes, such as `then=steps:60,step_decay:1.0`; `now=` is the
 recipe as it is. Columns: seconds from the files to the picture; the loss of the Gatys notebook of the picture as it is
@@ -8,11 +8,11 @@ saved, in 8 bits; LPIPS to the photograph. Ratios are to the first schedule. `--
 """
 
 import argparse
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import geometric_mean, mean
-from typing import Any
 
 import torch
 import vggfeat_assets
@@ -21,9 +21,10 @@ from measuring import markdown
 from torch import Tensor
 
 from vggfeat import LPIPS, allocation, read_picture, recipe, stylize, write_picture
+from vggfeat.errors import RecipeError
 from vggfeat.explore.pages.variations import grid
 from vggfeat.pictures.images import resize
-from vggfeat.transfer.recipe import RECIPES
+from vggfeat.transfer.recipe import Recipe, from_values
 
 PICTURES = Path(vggfeat_assets.__file__).parent / "images"
 PAIRS = (
@@ -36,17 +37,23 @@ PAIRS = (
 )
 
 
-def changes(text: str) -> dict[str, Any]:
-    """The fields of `steps:60,step_decay:1.0`, of the types that the recipe has them in."""
-    pairs = [item.split(":") for item in text.split(",") if item]
-    return {name: type(getattr(RECIPES["default"], name))(value) for name, value in pairs}
+def changed(name: str, text: str) -> Recipe:
+    """The recipe `name` with the fields of `steps:60,step_decay:1.0`, which are numbers. Raises `RecipeError`."""
+    fields: dict[str, float] = {}
+    for item in filter(None, text.split(",")):
+        field, _, value = item.partition(":")
+        try:
+            fields[field] = json.loads(value)
+        except ValueError:
+            raise RecipeError(f"'{item}' is no FIELD:NUMBER") from None
+    return from_values(fields, f"schedule '{text}'", recipe(name))
 
 
-def painted(content: str, style: str, name: str, fields: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
+def painted(content: str, style: str, chosen: Recipe) -> tuple[Tensor, dict[str, float]]:
     """A picture, and what was measured of it."""
     files = PICTURES / f"{content}.jpg", PICTURES / f"{style}.jpg"
     began = time.perf_counter()
-    image = stylize(*files, recipe(name, **fields)).result()
+    image = stylize(*files, chosen).result()
     seconds = time.perf_counter() - began
     photograph = resize(read_picture(files[0]).rgb, *image.shape[2:])
     judge = Judge(photograph, of_area(read_picture(files[1]).rgb, *image.shape[2:]))
@@ -64,14 +71,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     allocation.hold()
-    schedules = {name: changes(text) for name, _, text in (item.partition("=") for item in options.schedules)}
+    named = (item.partition("=") for item in options.schedules)
+    try:
+        schedules = {name: changed(options.recipe, text) for name, _, text in named}
+    except RecipeError as error:
+        parser.error(str(error))
+    stylize(PICTURES / "china.jpg", PICTURES / "swirls.jpg", recipe("preview", size=64, steps=1)).result()  # warms up
     cells: dict[tuple[int, int], Tensor | str] = {}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in schedules}
     rows: list[list[str]] = []
     pairs = PAIRS[: options.pairs]
     for row, (content, style) in enumerate(pairs):
-        for column, (name, fields) in enumerate(schedules.items()):
-            cells[row, column], measured = painted(content, style, options.recipe, fields)
+        for column, (name, chosen) in enumerate(schedules.items()):
+            cells[row, column], measured = painted(content, style, chosen)
             found[name].append(measured)
             rows.append([f"{content} in {style}, {name}", *_told(measured)])
     first = found[next(iter(found))]

@@ -29,7 +29,7 @@ from ._tables import print_table
 )
 @click.option("--paper", is_flag=True, help="Also the paper's networks, with their parameters and published errors.")
 @click.option("--compare-kernels", is_flag=True, help="Only why three 3x3 convolutions beat one of 7x7.")
-@click.option("--algorithms", is_flag=True, help="Also by which algorithm each convolution runs here, in float32.")
+@click.option("--algorithms", is_flag=True, help="Also show which algorithm computes each convolution here.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def command(
     network: str,
@@ -89,13 +89,14 @@ def _algorithms(name: str, size: int) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """What the choice depends on, and the precision that `auto` takes here."""
+    """The capability that the choice depends on, and the precision that `auto` means on this CPU."""
     import torch
 
     from vggfeat.features import algorithms
 
-    auto = "bfloat16, by torch's convolutions" if algorithms.bfloat16_is_faster() else "float32"
-    return f"algorithms in float32 on a processor with {torch.backends.cpu.get_cpu_capability()}; auto is {auto}"
+    auto = "bfloat16, with torch's convolutions" if algorithms.bfloat16_is_faster() else "float32"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"algorithms for float32 on this CPU ({capability}); --precision auto means {auto} on it"
 
 
 def _print_paper(head: arch.Head) -> None:

@@ -7,6 +7,7 @@ A command prints that line and exits with code 2.
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import TypeVar
 
 
 class VggfeatError(Exception):
@@ -36,7 +37,7 @@ class RecipeError(VggfeatError, ValueError):
 def near(word: object, known: Iterable[str], *, limit: int = 3) -> str:
     """The end of an error message: the known words near `word`, or all of them where none is near.
 
-    What is no text is near nothing: its type is named.
+    For non-strings, report the type.
     """
     known = list(known)
     everything = f"known are {', '.join(known)}"
@@ -45,6 +46,21 @@ def near(word: object, known: Iterable[str], *, limit: int = 3) -> str:
     lower = {name.lower(): name for name in known}
     close = [lower[match] for match in get_close_matches(word.lower(), lower, n=limit)]
     return f"near are {', '.join(close)}" if close else everything
+
+
+_Word = TypeVar("_Word", bound=str)
+
+
+def one_of(option: str, value: _Word, known: Iterable[str]) -> _Word:
+    """Return `value` if it is among the known words. Raises `InputError`, which names the option and what is near.
+
+    >>> one_of("pooling", "max", ("max", "avg"))
+    'max'
+    """
+    known = tuple(known)
+    if value not in known:
+        raise InputError(f"unknown {option} '{value}': {near(value, known)}")
+    return value
 
 
 def users_line() -> int:

@@ -17,9 +17,6 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
 
     The temporary file lies beside the target and has the ending of `path`. If the block raises, it is removed and
     `path` stays as it was. A symbolic link stays; the file that it points to is replaced, and its mode kept.
-
-    >>> with replacing("notes.txt") as unfinished:  # doctest: +SKIP
-    ...     unfinished.write_text("whole or not at all")
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{Path(path).suffix.lower()}")
@@ -30,6 +27,8 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
+        with suppress(OSError):  # the file is there; a folder that cannot be opened cannot be synced
+            sync_folder(target.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -40,6 +39,17 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in a folder, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def reason(error: OSError) -> str:

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggfeat.dumps.protocols import ArrayLike
+from vggfeat.dumps.protocols import FeatureRows
 
 
 class FeatureDataset(Dataset[tuple[Tensor, str]]):
     """(features, id) of each row of an array."""
 
-    def __init__(self, array: ArrayLike) -> None:
+    def __init__(self, array: FeatureRows) -> None:
         self._array = array
         self._ids = array.ids
 

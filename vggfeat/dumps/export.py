@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat import files
-from vggfeat.dumps.protocols import ArrayLike, DumpLike
+from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.dumps.store import StoreError, csv_line
 from vggfeat.errors import InputError, RecipeError, near
@@ -120,13 +120,13 @@ class _Content:
 
     run: str
     texts: Mapping[str, Sequence[str]]
-    arrays: Mapping[str, ArrayLike]
+    arrays: Mapping[str, FeatureRows]
 
     @classmethod
     def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
         good = [row for row in dump.manifest if row.ok]
         texts: dict[str, Sequence[str]] = {name: [getattr(row, name) for row in good] for name in _TEXTS}
-        arrays: dict[str, ArrayLike] = {}
+        arrays: dict[str, FeatureRows] = {}
         for output in outputs:
             name, array = ".".join(output), dump[output]
             if array.alike:
@@ -300,7 +300,7 @@ WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
 }
 
 
-def _parts(array: ArrayLike, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
+def _parts(array: FeatureRows, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
     """Some rows at a time: as many as fit, a multiple of `multiple`."""
     step = max(1, _BATCH_BYTES // _row_bytes(array) // multiple) * multiple
     for start in range(0, len(array), step):
@@ -308,11 +308,11 @@ def _parts(array: ArrayLike, multiple: int = 1) -> Iterator[tuple[slice, npt.NDA
         yield part, array[part]
 
 
-def _row_bytes(array: ArrayLike) -> int:
+def _row_bytes(array: FeatureRows) -> int:
     return prod(array.shape[1:]) * array.dtype.itemsize
 
 
-def _output(array: ArrayLike) -> str:
+def _output(array: FeatureRows) -> str:
     return f"{array.layer}.{array.reduction}"
 
 

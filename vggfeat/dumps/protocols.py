@@ -1,4 +1,4 @@
-"""A dump and its arrays as exports and datasets read them: what `reading.Dump` and `reading.FeatureArray` offer."""
+"""Interfaces of a dump and its arrays, so that exports and datasets need not import `reading`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from vggfeat.dumps.store import Row
 
 
-class ArrayLike(Protocol):
+class FeatureRows(Protocol):
     """The rows of one layer and reduction, or those of one size."""
 
     layer: str
@@ -23,12 +23,12 @@ class ArrayLike(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows first."""
+        """(rows, ...)."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of every value."""
+        """The type of the values."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class ArrayLike(Protocol):
         """The sizes of the pictures."""
         ...
 
-    def of_size(self, height: int, width: int) -> "ArrayLike":
+    def of_size(self, height: int, width: int) -> "FeatureRows":
         """The rows of the pictures of one size."""
         ...
 
@@ -66,4 +66,4 @@ class DumpLike(Protocol):
         """Each (layer, reduction) that is stored."""
         ...
 
-    def __getitem__(self, key: tuple[str, str], /) -> ArrayLike: ...
+    def __getitem__(self, key: tuple[str, str], /) -> FeatureRows: ...

@@ -257,7 +257,7 @@ class Store:
                 for other in get_args(ManifestFormat):
                     if other != form:
                         (self.path / f"manifest.{other}").unlink(missing_ok=True)
-                sync_folder(self.path)
+                files.sync_folder(self.path)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -270,7 +270,7 @@ class Store:
             with _telling(self.path):
                 write_through(temporary, data)
                 temporary.replace(target)
-                sync_folder(target.parent)
+                files.sync_folder(target.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -323,29 +323,29 @@ class ShardFiles:
         arrays: Mapping[str, npt.NDArray[Any]] | None,
         not_finite: Mapping[str, int],
     ) -> Receipt:
-        files: dict[str, dict[str, Any]] = {}
+        written: dict[str, dict[str, Any]] = {}
         folder = self._store.path / "receipts"
         folder.mkdir(exist_ok=True)
         stem = f"receipts/{shard_name(self.number)}"
         for name, array in sorted(self._open.items()):
-            files[name] = array.finish()
+            written[name] = array.finish()
         if arrays is not None:
             data = npz_bytes(arrays)
             write_through(self._temporary(f"{stem}.npz"), data)
-            files[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        receipt = Receipt(self.number, tuple(rows), files, clipped, dict(not_finite))
+            written[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        receipt = Receipt(self.number, tuple(rows), written, clipped, dict(not_finite))
         write_through(self._temporary(f"{stem}.json"), receipt.as_json().encode())
         if self._before is not None:
             # From here to the new receipt, which takes a moment, the shard has none.
             (self._store.path / f"{stem}.json").unlink(missing_ok=True)
-            for name in set(self._before.files) - set(files):
+            for name in set(self._before.files) - set(written):
                 (self._store.path / name).unlink(missing_ok=True)
-        for name in files:
+        for name in written:
             self._temporary(name).replace(self._store.path / name)
-        for parent in {(self._store.path / name).parent for name in files}:
-            sync_folder(parent)
+        for parent in {(self._store.path / name).parent for name in written}:
+            files.sync_folder(parent)
         self._temporary(f"{stem}.json").replace(self._store.path / f"{stem}.json")
-        sync_folder(folder)
+        files.sync_folder(folder)
         return receipt
 
     def discard(self) -> None:
@@ -424,17 +424,6 @@ def write_through(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:

@@ -19,9 +19,10 @@ from vggfeat.networks import arch
 
 Algorithm = Literal["torch", "winograd"]
 
-# Winograd's algorithm pays with so many weights (inputs x outputs), tiles, and tiles times channels. With fewer weights
-# the transforms of the picture cost what the products save, with fewer tiles the transform of the weights does, and
-# below a certain work the calls themselves. By what `torch.backends.cpu.get_cpu_capability()` returns:
+# Winograd's algorithm is faster only above three limits: weights (inputs x outputs), tiles, and tiles x channels. Below
+# the first, transforming the picture costs more than the products save; below the second, transforming the weights
+# does; below the third, the overhead of the calls does. The keys are values of
+# `torch.backends.cpu.get_cpu_capability()`.
 _LEAST_WEIGHTS = {"AVX2": 64 * 128, "AVX512": 128 * 128}
 _FEWEST_TILES = 32
 _LEAST_WORK = 12_000
@@ -42,11 +43,6 @@ def choose(capability: str, dtype: torch.dtype, channels: tuple[int, int], size:
         prod(channels) >= _LEAST_WEIGHTS[capability] and tiles >= _FEWEST_TILES and tiles * min(channels) >= _LEAST_WORK
     )
     return "winograd" if pays else "torch"
-
-
-def is_measured() -> bool:
-    """Whether the rule knows this machine's processor."""
-    return torch.backends.cpu.get_cpu_capability() in _LEAST_WEIGHTS
 
 
 def by_layer(
@@ -77,7 +73,7 @@ def is_3x3(layer: arch.Layer) -> bool:
 def bfloat16_is_faster() -> bool:
     """Whether this CPU computes a network faster in bfloat16 than in float32.
 
-    So it is where AVX-512 multiplies bfloat16 (AVX512-BF16, AMX) and torch makes use of it. With AVX2 alone torch
+    That holds where AVX-512 multiplies bfloat16 (AVX512-BF16, AMX) and torch makes use of it. With AVX2 alone torch
     emulates bfloat16, which is many times slower.
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.cpu, "get_capabilities"):

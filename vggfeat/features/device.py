@@ -4,13 +4,10 @@ from typing import Literal
 
 import torch
 
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, one_of
 from vggfeat.features import algorithms
-from vggfeat.features.words import choose
 
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
-
-
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -20,7 +17,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     `auto` is bfloat16 where that is faster: on CUDA from Ampere on, and on CPUs with AMX or AVX512-BF16; float32
     elsewhere.
     """
-    choose("precision", precision, (*_DTYPES, "auto"))
+    one_of("precision", precision, (*_DTYPES, "auto"))
     if precision != "auto":
         return _DTYPES[precision]
     if device.type == "cuda":

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vggfeat.errors import one_of
 from vggfeat.features import steps
 from vggfeat.features.device import Precision, choose_device, resolve_precision
 from vggfeat.features.trunk import Check, Trunk
-from vggfeat.features.words import choose
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.weights import Triple
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from vggfeat.features.tap import Tap
 
 
-# On a CPU so many pictures go through the network at once that its largest activation takes at most this, or one: what
-# is larger is fetched from the system anew for each layer, and to clear it takes up to a third of the time. What is
-# computed must not depend on the number of threads, so that this does not either.
+# On CPU, split the batch so that the largest activation fits in this many bytes (at least one image): the system hands
+# out larger blocks anew for each layer, and clearing them takes up to a third of the time. The limit does not depend on
+# the number of threads, because results must not either.
 _RECYCLED_BYTES = 16 * 2**20
 
 # The tensors that each kind of layer reads, in the order of its state dict.
@@ -85,7 +85,7 @@ class FeatureExtractor(Trunk):
         channels_last: bool = True,
         device: str | torch.device | None = None,
     ) -> None:
-        choose("pooling", pooling, ("max", "avg", "l2"))
+        one_of("pooling", pooling, ("max", "avg", "l2"))
         place = choose_device(device)
         dtype = resolve_precision(precision, place)
         network = weights_table.network_for(network, weights)

@@ -101,6 +101,7 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
 def _algorithm(layer: arch.Layer, x: Tensor, weight: Tensor) -> algorithms.Algorithm:
     if (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
         or not algorithms.is_3x3(layer)
         or {x.device.type, weight.device.type} != {"cpu"}
         or x.dtype != weight.dtype

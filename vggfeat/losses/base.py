@@ -1,8 +1,8 @@
-"""Losses that read a mapping {layer: features}, never fetching it, and their weighted sum.
+"""The base of every loss that compares features. A loss takes {layer: features}; it never runs the network itself.
 
-A loss is configured once and holds no tensor of its own. `loss.target(features)` keeps, without a graph, what the
-features of the target come down to: features, Gram matrices, moments. It can be computed once and used again.
-`loss(features, target)` compares, and its gradient reaches `features` alone.
+A loss is configured once. `loss.target(features)` computes, without a graph, what the target's features are reduced to
+(the features themselves, Gram matrices, moments), so that a target that stays is computed once.
+`loss(features, target)` compares, and its gradient reaches `features` only.
 
     extract = FeatureExtractor("vgg19", objective.layers)
     targets = objective.target(extract(photograph))
@@ -10,28 +10,19 @@ features of the target come down to: features, Gram matrices, moments. It can be
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Self, TypeVar, get_args
+from typing import Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, one_of
 from vggfeat.features import tensors
 
 Features = Mapping[str, Tensor]
-
-
 Layers = Mapping[str, float] | Sequence[str]
-
-
 Reduction = Literal["mean", "none"]
-
-
 Distance = Literal["l2", "l1", "charbonnier", "huber", "cosine"]
-
-
-_Word = TypeVar("_Word", bound=str)
 
 
 class FeatureLoss(nn.Module):
@@ -123,7 +114,7 @@ class PooledLoss(FeatureLoss):
         raise NotImplementedError
 
     def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
-        """The summary that these sums over so many `positions` come to."""
+        """The summary, from the sums over all positions and their number."""
         raise NotImplementedError
 
     def summary(self, x: Tensor) -> Tensor:
@@ -149,13 +140,6 @@ def read(features: Features, name: str) -> Tensor:
         return features[name]
     except KeyError:
         raise InputError(f"the features hold no {name}, only {', '.join(features)}") from None
-
-
-def one_of(option: str, value: _Word, known: tuple[str, ...]) -> _Word:
-    """`value`, if it is among the known words. Raises `InputError`."""
-    if value not in known:
-        raise InputError(f"unknown {option} '{value}': {near(value, known)}")
-    return value
 
 
 def ordered_sum(values: Mapping[str, Tensor]) -> Tensor:

@@ -4,9 +4,10 @@ from typing import get_args
 
 from torch import Tensor
 
+from vggfeat.errors import one_of
 from vggfeat.features import tensors
 from vggfeat.losses import functional
-from vggfeat.losses.base import ELEMENTWISE, Distance, FeatureLoss, Layers, Reduction, one_of
+from vggfeat.losses.base import ELEMENTWISE, Distance, FeatureLoss, Layers, Reduction
 
 
 class ContentLoss(FeatureLoss):

@@ -4,8 +4,9 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from vggfeat.errors import one_of
 from vggfeat.losses import functional
-from vggfeat.losses.base import ELEMENTWISE, Layers, PooledLoss, Reduction, one_of
+from vggfeat.losses.base import ELEMENTWISE, Layers, PooledLoss, Reduction
 
 
 class GramLoss(PooledLoss):

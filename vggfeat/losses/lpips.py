@@ -10,16 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from vggfeat.errors import WeightsError
+from vggfeat.errors import WeightsError, one_of
 from vggfeat.features import tensors
 from vggfeat.losses import functional
-from vggfeat.losses.base import FeatureLoss, Features, Reduction, one_of, ordered_sum, read
+from vggfeat.losses.base import FeatureLoss, Features, Reduction, ordered_sum, read
 
 Net = Literal["vgg", "alex", "squeeze"]
-
-
 Version = Literal["0.1", "0.0"]
-
 
 # Zhang et al. (2018), as the `lpips` package has it: the network and its taps. SqueezeNet is no VGG: its taps are
 # numbers of torchvision's `features`.

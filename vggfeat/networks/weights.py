@@ -509,7 +509,7 @@ def whole(network: str, name: str = "imagenet1k_v1") -> Path:
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as temporary:
-            _check_name(temporary, file, _download(url, temporary))
+            _check_name(Path(file), file, _download(url, temporary))
     except OSError as error:
         reason = getattr(error, "reason", None) or error.strerror or error
         raise WeightsError(

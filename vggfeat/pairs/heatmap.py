@@ -28,14 +28,14 @@ def heatmap_files(folder: Path, pairs: Iterable[Pair], folders: Iterable[Path] =
     names = {pair: name.with_suffix(".png") for pair, name in within.items()}
     while crowded := _crowded(names) - {pair for pair, name in within.items() if names[pair] == _longer(name)}:
         names |= {pair: _longer(within[pair]) for pair in crowded}
-    files = {pair: folder / name for pair, name in names.items()}
-    places = {Path(os.path.realpath(parent)) for parent in {file.parent for file in files.values()}}
+    maps = {pair: folder / name for pair, name in names.items()}
+    places = {Path(os.path.realpath(parent)) for parent in {file.parent for file in maps.values()}}
     for compared in folders:
         if any(place.is_relative_to(os.path.realpath(compared)) for place in places):
             raise ImageError(
                 f"the heat maps would be pictures of '{path_text(compared)}' the next time: choose a folder outside it"
             )
-    return files
+    return maps
 
 
 def _crowded(names: Mapping[Pair, PurePath]) -> set[Pair]:

@@ -9,10 +9,7 @@ from torch import Tensor
 from vggfeat.errors import InputError
 
 InputRange = Literal["unit", "signed", "byte"]
-
-
 RANGES: Mapping[str, tuple[float, float]] = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "byte": (0.0, 255.0)}
-
 
 # Share of a range's width by which values may leave it: resampling and generators without a last clamp overshoot by
 # less, another range by far more.

@@ -10,6 +10,7 @@ from vggfeat.pictures import images
 from vggfeat.pictures.ranges import check_range
 
 Source = str | os.PathLike[str] | Tensor
+"""A picture file, or an RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]."""
 
 
 def read(source: Source, role: str = "the picture") -> Tensor:

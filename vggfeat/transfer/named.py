@@ -1,4 +1,4 @@
-"""Recipes by name, by file, and out of pictures that were painted by one."""
+"""Find a recipe by the name of a preset, in a TOML file, or in a picture that was painted with it."""
 
 import os
 from dataclasses import fields, replace
@@ -29,7 +29,7 @@ def _find(name: str) -> Recipe:
     if suffix == ".toml":
         return read_recipe(name)
     if suffix:
-        from vggfeat.transfer.record import read_record  # which brings in torch
+        from vggfeat.transfer.record import read_record  # imported late because it loads torch
 
         return read_record(name).recipe
     raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}; a recipe file ends in .toml")

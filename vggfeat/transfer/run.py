@@ -20,8 +20,9 @@ from vggfeat.features.device import Precision, choose_device, resolve_precision
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import Features
 from vggfeat.networks import arch
-from vggfeat.pictures import images
+from vggfeat.pictures import images, sources
 from vggfeat.pictures.ranges import check_range
+from vggfeat.pictures.sources import Source
 from vggfeat.transfer import checkpoint, colours, memory
 from vggfeat.transfer.blocks import Blocks, Blockwise, Whole
 from vggfeat.transfer.named import recipe as named
@@ -29,9 +30,6 @@ from vggfeat.transfer.objective import Place, Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, Optimiser
 from vggfeat.transfer.recipe import Edges, Recipe
 from vggfeat.transfer.stages import Stage, plan
-
-Source = str | PathLike[str] | Tensor
-"""A picture file, or an RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]."""
 
 # Steps over which a stage's progress is judged, where a recipe ends it at a plateau.
 _WINDOW = 10
@@ -440,9 +438,9 @@ def stylize(
     if isinstance(memory_limit, str):
         memory_limit = memory.parse_size(memory_limit)
     inputs = _Inputs(
-        _read(content, "content"),
+        sources.read(content, "content"),
         tuple(
-            Place(_read(each, "style"), share, None if mask is None else _read_mask(mask))
+            Place(sources.read(each, "style"), share, None if mask is None else _read_mask(mask))
             for each, share, mask in zip(styles, shares, where, strict=True)
         ),
         None if keep is None else _read_mask(keep),
@@ -550,16 +548,6 @@ def settings(stage: Stage, device: torch.device) -> Generator[None]:
                 f"out of memory at {stage.width}x{stage.height} pixels: choose a smaller size"
             ) from error
         raise
-
-
-def _read(source: Source, role: str) -> Tensor:
-    if not isinstance(source, Tensor):
-        return images.flatten(images.read_picture(source))
-    rgb = source[None] if source.ndim == 3 else source
-    if rgb.ndim != 4 or rgb.shape[:2] != (1, 3) or not rgb.is_floating_point():
-        raise InputError(f"{role} is {source.dtype} {tuple(source.shape)}: pass one float RGB image, (1, 3, H, W)")
-    check_range(rgb, "unit")
-    return rgb.detach().float().clamp(0, 1)
 
 
 def _start(recipe: Recipe, content: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vggfeat import files
 from vggfeat.errors import VggfeatError
 from vggfeat.networks import arch
 from vggfeat.pictures import images
@@ -250,7 +251,7 @@ class Page:
         folder = self.folders.results(request.session_hash)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "recipe.toml"
-        file.write_text(format_recipe(recipe), "utf-8")
+        files.write(file, format_recipe(recipe))
         return str(file)
 
     # Explore
@@ -357,8 +358,8 @@ class Page:
         return image
 
     def _chooser(self, name: str, pictures: dict[str, str], label: str) -> Any:  # noqa: ANN401 (Gradio's)
-        files = [self.folders.samples / f"{stem}.jpg" for stem in pictures]
-        pressed = fragments.choices(fragments.thumbnails(files, pictures), label)
+        samples = [self.folders.samples / f"{stem}.jpg" for stem in pictures]
+        pressed = fragments.choices(fragments.thumbnails(samples, pictures), label)
         return self.gr.HTML(pressed, elem_id=name, js_on_load=_PICK)
 
     def _special(self, function: Callable[..., Any], **kinds: Any) -> Callable[..., Any]:  # noqa: ANN401 (Gradio's)
