@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,14 @@ def test_masks_styles_and_what_is_kept(vggfeat):
         (("content.png", "style.jpg", "--sequence"), "--sequence is for several contents"),
     ):
         assert message in vggfeat("stylize", *arguments, *QUICK, code=2).stderr
+
+
+def test_hidden_files_of_a_folder_are_not_painted(vggfeat):
+    Path("in").mkdir()
+    Path("content.png").rename("in/seen.png")
+    shutil.copy("in/seen.png", "in/.vggfeat-0123456789abcdef.png")  # what a killed run leaves
+    vggfeat("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out/")
+    assert [path.name for path in Path("out").iterdir()] == ["seen.png"]
 
 
 def test_a_folder_is_painted_but_for_what_is_there_and_what_is_damaged(vggfeat):

@@ -33,6 +33,14 @@ def test_frames_and_times_are_read_again(ending, frames, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
+def test_the_name_that_was_given_says_the_format_not_that_of_a_links_target(frames, tmp_path):
+    (tmp_path / "out.gif").symlink_to(tmp_path / "kept.webp")
+    animation.write_animation(tmp_path / "out.gif", frames)
+    with Image.open(tmp_path / "kept.webp") as read:
+        assert read.format == "GIF"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.webp", "out.gif"]
+
+
 def test_a_video_has_the_frames_and_holds_the_last(frames, tmp_path):
     imageio = pytest.importorskip("imageio.v2")
     animation.write_animation(tmp_path / "out.mp4", frames, fps=10, hold=1)

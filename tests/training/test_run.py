@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import signal
 import time
+import zipfile
 
 import pytest
 import torch
@@ -129,6 +130,12 @@ def finish(folder, recipe):
     process = child(folder, recipe)
     process.join()
     assert process.exitcode == 0
+
+
+def test_a_checkpoint_holds_nothing_of_the_name_it_was_written_under(tmp_path):
+    digits(tmp_path, tiny(epochs=1)).result()
+    with zipfile.ZipFile(tmp_path / "checkpoint.pt") as archive:
+        assert {name.split("/")[0] for name in archive.namelist()} == {"archive"}
 
 
 def written(path):
