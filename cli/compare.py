@@ -1,7 +1,6 @@
 """`vggfeat compare`: how far two pictures, or the pictures of two folders, are apart."""
 
 import os
-import re
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -10,9 +9,11 @@ from typing import Any
 
 import click
 
+from vggfeat.errors import InputError
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS
 from vggfeat.pairs.result import Comparison
 from vggfeat.pairs.run import Comparing
+from vggfeat.pictures.sizes import parse_size
 
 from ._comparison import print_comparison, report_missing
 from ._files import check_text_file, write_text_file
@@ -26,10 +27,10 @@ _INTERRUPTED = 130
 def _parse_resize(_context: click.Context, _option: click.Parameter, text: str | None) -> int | tuple[int, int] | None:
     if text is None:
         return None
-    if not (found := re.fullmatch(r"([0-9]{1,18})(?:x([0-9]{1,18}))?", text)):
-        raise click.BadParameter(f"'{text}' is neither a number of pixels nor WIDTHxHEIGHT")
-    width, height = found.groups()
-    return int(width) if height is None else (int(width), int(height))
+    try:
+        return parse_size(text)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command()

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
+from vggfeat import files
+
 from ._orders import Order, paint_all
 from ._painting import How, run_options
 from ._recipes import chosen_recipe, recipe_options
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 @click.command()
@@ -98,8 +98,7 @@ def _expand(contents: Sequence[str]) -> tuple[list[str], bool]:
         if not Path(name).is_dir():
             found.append(name)
             continue
-        paths = (path for path in Path(name).iterdir() if not path.name.startswith("."))
-        inside = sorted(str(path) for path in paths if path.suffix.lower() in SUFFIXES)
+        inside = sorted(str(path) for path in Path(name).iterdir() if files.is_picture(path))
         if not inside:
             raise click.UsageError(f"there is no picture in '{name}'")
         found += inside
@@ -109,7 +108,7 @@ def _expand(contents: Sequence[str]) -> tuple[list[str], bool]:
 def _folder(output: str | None) -> Path:
     if output is None:
         raise click.UsageError("several contents need -o DIR, the folder that they are painted into")
-    if Path(output).is_file() or Path(output).suffix.lower() in SUFFIXES:
+    if Path(output).is_file() or Path(output).suffix.lower() in files.picture_endings():
         raise click.UsageError(f"several contents are painted into a folder, and '{output}' is a file")
     return Path(output)
 

@@ -1,11 +1,13 @@
 """`vggfeat texture`: more of a picture's texture, in any size."""
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+
+from vggfeat.errors import InputError
+from vggfeat.pictures.sizes import parse_size
 
 from ._painting import How, Job, paint, run_options
 from ._recipes import chosen_recipe, recipe_files, recipe_options
@@ -14,9 +16,11 @@ from ._recipes import chosen_recipe, recipe_files, recipe_options
 def _parse_size(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    if not (found := re.fullmatch(r"\s*(\d{1,5})\s*(?:[xX,]\s*(\d{1,5})\s*)?", text)):
-        raise click.BadParameter(f"'{text}' is not a size WxH such as 640x480")
-    return int(found[1]), int(found[2] or found[1])
+    try:
+        size = parse_size(text)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    return (size, size) if isinstance(size, int) else size
 
 
 @click.command()

@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from vggfeat import files
+from vggfeat.errors import ImageError
 
 
 def test_text_and_bytes_are_written_as_they_are(tmp_path):
@@ -48,3 +49,23 @@ def test_the_systems_reason(tmp_path):
         files.write(tmp_path / "missing" / "file", "")
     assert files.reason(caught.value) == "no such file or directory"
     assert files.reason(OSError("Odd")) == "odd"
+
+
+def test_an_os_error_becomes_one_line_and_others_pass():
+    error = FileNotFoundError(2, "No such file or directory")
+    refused = pytest.raises(ImageError, match=r"^cannot read 'x': no such file or directory$")
+    with refused, files.os_errors_as(ImageError, "cannot read 'x'"):
+        raise error
+    with pytest.raises(KeyError), files.os_errors_as(ImageError, "cannot read 'x'"):
+        raise KeyError
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".jfif", ".png", ".ppm", ".tga", ".jp2", ".avif", ".TIF", ".WebP"])
+def test_what_pillow_reads_is_a_picture(ending):
+    assert files.is_picture(f"a{ending}")
+    assert not files.is_picture(f"folder/._a{ending}")
+
+
+@pytest.mark.parametrize("name", ["a", "a.txt", "a.eps", "a.wmf", "a.mpg", ".png", "a.png.part"])
+def test_what_is_not_a_picture(name):
+    assert not files.is_picture(name)

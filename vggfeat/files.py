@@ -1,22 +1,28 @@
-"""Write files so that they appear whole or not at all, and say in one line what the system refused."""
+"""Write files atomically, recognise picture files by name, and turn an `OSError` into one line."""
 
 import os
 import secrets
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath
+
+from vggfeat.errors import VggfeatError
 
 PREFIX = ".vggfeat-"
-"""What the name of an unfinished file begins with."""
+"""The name of an unfinished file starts with this."""
+
+# Pillow lists their endings but needs another program, or draws a vector graphic, to read them.
+_NOT_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
-    """Yield the path of a temporary file to write; at the end, sync it to disk and give it the name `path`.
+    """Yield the path of a temporary file to write; at the end, sync it to disk and rename it to `path`.
 
-    The temporary file lies beside the target and has the ending of `path`. If the block raises, it is removed and
-    `path` stays as it was. A symbolic link stays; the file that it points to is replaced, and its mode kept.
+    The temporary file is in the same folder and has the ending of `path`. If the block raises, the temporary file is
+    removed and `path` is unchanged. A symbolic link is followed: its target is replaced and keeps its mode.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{PREFIX}{secrets.token_hex(8)}{Path(path).suffix.lower()}")
@@ -35,14 +41,14 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
 
 
 def write(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8 with its line ends as they are: whole or not at all."""
+    """Write bytes, or text as UTF-8 without converting line ends. The file appears whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in a folder, where the system can."""
+    """Sync a folder's entries to disk, on systems that can."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -53,5 +59,48 @@ def sync_folder(path: Path) -> None:
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, for the end of a line: `no such file or directory`."""
+    """The system's description of an error, in lower case, to end a line with.
+
+    >>> reason(FileNotFoundError(2, "No such file or directory"))
+    'no such file or directory'
+    """
     return (error.strerror or str(error)).lower()
+
+
+@contextmanager
+def os_errors_as(kind: type[VggfeatError], action: str) -> Generator[None]:
+    """Convert an `OSError` in the block to `kind`, with the message `action: reason`.
+
+    >>> from vggfeat.errors import ImageError
+    >>> with os_errors_as(ImageError, "cannot read 'a.png'"):
+    ...     open("missing/a.png")
+    Traceback (most recent call last):
+    vggfeat.errors.ImageError: cannot read 'a.png': no such file or directory
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{action}: {reason(error)}") from error
+
+
+@cache
+def picture_endings() -> frozenset[str]:
+    """The endings of the picture files that can be read, in lower case with their dots.
+
+    >>> ".jpeg" in picture_endings(), ".txt" in picture_endings()
+    (True, False)
+    """
+    from PIL import Image
+
+    known = Image.registered_extensions()  # loads all plugins, which fills Image.OPEN
+    return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_PICTURES)
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of a folder counts as a picture: a known ending, and a name that is not hidden.
+
+    >>> [is_picture(name) for name in ("a/b.JPG", "a/._b.JPG", "notes.txt")]
+    [True, False, False]
+    """
+    name = PurePath(path)
+    return name.suffix.lower() in picture_endings() and not name.name.startswith(".")

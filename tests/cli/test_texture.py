@@ -43,7 +43,7 @@ def test_the_picture_says_how_it_was_made(vggfeat):
     ("arguments", "message"),
     [
         (["absent.jpg"], "cannot read 'absent.jpg'"),
-        (["style.jpg", "--size", "big"], "'big' is not a size WxH"),
+        (["style.jpg", "--size", "big"], "'big' is neither a number of pixels nor WIDTHxHEIGHT"),
         (["style.jpg", "--size", "0x64"], "both sides are at least 1"),
         (["style.jpg", "-o", "style.jpg"], "the output 'style.jpg' is one of the inputs"),
         (["style.jpg", "-o", "out.gif"], "unknown ending '.gif'"),

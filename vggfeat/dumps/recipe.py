@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import InputError, RecipeError, near
 from vggfeat.networks import arch
+from vggfeat.pictures.sizes import parse_size
 
 Dtype = Literal["float32", "float16"]
 Precision = Literal["float32", "bfloat16", "float16", "auto"]
@@ -200,11 +201,10 @@ def parse_resize(text: str) -> Resize:
     """Read `224`, `320x240` (width x height) or `none`. Raises `RecipeError`."""
     if text == "none":
         return None
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    if not found:
-        raise RecipeError(f"resize is '{text}': it must be a number of pixels, WIDTHxHEIGHT or none")
-    width, height = found.groups()
-    return int(width) if height is None else (int(width), int(height))
+    try:
+        return parse_size(text)
+    except InputError as error:
+        raise RecipeError(f"resize: {error}, nor none") from error
 
 
 def default_crop(resize: Resize) -> int | None:

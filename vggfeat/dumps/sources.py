@@ -182,7 +182,6 @@ def _near(path: Path) -> str:
 
 
 def _folder(folder: Path) -> Iterator[Item]:
-    endings = _endings()
     found: dict[PurePath, str] = {}
 
     def unreadable(error: OSError) -> None:
@@ -195,8 +194,7 @@ def _folder(folder: Path) -> Iterator[Item]:
         # A folder called x.jpg is listed too: somebody took it for a picture, and its row will say what it is.
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(folder)
-        names = [name for name in (*plain, *folders) if not name.startswith(".")]
-        found |= {within / name: "" for name in names if PurePath(name).suffix.lower() in endings}
+        found |= {within / name: "" for name in (*plain, *folders) if files.is_picture(name)}
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         found |= {within / name: _LINK for name in links}
     if not found:
@@ -205,16 +203,6 @@ def _folder(folder: Path) -> Iterator[Item]:
 
 
 _LINK = "it is a link to a folder, which is not followed: name the folder as a source of its own"
-
-# Pillow knows their names, and reads none of them by itself or as it was drawn.
-_NO_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
-
-
-def _endings() -> set[str]:
-    from PIL import Image
-
-    known = Image.registered_extensions()  # loads all kinds, which Image.OPEN then has
-    return {ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NO_PICTURES}
 
 
 def _lines(path: Path) -> Iterator[Item]:
@@ -282,9 +270,8 @@ def _tar(path: Path) -> Iterator[Item]:
 
     What comes after a damage is not to be had, which the last item tells.
     """
-    endings = _endings()
     found, damage = _members(path)
-    members = [member for member in found if _ending(member.name) in endings]
+    members = [member for member in found if _ending(member.name) in files.picture_endings()]
     if not members and not damage:
         raise InputError(f"'{printable(path)}' holds no picture")
     count = Counter(_key(member.name) for member in members)

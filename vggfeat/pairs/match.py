@@ -88,16 +88,11 @@ def _why_alone(others: Sequence[PurePath], respelled: Sequence[PurePath], folder
 
 def _pictures(folder: Path) -> set[PurePath]:
     """The paths within `folder` of the files that have the ending of a picture, sub-folders included."""
-    from PIL import Image
-
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: set[PurePath] = set()
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(folder)
-        found |= {
-            within / name for name in names if PurePath(name).suffix.lower() in endings and not name.startswith(".")
-        }
+        found |= {within / name for name in names if files.is_picture(name)}
     return found
 
 

@@ -50,11 +50,9 @@ def write_animation(
         raise InputError(f"an animation needs frames of one size, not {len({item.size for item in frames})} sizes")
     if not 0.1 <= fps <= 60 or not 0 <= hold <= 600:
         raise InputError(f"an animation has 0.1 to 60 frames a second and holds 0 to 600 s, not {fps:g} and {hold:g}")
-    try:
-        with files.replacing(path) as unfinished:
-            (_write_video if path.suffix.lower() == ".mp4" else _write_pictures)(unfinished, frames, fps, hold)
-    except OSError as error:
-        raise ImageError(f"cannot write '{path}': {files.reason(error)}") from error
+    save = _write_video if path.suffix.lower() == ".mp4" else _write_pictures
+    with files.os_errors_as(ImageError, f"cannot write '{path}'"), files.replacing(path) as unfinished:
+        save(unfinished, frames, fps, hold)
 
 
 def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from vggfeat import files
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.features import tensors
 from vggfeat.networks.weights import Triple, cache_dir
@@ -269,15 +269,13 @@ class _Folder:
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """{class: the files of its folder that have the ending of a picture, in order}."""
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     found: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
             found[entry.name] = sorted(
                 path
                 for path in entry.rglob("*")
-                if path.suffix.lower() in endings
-                and not any(part.startswith(".") for part in path.relative_to(entry).parts)
+                if files.is_picture(path) and not any(part.startswith(".") for part in path.relative_to(entry).parts)
             )
     return found
 
