@@ -1,4 +1,4 @@
-"""Devices and precisions by the names that users give them."""
+"""Devices and precisions by the names that users give them, and the test for running out of memory."""
 
 from typing import Literal
 
@@ -52,3 +52,13 @@ def choose_device(name: str | torch.device | None) -> torch.device:
         here = f"{count} of type {present.type}" if present else "none but the CPU"
         raise InputError(f"there is no device '{name}' here: torch sees {here}")
     return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the CPU or on a GPU.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("sizes do not match"))
+    (True, False)
+    """
+    # On the CPU, torch's allocator raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
