@@ -1,4 +1,4 @@
-"""Make every picture of the README anew, each by the command that stands beneath it there.
+"""Make every picture of the gallery, each by the command beneath it there.
 
     python docs/make_gallery.py             # all of them, some minutes on two cores
     python docs/make_gallery.py china match # those whose name has one of these words

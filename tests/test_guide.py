@@ -1,4 +1,4 @@
-"""The code of docs/guide.md runs as it stands, but for what would take hours."""
+"""The code of the guide runs as printed, except for what takes hours."""
 
 import re
 from pathlib import Path
@@ -9,29 +9,34 @@ import torchvision
 
 from vggfeat import FeatureExtractor
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text(encoding="utf-8")
-USES, WRITE_UPS = GUIDE.split("## VGG write-ups")
-BLOCKS = re.findall(r"```python\n(.*?)```", WRITE_UPS, re.DOTALL)
+GUIDE = Path(__file__).parents[1] / "docs" / "guide"
+WITH_OUTPUT = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+")
 
 
 @pytest.mark.slow
-def test_the_three_uses_print_what_the_guide_says(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("page", "count"), [("losses", 1), ("stylize", 1), ("dump", 2)])
+def test_the_code_prints_what_the_guide_says(page, count, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}
-    blocks = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", USES, re.DOTALL)
-    assert len(blocks) == USES.count("```python") == 4
+    blocks = WITH_OUTPUT.findall((GUIDE / f"{page}.md").read_text("utf-8").rpartition("\n## ")[2])
+    assert len(blocks) == count
     for code, expected in blocks:
-        exec(compile(code, "guide.md", "exec"), names)  # noqa: S102 (the guide's own code)
+        exec(compile(code, f"{page}.md", "exec"), names)  # noqa: S102 (the guide's own code)
         printed = capsys.readouterr().out
         assert NUMBER.sub("#", printed) == NUMBER.sub("#", expected)
         came, stated = ([float(number) for number in NUMBER.findall(text)] for text in (printed, expected))
         assert came == pytest.approx(stated, rel=0.1, abs=0.02)  # other processors round otherwise
 
 
-def test_the_code_runs(tmp_path, monkeypatch):
+def test_every_output_belongs_to_a_test():
+    assert sum(page.read_text("utf-8").count("```text") for page in GUIDE.glob("*.md")) == 4
+
+
+def test_the_code_of_the_write_ups_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = "\n".join(BLOCKS)
+    page = (GUIDE / "networks.md").read_text("utf-8").partition("## VGG write-ups")[2]
+    text = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     # Digits for STL10, a network that trains in a moment for VGG-16, and no head of 123 million weights.
     for old, new in (
         ('train("stl10"', 'train("digits"'),
@@ -43,11 +48,10 @@ def test_the_code_runs(tmp_path, monkeypatch):
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     names = {}
-    exec(compile(text, "guide.md", "exec"), names)  # noqa: S102 (the guide's own code)
+    exec(compile(text, "networks.md", "exec"), names)  # noqa: S102 (the guide's own code)
     assert names["logits"].shape == (2, 10)
     assert names["relu3_3"].shape == (1, 256, 16, 16)
     assert names["features"]["relu3_3"].shape == (1, 256, 8, 8)
-    assert names["run"].recipe.row().slope == 0.1
     assert names["extract"].network == "4,M,4,M,4,4,4+bn+leaky_relu:0.1"
 
 

@@ -49,13 +49,33 @@ def test_every_requirement_states_a_lower_bound():
     assert all(">=" in requirement for requirement in PROJECT["dependencies"])
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_paths_lead_somewhere(page):
-    text = (ROOT / page).read_text()
+    text = (ROOT / page).read_text("utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     paths = re.findall(r"`((?:vggfeat|cli|tests|examples|assets|benchmarks|docs)/[\w./]+)`", text)
-    for path in {*links, *paths}:
+    assert all(((ROOT / page).parent / link).exists() for link in links), links
+    for path in paths:
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short_and_has_one_line_for_each_command():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(lines) <= 150
+    commands = [line.rpartition(" && ")[2] for line in lines if line.startswith("    python3 -m venv .venv && ")]
+    assert [command.split()[:2] for command in commands] == [
+        [".venv/bin/vggfeat", "stylize"],
+        [".venv/bin/python", "-m"],
+    ]
+
+
+def test_the_citation_has_the_versions_and_licence_of_the_project():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {PROJECT['version']}\n" in citation
+    assert PROJECT["license"].startswith(re.search(r"^license: (.+)$", citation, re.MULTILINE)[1])
 
 
 def test_packages_are_all_installed():
