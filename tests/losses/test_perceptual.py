@@ -85,7 +85,7 @@ def test_published_weights_that_are_not_at_hand_are_never_swapped(name):
         PerceptualLoss.from_recipe(name)
     message = str(caught.value)
     assert f"the recipe '{name}' was published with vgg19 imagenet1k_v1" in message
-    assert "weights='oxford' of vgg19 are bundled, and give other values" in message
+    assert "the bundled weights='oxford' of vgg19 give other values" in message
 
 
 def test_unknown_recipe():
@@ -119,7 +119,7 @@ def test_one_value_a_pair(pair):
 def test_a_kept_target_of_another_size_is_refused(pair):
     criterion = PerceptualLoss(["relu4_3"])
     target = criterion.target(pair[1][..., :8, :8])
-    with pytest.raises(InputError, match=r"relu4_3 is .* they do not fit"):
+    with pytest.raises(InputError, match=r"relu4_3 of .* the shapes must match"):
         criterion(pair[0], target)
 
 
@@ -168,7 +168,7 @@ def test_style_loss_of_images_of_two_sizes(pair):
     ("prediction", "target", "message"),
     [
         ((2, 3, 32, 32), (2, 3, 32, 40), "prediction is 2x3x32x32 and the target 2x3x32x40"),
-        ((2, 3, 32, 32), (3, 3, 32, 32), "they must be of one shape"),
+        ((2, 3, 32, 32), (3, 3, 32, 32), "they must have the same shape"),
         ((3, 32, 32), (3, 32, 32), "a single image is"),
         ((2, 1, 32, 32), (2, 1, 32, 32), "1 channels, not 3"),
     ],

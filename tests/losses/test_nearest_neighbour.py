@@ -1,0 +1,17 @@
+import pytest
+import torch
+
+from vggfeat.losses import functional
+from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
+
+
+def test_is_the_weighted_distance_to_the_nearest(features, others):
+    loss = NearestNeighbourLoss({"relu1_1": 2.0}, chunk=5, reduction="none")
+    expected = 2 * functional.nearest_cosine_distance(features["relu1_1"], others["relu1_1"])
+    torch.testing.assert_close(loss(features, loss.target(others)), expected)
+
+
+def test_positions_do_not_matter(features):
+    loss = NearestNeighbourLoss(["relu1_1"])
+    rolled = {"relu1_1": features["relu1_1"].roll((2, 3), (2, 3))}
+    assert loss(rolled, loss.target(features)).item() == pytest.approx(0, abs=1e-6)
