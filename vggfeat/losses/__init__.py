@@ -1,1 +1,1 @@
-"""Losses and metrics: pure functions, losses over features, criteria of two images."""
+"""Losses and metrics: pure functions, losses over features, criteria that compare images, and a running mean."""

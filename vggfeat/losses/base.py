@@ -1,8 +1,8 @@
-"""The base of every loss that compares features. A loss takes {layer: features}; it never runs the network itself.
+"""The base class of the losses that compare features. A loss takes {layer: features} and never runs a network.
 
-A loss is configured once. `loss.target(features)` computes, without a graph, what the target's features are reduced to
-(the features themselves, Gram matrices, moments), so that a target that stays is computed once.
-`loss(features, target)` compares, and its gradient reaches `features` only.
+`loss.target(features)` reduces the target's features to what the loss compares (the features themselves, Gram
+matrices, moments) without a graph, so a fixed target is computed once. `loss(features, target)` compares. Its gradient
+reaches `features` only.
 
     extract = FeatureExtractor("vgg19", objective.layers)
     targets = objective.target(extract(photograph))
@@ -26,71 +26,79 @@ Distance = Literal["l2", "l1", "charbonnier", "huber", "cosine"]
 
 
 class FeatureLoss(nn.Module):
-    """What losses share: a weighted sum over layers of a distance between summaries of their features.
+    """Base class: reduces the features of each layer to a summary and adds up the weighted distances of summaries.
+
+    A subclass defines `summary` and, unless it is the mean square, `distance`.
 
     Args:
-        layers: {layer: weight}, or layers of weight 1. The layer `image` is the image itself, where the mapping
-            holds it.
-        reduction: `mean` over the batch, a scalar, or `none`, (N,).
+        layers: {layer: weight}, or layer names, each of weight 1. The layer `image` is the image itself in [0, 1].
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Raises `InputError` if there is no layer, or for an unknown reduction.
     """
 
     aligned = True
-    """Whether features are compared position by position, so that two images must be of one size."""
+    """Whether features are compared position by position, so that both images must have the same size."""
 
     local = False
-    """Whether the distance is a mean over positions that do not know of each other."""
+    """Whether the distance is a mean over positions, each of which depends on its own features only."""
 
     def __init__(self, layers: Layers, *, reduction: Reduction = "mean") -> None:
         super().__init__()
-        layers = [layers] if isinstance(layers, str) else layers
-        self.weights: dict[str, float] = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
+        self.weights = layer_weights(layers)
         if not self.weights:
             raise InputError(f"{type(self).__name__} needs at least one layer")
         self.reduction: Reduction = one_of("reduction", reduction, get_args(Reduction))
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that this loss reads."""
+        """The names of the layers that this loss reads."""
         return tuple(self.weights)
 
     def summary(self, x: Tensor) -> Tensor:
-        """What the features `x` (N, C, H, W) of one layer are compared by, in float32 at least."""
+        """Reduce the features (N, C, H, W) of one layer to what is compared, in float32 or float64."""
         raise NotImplementedError
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """How far two summaries are apart: (N,). The mean square, unless a loss says otherwise."""
+        """The distance (N,) between two summaries: the mean square difference, unless a subclass overrides it."""
         return (x - target).square().flatten(1).mean(1)
 
     def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:
-        """What `features` are to be compared with; a batch of one serves a batch of any size.
+        """The summaries of a target's features, {layer: summary}, to pass to `forward`.
 
-        With `graph` the gradient reaches these features too.
+        A target of batch size 1 is compared with every image of a batch. The summaries are detached, unless `graph` is
+        true: then the gradient reaches these features too.
         """
-        found = {name: read(features, name) for name in self.layers}
-        with tensors.without_autocast(next(iter(found.values())).device.type):
-            return {name: self.summary(x if graph else x.detach()) for name, x in found.items()}
+        read = {name: layer_features(features, name) for name in self.layers}
+        with tensors.without_autocast(next(iter(read.values())).device.type):
+            return {name: self.summary(x if graph else x.detach()) for name, x in read.items()}
 
     def forward(self, features: Features, target: Features) -> Tensor:
-        """The loss of `features` against what `target()` returned for the target's features, in float32 at least."""
-        some = read(features, next(iter(self.weights)))
-        with tensors.without_autocast(some.device.type):
+        """The loss of `features` against `target`, the result of `target()`: a scalar or (N,), at least float32.
+
+        Raises `InputError` if a layer is missing or if the shapes do not match.
+        """
+        first = layer_features(features, next(iter(self.weights)))
+        with tensors.without_autocast(first.device.type):
             values: list[Tensor] = []
             for name, weight in self.weights.items():
-                summary = self.summary(read(features, name))
-                values.append(weight * self.distance(summary, self.fitting(target, name, summary)))
+                summary = self.summary(layer_features(features, name))
+                values.append(weight * self.distance(summary, self.matching(target, name, summary)))
             return self.reduce(torch.stack(values).sum(0))
 
-    def fitting(self, target: Features, name: str, summary: Tensor) -> Tensor:
-        """The target of one layer, where it can be compared with `summary`. Raises `InputError` where it cannot."""
-        found = read(target, name)
-        batch = found.shape[0] == 1 or found.shape[0] == summary.shape[0]
-        if not batch or (self.aligned and found.shape[1:] != summary.shape[1:]):
-            shapes = ["x".join(map(str, x.shape)) for x in (summary, found)]
-            raise InputError(f"{name} is {shapes[0]} of the prediction and {shapes[1]} of the target: they do not fit")
-        return found
+    def matching(self, target: Features, name: str, summary: Tensor) -> Tensor:
+        """The target's summary of layer `name`. Raises `InputError` if its shape does not match `summary`."""
+        expected = layer_features(target, name)
+        batch = expected.shape[0] == 1 or expected.shape[0] == summary.shape[0]
+        if not batch or (self.aligned and expected.shape[1:] != summary.shape[1:]):
+            shapes = ["x".join(map(str, x.shape)) for x in (summary, expected)]
+            raise InputError(
+                f"{name} of the prediction is {shapes[0]} and of the target {shapes[1]}: the shapes must match"
+            )
+        return expected
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # What was published in float32 keeps its digits when a parent is turned to half precision.
+        # Published weights keep their float32 digits when a parent module is converted to half precision.
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
         for name, x in before.items():
@@ -100,26 +108,29 @@ class FeatureLoss(nn.Module):
         return self
 
     def reduce(self, values: Tensor) -> Tensor:
-        """(N,) to what `reduction` asks for."""
+        """Apply `reduction` to the values (N,) of a batch."""
         return values.mean() if self.reduction == "mean" else values
 
 
 class PooledLoss(FeatureLoss):
-    """A loss of sums over space: those of the parts of a picture add up to those of the whole."""
+    """Base class of the losses whose summary follows from sums over positions.
+
+    The sums of an image's tiles add up to those of the whole image, so such a loss can be computed tile by tile.
+    """
 
     aligned = False
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The sums over the positions of `x` (N, C, H, W), each weighed by `mask` (1, 1, H, W) in [0, 1]."""
+        """Sums over the positions of `x` (N, C, H, W), each position weighted by `mask` (1, 1, H, W) in [0, 1]."""
         raise NotImplementedError
 
-    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
-        """The summary, from the sums over all positions and their number."""
+    def from_moments(self, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """The summary, given the sums over all positions and the number of positions (or the sum of the mask)."""
         raise NotImplementedError
 
     def summary(self, x: Tensor) -> Tensor:
-        """What the features of one layer are compared by, in float32 at least."""
-        return self.settle(self.moments(x), x.shape[2] * x.shape[3])
+        """Reduce the features (N, C, H, W) of one layer to what is compared, in float32 or float64."""
+        return self.from_moments(self.moments(x), x.shape[2] * x.shape[3])
 
 
 def _charbonnier(x: Tensor, y: Tensor) -> Tensor:
@@ -134,16 +145,22 @@ ELEMENTWISE: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def read(features: Features, name: str) -> Tensor:
-    """The features of one layer. Raises `InputError` where the mapping does not hold them."""
+def layer_weights(layers: Layers) -> dict[str, float]:
+    """{layer: weight} from such a mapping, from names, or from one name. Names without a weight get 1."""
+    layers = [layers] if isinstance(layers, str) else layers
+    return dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
+
+
+def layer_features(features: Features, name: str) -> Tensor:
+    """The features of layer `name`. Raises `InputError` if the mapping does not contain it."""
     try:
         return features[name]
     except KeyError:
-        raise InputError(f"the features hold no {name}, only {', '.join(features)}") from None
+        raise InputError(f"the features contain no {name}, only {', '.join(features)}") from None
 
 
 def ordered_sum(values: Mapping[str, Tensor]) -> Tensor:
-    """Add one after the other, from the first on, as the `lpips` package does: the same to the last bit."""
+    """The sum of the values, added in order as the `lpips` package does, so that it equals that package to the bit."""
     total, *rest = values.values()
     for value in rest:
         total = total + value

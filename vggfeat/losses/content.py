@@ -1,4 +1,4 @@
-"""ContentLoss: the distance of features, position by position."""
+"""ContentLoss: the distance between features, position by position."""
 
 from typing import get_args
 
@@ -11,11 +11,22 @@ from vggfeat.losses.base import ELEMENTWISE, Distance, FeatureLoss, Layers, Redu
 
 
 class ContentLoss(FeatureLoss):
-    """The difference of features, averaged over channels and space.
+    """Compares features position by position and averages over channels and positions.
 
-    `distance`: `l2` the mean square (Gatys et al. 2016 without their factor 1/2; Johnson et al. 2016), `l1` the mean
-    absolute difference, `charbonnier` sqrt(d² + 1e-6) (Lai et al. 2017), `huber` d²/2 below 1 and |d| - 1/2 above,
-    `cosine` 1 minus the cosine of the vectors of channels.
+    Args:
+        layers: {layer: weight}, or layer names, each of weight 1.
+        distance: of the difference d of two values: `l2` is d² (Johnson et al. 2016; Gatys et al. 2016 without their
+            factor 1/2), `l1` is |d|, `charbonnier` is sqrt(d² + 1e-6) (Lai et al. 2017), `huber` is d²/2 below 1 and
+            |d| - 1/2 above. `cosine` is 1 minus the cosine of the two channel vectors of a position.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import ContentLoss
+        >>> loss = ContentLoss({"relu3_3": 2.0})
+        >>> target = loss.target({"relu3_3": torch.zeros(1, 256, 8, 8)})
+        >>> loss({"relu3_3": torch.full((1, 256, 8, 8), 3.0)}, target)
+        tensor(18.)
     """
 
     local = True
@@ -25,11 +36,11 @@ class ContentLoss(FeatureLoss):
         self.kind: Distance = one_of("distance", distance, get_args(Distance))
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features, of unit length for `cosine`."""
+        """The features (N, C, H, W), scaled to unit length over channels if the distance is `cosine`."""
         return functional.unit_normalize(x) if self.kind == "cosine" else tensors.at_least_float32(x)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """The mean over channels and space: (N,)."""
+        """The mean distance (N,) over channels and positions."""
         if self.kind == "cosine":
             return 1 - (x * target).sum(1).mean((1, 2))
         return ELEMENTWISE[self.kind](x, target.expand_as(x)).flatten(1).mean(1)

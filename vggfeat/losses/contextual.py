@@ -1,4 +1,4 @@
-"""ContextualLoss: each feature and the one most like it."""
+"""ContextualLoss: compares images that are not aligned by the best match of each feature."""
 
 from torch import Tensor
 
@@ -8,9 +8,26 @@ from vggfeat.losses.base import FeatureLoss, Layers, Reduction
 
 
 class ContextualLoss(FeatureLoss):
-    """Minus the logarithm of `functional.contextual_similarity` (Mechrez et al. 2018), for unaligned pictures.
+    """Contextual loss of Mechrez et al. (2018), for images that are not aligned.
 
-    Memory grows with `chunk` times the number of positions of the target.
+    The loss is minus the logarithm of `functional.contextual_similarity`.
+
+    Args:
+        layers: {layer: weight}, or layer names, each of weight 1.
+        bandwidth: h of the paper; smaller values make the assignment of features sharper.
+        chunk: positions of the prediction compared at a time. Memory is proportional to `chunk` times the number of
+            positions of the target.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import ContextualLoss
+        >>> x = torch.rand(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> loss = ContextualLoss(["relu4_2"])
+        >>> target = loss.target({"relu4_2": x})
+        >>> moved, noise = x.roll(2, dims=3), x.flip(1)
+        >>> bool(loss({"relu4_2": moved}, target) < loss({"relu4_2": noise}, target))
+        True
     """
 
     aligned = False
@@ -23,9 +40,9 @@ class ContextualLoss(FeatureLoss):
         self.chunk = chunk
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features themselves."""
+        """The features (N, C, H, W), unchanged but for half precision, which becomes float32."""
         return tensors.at_least_float32(x)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """-log of the similarity: (N,)."""
+        """Minus the logarithm of the contextual similarity, (N,)."""
         return -functional.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self.chunk).log()

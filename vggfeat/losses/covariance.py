@@ -1,4 +1,4 @@
-"""CovarianceLoss: the Wasserstein distance of Gaussians."""
+"""CovarianceLoss: the Wasserstein distance between Gaussian fits of the features."""
 
 import torch
 from torch import Tensor
@@ -9,24 +9,40 @@ from vggfeat.losses.base import PooledLoss
 
 
 class CovarianceLoss(PooledLoss):
-    """The squared 2-Wasserstein distance of the Gaussians with the features' means and covariances, over C."""
+    """Squared 2-Wasserstein distance between Gaussians with the features' means and covariances, divided by C.
+
+    The distance is that of Olkin & Pukelsheim (1982), see `functional.gaussian_w2`. Images may differ in size.
+
+    Args:
+        layers: {layer: weight}, or layer names, each of weight 1.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import CovarianceLoss
+        >>> x = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> loss = CovarianceLoss(["relu1_1"])
+        >>> value = loss({"relu1_1": x + 0.5}, loss.target({"relu1_1": x}))  # the mean moves, the covariance does not
+        >>> round(value.item(), 4)
+        0.25
+    """
 
     def summary(self, x: Tensor) -> Tensor:
-        """Mean and covariance, (N, C + 1, C)."""
+        """The mean and, below it, the covariance of the features: (N, C + 1, C)."""
         return functional.mean_covariance(x)
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Sums, and below them the products of channels, (N, C + 1, C)."""
+        """The sums of the channels and, below them, of their products: (N, C + 1, C)."""
         first = x if mask is None else x * mask.to(x.dtype)
         products = functional.gram(x if mask is None else x * mask.sqrt().to(x.dtype), divide_by="none")
         return torch.cat([tensors.at_least_float32(first).sum((2, 3))[:, None], products], dim=1)
 
-    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
-        """Mean and covariance, (N, C + 1, C), up to the rounding of a difference of products."""
+    def from_moments(self, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """The mean and the covariance (N, C + 1, C). Rounding is that of a difference of products."""
         means = moments / positions
         mean, products = means[:, :1], means[:, 1:]
         return torch.cat([mean, products - mean.mT @ mean], dim=1)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """`functional.gaussian_w2` divided by the number of channels: (N,)."""
+        """`functional.gaussian_w2` divided by the number of channels, (N,)."""
         return functional.gaussian_w2(x, target) / x.shape[2]

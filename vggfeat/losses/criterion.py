@@ -1,65 +1,110 @@
-"""A trunk and what is made of its features, as one criterion of two batches of images."""
+"""Criterion: a network and a loss over its features, combined to compare two batches of images."""
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar
+from os import PathLike
+from typing import Any, Generic, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from vggfeat.errors import InputError
 from vggfeat.features import tensors
-from vggfeat.features.trunk import Trunk
+from vggfeat.features.device import Precision
+from vggfeat.features.trunk import Check, Trunk
 from vggfeat.losses.base import FeatureLoss, Features
 from vggfeat.losses.weighted_sum import WeightedSum
 from vggfeat.pictures import images
-from vggfeat.pictures.ranges import RANGES
+from vggfeat.pictures.ranges import RANGES, InputRange
 
 Loss = TypeVar("Loss", FeatureLoss, WeightedSum)
 Target = Mapping[str, Any]
-"""What a loss keeps of a target: {layer: tensor}, or that by term."""
+"""A target prepared by `Criterion.target`: {layer: tensor}, or {term: {layer: tensor}}."""
 
 
-# Over so many positions a mean still has a gradient that float16 holds.
-_POSITIONS_FLOAT16_BEARS = 4096
+class TrunkOptions(TypedDict, total=False):
+    """Options of a criterion's network, as for `FeatureExtractor`."""
+
+    weights: str | PathLike[str] | Mapping[str, Tensor] | None
+    """`default`, the name of an entry of `weights.TABLE`, a file, a state dict, or None for random weights."""
+    input_range: InputRange
+    """Range of the images: `unit` [0, 1], the default, `signed` [-1, 1] or `byte` [0, 255]."""
+    precision: Precision
+    """Precision of the network's arithmetic: `float32`, the default, `bfloat16`, `float16` or `auto`."""
+    check: Check
+    """Whether to check the values of the first batches: `warn`, the default, `raise` or `off`."""
+    device: str | torch.device | None
+    """Device of the weights: torch's default device, unless given."""
+
+
+def with_defaults(options: TrunkOptions) -> TrunkOptions:
+    """`options`, completed by the defaults of criteria: bad images are reported by a warning, not by an error."""
+    defaults: TrunkOptions = {
+        "weights": "default",
+        "input_range": "unit",
+        "precision": "float32",
+        "check": "warn",
+        "device": None,
+    }
+    return {**defaults, **options}
+
+
+# The gradient of a mean over more positions than this underflows in float16.
+_FLOAT16_POSITIONS = 4096
 
 
 class Criterion(nn.Module, Generic[Loss]):
-    """Compare images by their features: `criterion(prediction, target)`.
+    """Compares two batches of images by their features: `criterion(prediction, target)`.
 
-    One pass over the prediction serves every term. The target's pass keeps no graph, and can be done once:
-    `criterion(prediction, criterion.target(images))`. With `both` the gradient reaches the target too.
+    One pass over the prediction serves every term. The target's pass keeps no graph and can be done once:
+    `criterion(prediction, criterion.target(images))`.
 
-    Frozen as its trunk is: no parameters, no keys in a parent's `state_dict()`, always in evaluation mode. Within a
-    model wrapped by DDP it works, but DDP sends its buffers at every step: keep it beside the model, or pass
-    `broadcast_buffers=False`.
+    A criterion is frozen: it has no parameters, adds no keys to a parent's `state_dict()` and stays in evaluation mode.
+    It works inside a model wrapped by DDP, but DDP broadcasts its buffers at every step: keep it outside the model, or
+    pass `broadcast_buffers=False`.
+
+    Args:
+        trunk: the network, such as a `FeatureExtractor`, with the layers that `loss` reads.
+        loss: a loss over features, or a `WeightedSum` of several.
+        resize: first reduce images whose shorter side is longer than this many pixels (bilinear, antialiased).
+        both: let the gradient reach the target, too.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import Criterion, FeatureExtractor, MeanStdLoss
+        >>> loss = MeanStdLoss(["relu1_1", "relu2_1"])
+        >>> criterion = Criterion(FeatureExtractor("vgg16", loss.layers), loss)
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> criterion(image, image).item()
+        0.0
     """
 
     def __init__(self, trunk: Trunk, loss: Loss, *, resize: int | None = None, both: bool = False) -> None:
         super().__init__()
         self.trunk = trunk
-        self.loss: Loss = loss
+        self.loss: Loss = loss.to(trunk.offset.device)
         self.resize = resize
         self.both = both
         super().train(mode=False)
 
     def features(self, batch: Tensor) -> Features:
-        """The trunk's features of `batch` (N, 3, H, W), and as `image` the batch itself in [0, 1]."""
+        """The trunk's features of `batch` (N, 3, H, W), and as `image` the batch itself, mapped to [0, 1]."""
         if self.resize is not None and batch.ndim == 4 and min(batch.shape[2:]) > self.resize:
             short = min(batch.shape[2:])
-            # Cut, not rounded, as torchvision's Resize has it.
+            # Rounded down, as torchvision's Resize does.
             batch = images.resize(batch, *(side * self.resize // short for side in batch.shape[2:]))
         low, high = RANGES[self.trunk.input_range]
         return {**self.trunk(batch), "image": (tensors.at_least_float32(batch) - low) / (high - low)}
 
     def target(self, batch: Tensor) -> Target:
-        """What predictions are compared with, without a graph: computed once, used as often as you like."""
+        """Prepare `batch` (N or 1, 3, H, W) as a target for any number of calls. It carries no graph."""
         with torch.no_grad():
             return self.loss.target(self.features(batch))
 
     def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
-        """The loss of `prediction` (N, 3, H, W) against `target`: such a batch, or what `target()` returned.
+        """The loss of `prediction` (N, 3, H, W): a scalar or (N,).
 
-        Raises `InputError` for batches that do not fit each other, and what the trunk raises.
+        `target` is a batch of images, or the result of `target()`. A single image is compared with every prediction.
+        Raises `InputError` if the shapes do not match, and whatever the trunk raises.
         """
         with tensors.without_autocast(prediction.device.type):
             scale = self._gradient_scale(prediction)
@@ -67,14 +112,14 @@ class Criterion(nn.Module, Generic[Loss]):
             return scale_gradient(loss, scale)
 
     def _gradient_scale(self, prediction: Tensor) -> float:
-        """What gradients are multiplied by inside the trunk: a mean over many positions leaves float16 none."""
+        """The factor by which gradients are multiplied inside a float16 trunk, where they would underflow."""
         if self.trunk.dtype != torch.float16:
             return 1.0
         positions = prediction.shape[0] * prediction.shape[-2] * prediction.shape[-1]
-        return max(1.0, float(positions) / _POSITIONS_FLOAT16_BEARS)
+        return max(1.0, float(positions) / _FLOAT16_POSITIONS)
 
     def compared(self, prediction: Tensor, target: Tensor | Target) -> tuple[Features, Target]:
-        """The features of `prediction` and what they are compared with: the arguments of `loss`."""
+        """The arguments of `loss`: the features of `prediction`, and the prepared target."""
         if isinstance(target, Tensor):
             self._check_pair(prediction, target)
             if self.both and torch.is_grad_enabled():
@@ -86,18 +131,21 @@ class Criterion(nn.Module, Generic[Loss]):
         fits = prediction.shape[1:] == target.shape[1:] if self.loss.aligned else prediction.ndim == target.ndim
         if not fits or not (target.shape[0] == 1 or target.shape[0] == prediction.shape[0]):
             shapes = ["x".join(map(str, batch.shape)) for batch in (prediction, target)]
-            raise InputError(f"the prediction is {shapes[0]} and the target {shapes[1]}: they must be of one shape")
+            raise InputError(
+                f"the prediction is {shapes[0]} and the target {shapes[1]}: they must have the same shape, or the "
+                "target a batch size of 1"
+            )
 
     def train(self, mode: bool = True) -> "Criterion[Loss]":  # noqa: ARG002 (the base class's signature)
-        """Stay in evaluation mode."""
+        """Do nothing: a criterion stays in evaluation mode."""
         return self
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """`x` itself, whose gradient is multiplied by `scale`."""
+    """Return `x` and multiply its gradient by `scale` in the backward pass."""
     if scale == 1.0 or not x.requires_grad:
         return x
-    return _ScaleGradient.apply(x, scale)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return cast("Any", _ScaleGradient).apply(x, scale)
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -1,10 +1,10 @@
-"""DISTSLoss: the structure and texture distance of Ding et al. (2020), over features."""
+"""DISTSLoss: deep image structure and texture similarity (Ding et al. 2020), over features."""
 
 import torch
 from torch import Tensor
 
 from vggfeat.features import tensors
-from vggfeat.losses.base import FeatureLoss, Features, Reduction, ordered_sum, read
+from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 from vggfeat.losses.lpips import LPIPS_TAPS
 from vggfeat.networks import weights as weights_table
 
@@ -12,9 +12,22 @@ DISTS_LAYERS = ("image", *LPIPS_TAPS["vgg"][1])
 
 
 class DISTSLoss(FeatureLoss):
-    """The structure and texture distance of Ding et al. (2020) over features that were extracted already.
+    """DISTS (Ding et al. 2020) over features: 0 for equal images. `DISTS` compares images directly.
 
-    The features must come from L2 pooling, and the mapping must hold the `image` in [0, 1].
+    The features must come from a VGG-16 with `pooling="l2"` and contain the `image` in [0, 1].
+
+    Args:
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import DISTSLoss, FeatureExtractor
+        >>> loss = DISTSLoss()
+        >>> extract = FeatureExtractor("vgg16", loss.layers[1:], pooling="l2")
+        >>> image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        >>> features = {**extract(image), "image": image}
+        >>> abs(round(loss(features, loss.target(features)).item(), 6))
+        0.0
     """
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
@@ -23,33 +36,33 @@ class DISTSLoss(FeatureLoss):
             self.register_buffer(name, values, persistent=False)
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features as they are."""
+        """The features, unchanged: `per_layer` reduces them together with the target's."""
         return x
 
     def per_layer(self, features: Features, target: Features) -> dict[str, Tensor]:
-        """What each layer contributes, {layer: (N,)}: they add up to the distance."""
+        """The contribution of each layer, {layer: (N,)}. They add up to the distance."""
         alpha, beta = self.get_buffer("alpha"), self.get_buffer("beta")
         total = (alpha + beta).sum()
-        found: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
         start = 0
         for name in self.layers:
-            x = read(features, name)
+            x = layer_features(features, name)
             with tensors.without_autocast(x.device.type):
-                texture, structure = _ssim_terms(x, self.fitting(target, name, x))
-                a, b = (values[start : start + x.shape[1]].to(texture.dtype) for values in (alpha, beta))
-                # 1 - sum of weights x terms, where the weights add up to 1: each term is taken from 1 on its own,
-                # which keeps the digits of small distances.
-                found[name] = ((1 - texture) @ a + (1 - structure) @ b) / total
+                texture, structure = _ssim_terms(x, self.matching(target, name, x))
+                a, b = (w[start : start + x.shape[1]].to(texture.dtype) for w in (alpha, beta))
+                # The weights add up to 1. Subtracting each term from 1 before summing keeps the digits of small
+                # distances.
+                values[name] = ((1 - texture) @ a + (1 - structure) @ b) / total
             start += x.shape[1]
-        return found
+        return values
 
     def forward(self, features: Features, target: Features) -> Tensor:
-        """The distance, 0 for equal images: a scalar or (N,)."""
+        """The distance: a scalar or (N,)."""
         return self.reduce(ordered_sum(self.per_layer(features, target)))
 
 
 def _ssim_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Ding et al.'s texture and structure similarities of each channel, (N, C) each, in float32 at least."""
+    """The texture and structure similarity of each channel (Ding et al. 2020), (N, C) each, at least float32."""
     x, y = (tensors.at_least_float32(z).flatten(2) for z in (x, y.expand_as(x)))
     (var_x, mean_x), (var_y, mean_y) = (torch.var_mean(z, dim=2, correction=0) for z in (x, y))
     covariance = ((x - mean_x[..., None]) * (y - mean_y[..., None])).mean(2)

@@ -1,7 +1,7 @@
-"""Pure functions of tensors. Nothing here knows a network, a file or a target.
+"""Pure functions of feature tensors, with no knowledge of networks or files.
 
-Statistics of half-precision features are accumulated in float32 and returned in float32; on a CPU, Gram products of
-bfloat16 are rounded to it once for each part of the positions.
+Statistics of half-precision features are accumulated and returned in float32. On CPU, a Gram matrix of bfloat16
+features is the float32 sum of 16 partial products, each rounded to bfloat16.
 """
 
 from typing import Any, Literal, cast, get_args
@@ -10,36 +10,43 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
 
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, one_of
 from vggfeat.features.tensors import at_least_float32, without_autocast
 
 GramDivisor = Literal["hw", "chw", "none"]
 
-# bfloat16 products are rounded once a part, and summed in float32: the more parts, the smaller the rounding.
+# Each partial product is rounded to bfloat16 and the sum is float32, so more parts make the rounding error smaller.
 _GRAM_PARTS = 16
 
 
 def gram(x: Tensor, *, divide_by: GramDivisor = "hw") -> Tensor:
-    """The Gram matrix of features: the inner products of their channels over space.
+    """The Gram matrix of features (N, C, H, W): the inner products of the channels, (N, C, C), at least float32.
 
-    `x`: (N, C, H, W). Returns (N, C, C) in float32 at least. `divide_by` is the convention: `hw` divides by H·W
-    (the notebook of Gatys et al., pastiche, pystiche), `chw` by C·H·W (neural-style, BasicSR, the PyTorch
-    examples), `none` leaves the products undivided (Gatys et al. 2016, piq).
+    `divide_by` names the convention: `hw` divides by H·W (the notebook of Gatys et al., pastiche, pystiche), `chw` by
+    C·H·W (neural-style, BasicSR, the PyTorch examples), and `none` does not divide (Gatys et al. 2016, piq).
+    Raises `InputError` for another shape or an unknown convention.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import gram
+        >>> x = torch.tensor([[1.0, 2.0], [3.0, 0.0]]).reshape(1, 2, 1, 2)  # two channels at two positions
+        >>> gram(x, divide_by="none")
+        tensor([[[5., 3.],
+                 [3., 9.]]])
     """
     if x.ndim != 4:
-        raise InputError(f"features are (N, C, H, W), not of shape {tuple(x.shape)}")
-    if divide_by not in get_args(GramDivisor):
-        raise InputError(f"unknown divide_by '{divide_by}': known are {', '.join(get_args(GramDivisor))}")
+        raise InputError(f"features have the shape {tuple(x.shape)}, not (N, C, H, W)")
+    one_of("divide_by", divide_by, get_args(GramDivisor))
     channels, height, width = x.shape[1:]
     divisor = {"hw": height * width, "chw": channels * height * width, "none": 1}[divide_by]
     # For channels_last features this is a view.
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)
     with without_autocast(x.device.type):
-        return _Gram.apply(rows) / divisor  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return cast("Any", _Gram).apply(rows) / divisor
 
 
 class _Gram(torch.autograd.Function):
-    """Rows (N, P, C) to products (N, C, C), with one matrix product in the backward pass where autograd takes two."""
+    """Rows (N, P, C) to products (N, C, C). The backward pass needs one matrix product; autograd would need two."""
 
     generate_vmap_rule = True
 
@@ -50,7 +57,7 @@ class _Gram(torch.autograd.Function):
             parts = rows[:, : each * _GRAM_PARTS].reshape(len(rows), _GRAM_PARTS, each, rows.shape[2])
             rest = rows[:, each * _GRAM_PARTS :]
             return (parts.mT @ parts).sum(1, dtype=torch.float32) + (rest.mT @ rest).float()
-        # float16 cannot hold the products, and a GPU forms float32 products of bfloat16 at full speed when told to.
+        # float16 would overflow. On a GPU, half-precision inputs with float32 output run at full speed.
         if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
             return torch.bmm(rows.mT, rows, out_dtype=torch.float32)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
@@ -70,10 +77,17 @@ class _Gram(torch.autograd.Function):
 
 
 def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
-    """How much neighbouring pixels differ: (N, C, H, W) to (N,).
+    """The mean difference of neighbouring pixels: (N, C, H, W) to (N,), at least float32 (Rudin et al. 1992).
 
-    The mean over rows and channels of |difference|^power between vertical neighbours, plus the same between
-    horizontal ones, so that the value does not depend on the size. An axis of one pixel counts nothing.
+    The mean of |difference|^power over vertical neighbours plus the mean over horizontal ones, so that the value does
+    not depend on the size. An axis of one pixel adds nothing.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import total_variation
+        >>> stripes = torch.tensor([0.0, 1.0]).repeat(4).expand(1, 3, 8, 8)
+        >>> total_variation(stripes)
+        tensor([1.])
     """
     x = images.to(torch.promote_types(images.dtype, torch.float32))
     total = x.new_zeros(len(x))
@@ -85,23 +99,22 @@ def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
 
 
 def unit_normalize(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
-    """Features of unit length: (N, C, H, W) to the same shape, each vector of channels over its norm plus epsilon.
+    """Divide each channel vector by its norm plus epsilon: (N, C, H, W) to the same shape, at least float32.
 
-    Zhang et al. (2018), LPIPS. Where a vector is zero the result is zero, and so is its gradient, which is NaN in the
-    `lpips` package. Computed in float32 at least: half precision would lose the epsilon.
+    This is the normalisation of LPIPS (Zhang et al. 2018). A zero vector stays zero with a zero gradient; the `lpips`
+    package returns NaN for that gradient.
     """
     x = at_least_float32(x)
     squares = x.square().sum(1, keepdim=True)
-    # The least normal number changes no norm that is not zero, and keeps the root's slope finite where it is.
+    # Clamping to the smallest normal number keeps the derivative of the root finite at zero.
     norm = squares.clamp_min(torch.finfo(x.dtype).tiny).sqrt()
     return x / torch.where(squares > 0, norm + epsilon, torch.inf)
 
 
 def mean_std(x: Tensor, *, epsilon: float = 1e-8) -> Tensor:
-    """The mean and standard deviation of each channel over space: (N, C, H, W) to (N, 2, C).
+    """The mean and standard deviation of each channel: (N, C, H, W) to (N, 2, C), at least float32.
 
-    The deviation is that of the population, sqrt(variance + epsilon), whose slope stays finite. Huang & Belongie
-    (2017) compare styles by these two.
+    The deviation is sqrt(population variance + epsilon), which keeps its derivative finite (Huang & Belongie 2017).
     """
     x = at_least_float32(x).flatten(2)
     variance, mean = torch.var_mean(x, dim=2, correction=0)
@@ -109,35 +122,35 @@ def mean_std(x: Tensor, *, epsilon: float = 1e-8) -> Tensor:
 
 
 def mean_covariance(x: Tensor) -> Tensor:
-    """The mean of the features over space and their covariance: (N, C, H, W) to (N, C + 1, C), the mean first.
+    """The mean of the features, and below it their covariance: (N, C, H, W) to (N, C + 1, C), at least float32.
 
     The covariance is that of the population, divided by H·W.
     """
     x = at_least_float32(x)
     mean = x.mean((2, 3))
-    # Centred first: the difference of two large products would keep few digits.
+    # Centre first: the difference of two large products would lose digits.
     return torch.cat([mean[:, None], gram(x - mean[:, :, None, None])], dim=1)
 
 
 def gaussian_w2(x: Tensor, y: Tensor) -> Tensor:
-    """The squared 2-Wasserstein distance of the Gaussians with the moments `x` and `y`.
+    """The squared 2-Wasserstein distance (N,) between Gaussians with the moments `x` and `y` (Olkin & Pukelsheim 1982).
 
-    `x`, `y`: (N, C + 1, C) as `mean_covariance` returns them; `y` may have a batch of one. Returns (N,):
-    |mean difference|² + trace(A + B - 2 (A^1/2 B A^1/2)^1/2), at least 0 up to rounding (Olkin & Pukelsheim, 1982).
+    `x` and `y` are (N, C + 1, C) as `mean_covariance` returns them; `y` may have a batch size of 1. The distance is
+    |mean difference|² + trace(A + B - 2 (A^1/2 B A^1/2)^1/2), at least 0 up to rounding.
     """
     y = y.expand_as(x)
     means = (x[:, 0] - y[:, 0]).square().sum(1)
     a, b = x[:, 1:], y[:, 1:]
     traces = (a + b).diagonal(dim1=1, dim2=2).sum(1)
-    cross: Tensor = _TraceOfRoot.apply(a, b)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    cross: Tensor = cast("Any", _TraceOfRoot).apply(a, b)
     return means + traces - 2 * cross
 
 
 class _TraceOfRoot(torch.autograd.Function):
-    """trace((A^1/2 B A^1/2)^1/2) of symmetric positive semi-definite (N, C, C), with a gradient that stays finite.
+    """trace((A^1/2 B A^1/2)^1/2) of symmetric positive semi-definite (N, C, C), with a finite gradient.
 
-    Autograd's way through the eigenvectors divides by differences of eigenvalues, which repeat and vanish in rank-
-    deficient covariances. The gradient for B is A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 / 2, and likewise for A.
+    Autograd would divide by differences of eigenvalues, which are zero for rank-deficient covariances. The gradient
+    with respect to B is A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 / 2; that with respect to A exchanges A and B.
     """
 
     @staticmethod
@@ -157,7 +170,7 @@ class _TraceOfRoot(torch.autograd.Function):
 
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """A power of symmetric positive semi-definite matrices; directions of no extent stay so."""
+    """A power of symmetric positive semi-definite matrices. Zero eigenvalues stay zero, also for negative powers."""
     values, vectors = _eigh(matrix)
     least = values[..., -1:].clamp_min(0) * torch.finfo(matrix.dtype).eps * matrix.shape[-1]
     powers = torch.where(values > least, values.clamp_min(torch.finfo(matrix.dtype).tiny) ** exponent, 0.0)
@@ -168,20 +181,20 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     solve = cast("Any", torch.linalg.eigh)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
     try:
         return solve(matrix)
-    except RuntimeError:  # float32 does not converge for every covariance of little rank
+    except RuntimeError:  # in float32 it does not always converge for covariances of low rank
         values, vectors = solve(matrix.double())
         return values.to(matrix.dtype), vectors.to(matrix.dtype)
 
 
 def sorted_projections(x: Tensor, directions: Tensor) -> Tensor:
-    """Features projected on directions and sorted over space: (N, C, H, W) and (C, K) to (N, K, H·W)."""
+    """Project features on directions and sort over positions: (N, C, H, W) and (C, K) to (N, K, H·W)."""
     return (at_least_float32(x).flatten(2).mT @ directions).mT.sort(dim=2).values
 
 
 def quantile_distance(x: Tensor, y: Tensor) -> Tensor:
-    """The mean square difference of sorted samples, (N, K, P) and (N, K, Q) to (N,): the squared W2 in one dimension.
+    """Squared 2-Wasserstein distance in one dimension, averaged over K: sorted (N, K, P) and (N, K, Q) to (N,).
 
-    Where P and Q differ, `y` is read at the quantiles of `x`, linearly between its samples.
+    This is the mean square difference of sorted samples. If P and Q differ, `y` is interpolated linearly to P samples.
     """
     if x.shape[2] != y.shape[2]:
         y = torch.nn.functional.interpolate(y, size=x.shape[2], mode="linear", align_corners=True)
@@ -189,14 +202,14 @@ def quantile_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk: int = 1024) -> Tensor:
-    """How well the features of `y` are found among those of `x`, wherever they are.
+    """Contextual similarity of Mechrez et al. (2018): (N,) in (0, 1], regardless of positions.
 
-    `x`, `y`: (N, C, H, W), of any two sizes; `y` may have a batch of one. Returns (N,) in (0, 1].
+    `x` and `y` are (N, C, H, W) and may differ in size; `y` may have a batch size of 1.
 
-    Mechrez et al. (2018): cosine distances of vectors centred on the mean of `y`, each relative to the least in its
-    row plus 1e-5, become weights exp((1 - d) / bandwidth) that add up to 1 over `y`; the similarity is the mean over
-    `y` of the greatest weight over `x`. `chunk` positions of `x` are looked at at a time, and again in the backward
-    pass, so that memory grows with `chunk` times the positions of `y` and not with their product.
+    Both are centred on the mean of `y`. The cosine distances from a position of `x` are divided by their minimum plus
+    1e-5 and become weights exp((1 - d) / bandwidth), normalised over `y`. The similarity is the mean over `y` of the
+    largest weight over `x`. `chunk` positions of `x` are compared at a time and recomputed in the backward pass, so
+    that memory is proportional to `chunk` times the positions of `y`.
     """
     x, y = at_least_float32(x).flatten(2), at_least_float32(y).flatten(2)
     centre = y.mean(2, keepdim=True)
@@ -214,11 +227,11 @@ def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk
 
 
 def nearest_cosine_distance(x: Tensor, y: Tensor, *, chunk: int = 1024) -> Tensor:
-    """How far the features of `x` are from the nearest among those of `y`, wherever these are.
+    """The mean cosine distance from the features of `x` to the nearest features of `y`: (N,).
 
-    `x`, `y`: (N, C, H, W), of any two sizes; `y` may have a batch of one. Returns (N,): the mean over the positions of
-    `x` of 1 minus the greatest cosine, both centred on the mean of `y`. The gradient goes to `x` alone. `chunk`
-    positions of `x` are looked at at a time.
+    `x` and `y` are (N, C, H, W) and may differ in size; `y` may have a batch size of 1. Both are centred on the mean of
+    `y`. The value is the mean over positions of `x` of 1 minus the largest cosine; the gradient reaches `x` only.
+    `chunk` positions of `x` are compared at a time.
     """
     x, y = at_least_float32(x).flatten(2), at_least_float32(y.detach()).flatten(2)
     centre = y.mean(2, keepdim=True)

@@ -1,4 +1,4 @@
-"""GramLoss: the distance of Gram matrices."""
+"""GramLoss: the distance between Gram matrices."""
 
 from typing import Literal, get_args
 
@@ -10,9 +10,23 @@ from vggfeat.losses.base import ELEMENTWISE, Layers, PooledLoss, Reduction
 
 
 class GramLoss(PooledLoss):
-    """The mean square difference of Gram matrices; `divide_by` as in `functional.gram`.
+    """Style loss of Gatys et al. (2016): the mean distance between entries of Gram matrices.
 
-    With `distance="l1"` the mean absolute difference (BasicSR's default).
+    Images may differ in size.
+
+    Args:
+        layers: {layer: weight}, or layer names, each of weight 1.
+        divide_by: the convention for the Gram matrix, see `gram`.
+        distance: `l2` compares entries by their squared difference, `l1` by the absolute one (BasicSR's default).
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import GramLoss
+        >>> loss = GramLoss(["relu1_1"])
+        >>> target = loss.target({"relu1_1": torch.zeros(1, 64, 5, 5)})
+        >>> loss({"relu1_1": torch.full((1, 64, 8, 8), 2.0)}, target)  # every entry is 2 * 2
+        tensor(16.)
     """
 
     def __init__(
@@ -28,11 +42,11 @@ class GramLoss(PooledLoss):
         self.kind: Literal["l2", "l1"] = one_of("distance", distance, ("l2", "l1"))
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The products of channels, (N, C, C)."""
+        """The sums over positions of the products of channels: (N, C, C)."""
         return functional.gram(x if mask is None else x * mask.sqrt().to(x.dtype), divide_by="none")
 
-    def settle(self, moments: Tensor, positions: Tensor | float) -> Tensor:
-        """The Gram matrix, (N, C, C)."""
+    def from_moments(self, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """The Gram matrix (N, C, C), divided according to `divide_by`."""
         match self.divide_by:
             case "hw":
                 return moments / positions
@@ -42,5 +56,5 @@ class GramLoss(PooledLoss):
                 return moments
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """The mean over the matrix: (N,)."""
+        """The mean distance (N,) over the entries of the matrices."""
         return ELEMENTWISE[self.kind](x, target).flatten(1).mean(1)

@@ -1,4 +1,4 @@
-"""LPIPSLoss: the learned perceptual distance of Zhang et al. (2018), over features."""
+"""LPIPSLoss: learned perceptual image patch similarity (Zhang et al. 2018), over features."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -13,13 +13,13 @@ from torch.autograd.function import once_differentiable
 from vggfeat.errors import WeightsError, one_of
 from vggfeat.features import tensors
 from vggfeat.losses import functional
-from vggfeat.losses.base import FeatureLoss, Features, Reduction, ordered_sum, read
+from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 
 Net = Literal["vgg", "alex", "squeeze"]
 Version = Literal["0.1", "0.0"]
 
-# Zhang et al. (2018), as the `lpips` package has it: the network and its taps. SqueezeNet is no VGG: its taps are
-# numbers of torchvision's `features`.
+# The network and the layers of each variant in the `lpips` package. SqueezeNet's layers are indices of torchvision's
+# `features`.
 LPIPS_TAPS: Mapping[Net, tuple[str, tuple[str, ...]]] = {
     "vgg": ("vgg16", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
     "alex": ("alexnet", ("relu1_1", "relu2_1", "relu3_1", "relu3_2", "relu3_3")),
@@ -27,18 +27,32 @@ LPIPS_TAPS: Mapping[Net, tuple[str, tuple[str, ...]]] = {
 }
 
 
-# Positions that are compared at a time on a CPU: few enough for their features to stay in its cache.
+# On CPU, positions with 64 channels that are compared at a time, so that their features stay in the cache.
 _POSITIONS = 4096
 
 
 class LPIPSLoss(FeatureLoss):
-    """The learned distance of Zhang et al. (2018) over features that were extracted already.
+    """LPIPS (Zhang et al. 2018) over features: 0 for equal images. `LPIPS` compares images directly.
 
-    For each layer, features of unit length are subtracted, squared, weighed by a non-negative head, averaged over
-    space; layers add up. The heads are those of the `lpips` package, version 0.1 or 0.0. With `spatial` the maps are
-    resized to the image, bilinearly, and added: (N, 1, H, W), for which the mapping must hold `image`. With `exact`
-    the operations are those of the `lpips` package one by one, so that equal features give an equal value to the bit.
-    Gradients are finite where features are zero, either way. Not twice differentiable.
+    In each layer, channel vectors are scaled to unit length, subtracted, squared, weighted by a non-negative head and
+    averaged over positions. The values of the layers are added. Gradients are finite where features are zero.
+
+    Args:
+        net: the variant, which decides the layers: `vgg`, `alex` or `squeeze`.
+        version: version of the heads in the `lpips` package.
+        spatial: return a map instead, (N, 1, H, W): each layer's map is resized to the `image`, which the features
+            must contain, bilinearly, and the maps are added.
+        exact: use the operations of the `lpips` package one by one, so that equal features give an equal value to the
+            bit.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import FeatureExtractor, LPIPSLoss
+        >>> loss = LPIPSLoss("alex")
+        >>> features = FeatureExtractor("alexnet", loss.layers)(torch.rand(1, 3, 64, 64))
+        >>> loss(features, loss.target(features)).item()
+        0.0
     """
 
     def __init__(
@@ -60,28 +74,28 @@ class LPIPSLoss(FeatureLoss):
             self.register_buffer(f"head{number}", head, persistent=False)
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features as they are: what they come down to is formed where they are compared."""
+        """The features, unchanged: they are normalised when they are compared."""
         return x
 
     def maps(self, features: Features, target: Features) -> dict[str, Tensor]:
-        """The distance at each position of each layer: {layer: (N, 1, h, w)} in float32 at least."""
+        """The distance at each position of each layer, {layer: (N, 1, h, w)}, at least float32."""
         compare = _head_distance_exact if self.exact else _head_distance
-        found: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
         for number, name in enumerate(self.layers):
-            x = read(features, name)
+            x = layer_features(features, name)
             with tensors.without_autocast(x.device.type):
-                found[name] = compare(x, self.fitting(target, name, x), self.get_buffer(f"head{number}"))
-        return found
+                values[name] = compare(x, self.matching(target, name, x), self.get_buffer(f"head{number}"))
+        return values
 
     def per_layer(self, features: Features, target: Features) -> dict[str, Tensor]:
-        """What each layer contributes: {layer: (N,)}."""
+        """The contribution of each layer, {layer: (N,)}. They add up to the distance."""
         return {name: x.mean((2, 3))[:, 0] for name, x in self.maps(features, target).items()}
 
     def forward(self, features: Features, target: Features) -> Tensor:
-        """The distance: a scalar or (N,), and (N, 1, H, W) if `spatial`."""
+        """The distance: a scalar or (N,), or (N, 1, H, W) if `spatial`."""
         if not self.spatial:
             return self.reduce(ordered_sum(self.per_layer(features, target)))
-        size = read(features, "image").shape[2:]
+        size = layer_features(features, "image").shape[2:]
         maps = self.maps(features, target)
         return ordered_sum(
             {name: F.interpolate(x, size, mode="bilinear", align_corners=False) for name, x in maps.items()}
@@ -89,10 +103,10 @@ class LPIPSLoss(FeatureLoss):
 
 
 def _lpips_heads(net: Net, version: Version) -> list[Tensor]:
-    """The heads in the `lpips` package, (C,) each; the package itself is not imported."""
+    """The heads of the `lpips` package, (C,) each, read without importing the package."""
     spec = find_spec("lpips")
     if spec is None or spec.origin is None:
-        raise WeightsError("LPIPS needs the package lpips, whose heads it uses: pip install lpips")
+        raise WeightsError("LPIPS uses the heads of the package lpips, which is not installed: pip install lpips")
     path = Path(spec.origin).parent / "weights" / f"v{version}" / f"{net}.pth"
     state = cast("dict[str, Tensor]", torch.load(path, map_location="cpu", weights_only=True))
     return [head.flatten().float() for _, head in sorted(state.items())]

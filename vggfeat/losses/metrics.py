@@ -1,7 +1,4 @@
-"""LPIPS and DISTS as a torchmetrics metric: accumulated over batches and processes, in constant memory.
-
-Needs the extra `vggfeat[metrics]`.
-"""
+"""Mean LPIPS or DISTS as a torchmetrics metric. Needs the extra `vggfeat[metrics]`."""
 
 from typing import Any
 
@@ -14,14 +11,25 @@ from vggfeat.losses.similarity import DISTS, LPIPS
 
 
 class MeanDistance(Metric):
-    """The mean of a criterion over all pairs that were seen, a scalar.
+    """The mean of LPIPS or DISTS over all pairs, accumulated over batches and processes.
 
-    Two numbers are kept whatever the number of pairs, a sum in float64 and a count; across processes both add up, so
-    that ranks may see different numbers of pairs.
+    It stores two numbers, a float64 sum and a count. Processes add theirs up, so they may have different numbers of
+    pairs.
 
     Args:
-        criterion: `LPIPS(reduction="none")` or `DISTS(reduction="none")`, which give one value a pair.
-        options: of `torchmetrics.Metric`.
+        criterion: `LPIPS(reduction="none")` or `DISTS(reduction="none")`.
+        options: those of `torchmetrics.Metric`.
+
+    Raises `InputError` for a criterion that does not return one value for each pair.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import LPIPS, metrics
+        >>> metric = metrics.MeanDistance(LPIPS("alex", reduction="none"))
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> metric.update(image, image)
+        >>> metric.compute()
+        tensor(0.)
     """
 
     is_differentiable = True
@@ -42,11 +50,11 @@ class MeanDistance(Metric):
             self.add_state(name, zero, dist_reduce_fx="sum")  # pyright: ignore[reportUnknownMemberType] (untyped)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add the pairs of two batches (N, 3, H, W)."""
+        """Add the N pairs of two batches (N, 3, H, W) in the criterion's input range."""
         values = self.criterion(prediction, target)
         self.total = self.total + values.sum(dtype=self.total.dtype)
         self.count = self.count + len(values)
 
     def compute(self) -> Tensor:
-        """The mean so far, in float32; NaN before the first pair."""
+        """The mean so far, a float32 scalar. NaN before the first pair."""
         return (self.total / self.count).float()

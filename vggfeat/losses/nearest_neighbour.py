@@ -1,4 +1,4 @@
-"""NearestNeighbourLoss: the cosine distance to the nearest feature."""
+"""NearestNeighbourLoss: the cosine distance from each feature to its nearest neighbour."""
 
 from torch import Tensor
 
@@ -8,10 +8,24 @@ from vggfeat.losses.base import FeatureLoss, Layers, Reduction
 
 
 class NearestNeighbourLoss(FeatureLoss):
-    """The cosine distance of each position's features to the nearest of the target's, averaged over space.
+    """Cosine distance from the features of each position to the nearest features of the target, averaged.
 
-    Li & Wand (2016) match patches, Kolkin et al. (2022) single positions, as here. Both sides are centred on the mean
-    of the target. Memory grows with `chunk` times the number of positions of the target.
+    Single positions are matched, as in Kolkin et al. (2022); Li & Wand (2016) match patches. Both sides are centred on
+    the target's mean. Images may differ in size.
+
+    Args:
+        layers: {layer: weight}, or layer names, each of weight 1.
+        chunk: positions of the prediction compared at a time. Memory is proportional to `chunk` times the number of
+            positions of the target.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
+        >>> x = torch.rand(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> loss = NearestNeighbourLoss(["relu3_1"])
+        >>> abs(round(loss({"relu3_1": x.flip(3)}, loss.target({"relu3_1": x})).item(), 4))
+        0.0
     """
 
     aligned = False
@@ -22,9 +36,9 @@ class NearestNeighbourLoss(FeatureLoss):
         self.chunk = chunk
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features themselves."""
+        """The features (N, C, H, W), unchanged but for half precision, which becomes float32."""
         return tensors.at_least_float32(x)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """The mean over positions of 1 minus the greatest cosine: (N,)."""
+        """The mean over positions of 1 minus the largest cosine, (N,)."""
         return functional.nearest_cosine_distance(x, target, chunk=self.chunk)

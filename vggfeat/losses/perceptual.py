@@ -1,21 +1,17 @@
-"""Perceptual and style loss of two batches of images, and the recipes that papers made known."""
+"""Perceptual and style losses of images, and the losses of published papers as recipes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from os import PathLike
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
-import torch
 from torch import Tensor
 
 from vggfeat.errors import InputError, WeightsError, near
 from vggfeat.features import tensors
-from vggfeat.features.device import Precision
 from vggfeat.features.extractor import FeatureExtractor
-from vggfeat.features.trunk import Check
-from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction
+from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction, layer_weights
 from vggfeat.losses.content import ContentLoss
-from vggfeat.losses.criterion import Criterion, Target, scale_gradient
+from vggfeat.losses.criterion import Criterion, Target, TrunkOptions, scale_gradient, with_defaults
 from vggfeat.losses.functional import GramDivisor
 from vggfeat.losses.gram import GramLoss
 from vggfeat.losses.lpips import LPIPSLoss
@@ -23,20 +19,20 @@ from vggfeat.losses.variation import TotalVariationLoss
 from vggfeat.losses.weighted_sum import WeightedSum
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
-from vggfeat.pictures.ranges import InputRange
+from vggfeat.networks.weights import WeightsLike
 
-# The layers that piq and BasicSR take for style, and Johnson et al. (2016) for VGG-16.
+# Style layers of Johnson et al. (2016) for VGG-16; piq and BasicSR use the same.
 _STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossRecipe:
-    """The terms of a published loss. A term of weight 0, or without layers, is not computed.
+    """The terms of a published loss. A term with weight 0 or without layers is not computed.
 
-    `content` and `style` weigh layers, `distance` compares content, Gram matrices are divided as `divide_by` says and
-    compared by their mean square, `pixel` weighs the mean absolute difference of the images in [0, 1], `tv` their
-    total variation (mean of squares), `lpips` weighs LPIPS-vgg. `adversarial` is the weight that the paper gives to the
-    discriminator's term, which is the caller's to add.
+    `content` and `style` are {layer: weight}. `distance` compares content (see `ContentLoss`). Gram matrices are
+    divided according to `divide_by` and compared by their mean square. `pixel` is the weight of the mean absolute
+    difference of the images in [0, 1], `tv` of the prediction's total variation (squared differences), `lpips` of
+    LPIPS with VGG. `adversarial` is the weight that the paper gives to the discriminator's term, which the caller adds.
     """
 
     network: str = "vgg16"
@@ -54,7 +50,7 @@ class LossRecipe:
 LOSS_RECIPES: Mapping[str, LossRecipe] = {
     # Johnson et al. (2016).
     "johnson": LossRecipe(content={"relu3_3": 1.0}, style=dict.fromkeys(_STYLE_LAYERS, 5.0), tv=1e-6),
-    # Ledig et al. (2017): features times 1/12.75 before the mean square.
+    # Ledig et al. (2017): features are multiplied by 1/12.75 before the mean square.
     "srgan": LossRecipe(network="vgg19", content={"conv5_4": 12.75**-2}, adversarial=1e-3),
     # Wang et al. (2018).
     "esrgan": LossRecipe(network="vgg19", content={"conv5_4": 1.0}, distance="l1", pixel=1e-2, adversarial=5e-3),
@@ -66,33 +62,49 @@ LOSS_RECIPES: Mapping[str, LossRecipe] = {
         pixel=1.0,
         adversarial=0.1,
     ),
-    # Wang et al. (2018), "pix2pixHD": 10 times the sum of these.
+    # Wang et al. (2018), "pix2pixHD": 10 times the weighted sum of five layers.
     "pix2pixhd": LossRecipe(
         network="vgg19",
         content={"relu1_1": 10 / 32, "relu2_1": 10 / 16, "relu3_1": 10 / 8, "relu4_1": 10 / 4, "relu5_1": 10.0},
         distance="l1",
         adversarial=1.0,
     ),
-    # Esser et al. (2021): the weight of the adversarial term adapts.
+    # Esser et al. (2021). The weight of the adversarial term is adaptive.
     "vqgan": LossRecipe(lpips=1.0, pixel=1.0),
 }
 
 
 class PerceptualLoss(Criterion[WeightedSum]):
-    """Perceptual loss of images: `PerceptualLoss()(prediction, target)`, a scalar; all its terms share one pass.
+    """Perceptual loss of images: `PerceptualLoss()(prediction, target)`. All terms share one pass.
+
+    Feature distances are large and grow with depth: start with a weight near 0.01 beside a pixel loss. `terms()`
+    returns the value of each term.
 
     Args:
-        content: {layer: weight}, or layers of weight 1, whose features are compared by `distance` (as `ContentLoss`).
-        style: layers whose Gram matrices are compared, divided as `divide_by` says (as `GramLoss`).
-        network, weights, input_range, precision, check, device: as for `FeatureExtractor`.
+        content: {layer: weight}, or layers of weight 1, compared by `distance` (see `ContentLoss`). Layers are names,
+            indices or globs, as for `FeatureExtractor`.
+        style: the same for Gram matrices, divided according to `divide_by` (see `GramLoss`).
+        network: a name of `arch.NETWORKS`.
+        distance: distance between the features of content layers.
+        divide_by: convention for Gram matrices.
         pixel: weight of the mean absolute difference of the images in [0, 1].
         tv: weight of the prediction's total variation.
-        lpips: weight of LPIPS, whose network must be vgg16.
-        reduction: `mean` over the batch, or `none`, (N,).
-        both: let the gradient reach the target too.
+        lpips: weight of LPIPS, which needs the network vgg16.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        both: let the gradient reach the target, too.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
 
-    Feature distances are not small, and grow with depth: begin with a weight near 0.01 of the term beside a pixel loss.
-    `terms()` gives the value of each.
+    Raises `InputError` if there is no term, `LayerError` for unknown layers, `WeightsError` for unavailable weights.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import PerceptualLoss
+        >>> criterion = PerceptualLoss({"relu1_2": 1.0, "relu2_2": 0.5}, pixel=1.0)
+        >>> prediction = torch.rand(2, 3, 32, 32, requires_grad=True)
+        >>> loss, terms = criterion.terms(prediction, torch.rand(2, 3, 32, 32))
+        >>> loss.backward()
+        >>> prediction.grad.shape, list(terms)
+        (torch.Size([2, 3, 32, 32]), ['content', 'pixel'])
     """
 
     def __init__(
@@ -101,7 +113,6 @@ class PerceptualLoss(Criterion[WeightedSum]):
         style: Layers = (),
         *,
         network: str = "vgg16",
-        weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
         distance: Distance = "l2",
         divide_by: GramDivisor = "chw",
         pixel: float = 0.0,
@@ -109,10 +120,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         lpips: float = 0.0,
         reduction: Reduction = "mean",
         both: bool = False,
-        input_range: InputRange = "unit",
-        precision: Precision = "float32",
-        check: Check = "warn",
-        device: str | torch.device | None = None,
+        **options: Unpack[TrunkOptions],
     ) -> None:
         terms: dict[str, tuple[float, FeatureLoss]] = {}
         if content:
@@ -130,49 +138,39 @@ class PerceptualLoss(Criterion[WeightedSum]):
         if tv:
             terms["tv"] = tv, TotalVariationLoss(reduction=reduction)
         loss = WeightedSum(**terms)
-        extract = FeatureExtractor(
-            network,
-            [name for name in loss.layers if name != "image"],
-            weights=weights,
-            input_range=input_range,
-            precision=precision,
-            check=check,
-            device=device,
-        )
-        super().__init__(extract, loss.to(device), both=both)
+        super().__init__(_extractor(network, loss.layers, options), loss, both=both)
 
     @classmethod
-    def from_recipe(cls, name: str, *, weights: str | PathLike[str] | None = None, **options: Any) -> Self:  # noqa: ANN401 (those of the class)
-        """The loss of a paper: johnson, srgan, esrgan, realesrgan, pix2pixhd or vqgan, as `LOSS_RECIPES` states it.
+    def from_recipe(cls, name: str, *, weights: WeightsLike = None, **options: Any) -> Self:  # noqa: ANN401 (those of the class)
+        """The loss of a paper: johnson, srgan, esrgan, realesrgan, pix2pixhd or vqgan, see `LOSS_RECIPES`.
 
-        `weights` stands in for the published ones where it is given; other options replace the recipe's. Raises
-        `InputError` for an unknown name, and `WeightsError` where the published weights cannot be had: nothing else is
-        taken instead.
+        `weights` replaces the published weights; `options` replace other values of the recipe. Raises `InputError` for
+        an unknown name, and `WeightsError` if the published weights are unavailable: others are never substituted.
         """
         if name not in LOSS_RECIPES:
             raise InputError(f"unknown recipe '{name}': {near(name, LOSS_RECIPES)}")
         recipe = LOSS_RECIPES[name]
-        terms: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
-        del terms["adversarial"]
-        terms |= options
-        terms["weights"] = weights or recipe.weights
+        values: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+        del values["adversarial"]
+        values |= options
+        values["weights"] = weights or recipe.weights
         try:
-            return cls(**terms)
+            return cls(**values)
         except WeightsError as error:
             bundled = weights_table.find(recipe.network)
             if weights is not None or not bundled.bundled:
                 raise
             raise WeightsError(
-                f"the recipe '{name}' was published with {recipe.network} {recipe.weights}: {error}; "
-                f"weights='{bundled.name}' of {recipe.network} are bundled, and give other values"
+                f"the recipe '{name}' was published with {recipe.network} {recipe.weights}: {error}; the bundled "
+                f"weights='{bundled.name}' of {recipe.network} give other values"
             ) from error
 
     def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
-        """The weighted sum of the terms, a scalar; `target` is a batch of images or what `target()` returned."""
+        """The weighted sum of the terms: a scalar or (N,). `target` is a batch of images or a result of `target()`."""
         return self.terms(prediction, target)[0]
 
     def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and the weighted value of each of its terms."""
+        """The loss, and {term: weighted value}, each a scalar or (N,)."""
         with tensors.without_autocast(prediction.device.type):
             scale = self._gradient_scale(prediction)
             total, terms = self.loss(*self.compared(scale_gradient(prediction, 1 / scale), target))
@@ -180,41 +178,44 @@ class PerceptualLoss(Criterion[WeightedSum]):
 
 
 class StyleLoss(Criterion[GramLoss]):
-    """The Gram style loss of images, of any two sizes: `StyleLoss()(prediction, style_image)`.
+    """Gram style loss of images (Gatys et al. 2016): `StyleLoss()(prediction, style_image)`. Sizes may differ.
 
-    `layers`, `divide_by` and `reduction` are those of `GramLoss`, the other arguments those of `PerceptualLoss`.
+    Args:
+        layers: {layer: weight}, or layers of weight 1: names, indices or globs.
+        network: a name of `arch.NETWORKS`.
+        divide_by: convention for Gram matrices, see `gram`.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        both: let the gradient reach the style image, too.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import StyleLoss
+        >>> criterion = StyleLoss(["relu1_2", "relu2_2"])
+        >>> style = criterion.target(torch.rand(1, 3, 48, 40))
+        >>> criterion(torch.rand(2, 3, 32, 32), style).shape
+        torch.Size([])
     """
 
     def __init__(
         self,
-        layers: Mapping[str, float] | Sequence[str] = _STYLE_LAYERS,
+        layers: Layers = _STYLE_LAYERS,
         *,
         network: str = "vgg16",
-        weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
         divide_by: GramDivisor = "hw",
         reduction: Reduction = "mean",
         both: bool = False,
-        input_range: InputRange = "unit",
-        precision: Precision = "float32",
-        check: Check = "warn",
-        device: str | torch.device | None = None,
+        **options: Unpack[TrunkOptions],
     ) -> None:
-        named = _named(network, layers)
-        extract = FeatureExtractor(
-            network,
-            list(named),
-            weights=weights,
-            input_range=input_range,
-            precision=precision,
-            check=check,
-            device=device,
-        )
-        super().__init__(extract, GramLoss(named, divide_by=divide_by, reduction=reduction), both=both)
+        loss = GramLoss(_named(network, layers), divide_by=divide_by, reduction=reduction)
+        super().__init__(_extractor(network, loss.layers, options), loss, both=both)
+
+
+def _extractor(network: str, layers: Iterable[str], options: TrunkOptions) -> FeatureExtractor:
+    return FeatureExtractor(network, [name for name in layers if name != "image"], **with_defaults(options))
 
 
 def _named(network: str, layers: Layers) -> dict[str, float]:
-    """Layers by their names with their weights: globs and indices are looked up."""
-    weighted = (
-        layers if isinstance(layers, Mapping) else dict.fromkeys([layers] if isinstance(layers, str) else layers, 1.0)
-    )
+    """{layer name: weight}, with globs and indices resolved to names."""
+    weighted = layer_weights(layers)
     return {layer.name: weight for pattern, weight in weighted.items() for layer in arch.find(network, pattern)}

@@ -1,4 +1,4 @@
-"""SlicedWassersteinLoss: the distance of distributions, projection by projection."""
+"""SlicedWassersteinLoss: the distance between feature distributions along random directions."""
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,24 @@ from vggfeat.losses.base import FeatureLoss, Layers, Reduction
 
 
 class SlicedWassersteinLoss(FeatureLoss):
-    """The mean squared 2-Wasserstein distance of features projected on random directions (Heitz et al. 2021).
+    """Sliced Wasserstein loss of Heitz et al. (2021).
 
-    `projections` unit directions are drawn from `seed`, the same in every call; None takes as many as channels.
+    Features are projected on random unit directions; the loss is the mean over directions of the squared 2-Wasserstein
+    distance between the projections. Images may differ in size.
+
+    Args:
+        layers: {layer: weight}, or layer names, each of weight 1.
+        projections: number of directions; None means as many as the layer has channels.
+        seed: the directions are drawn from it, the same ones at every call.
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import SlicedWassersteinLoss
+        >>> x = torch.rand(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> loss = SlicedWassersteinLoss(["relu1_1"], projections=8)
+        >>> loss({"relu1_1": x.flip(2)}, loss.target({"relu1_1": x})).item()  # positions do not matter
+        0.0
     """
 
     aligned = False
@@ -24,7 +39,7 @@ class SlicedWassersteinLoss(FeatureLoss):
         self.seed = seed
 
     def summary(self, x: Tensor) -> Tensor:
-        """Sorted projections, (N, K, H·W)."""
+        """The projections of the features (N, C, H, W), sorted over positions: (N, K, H·W)."""
         channels = x.shape[1]
         generator = torch.Generator().manual_seed(self.seed)
         directions = torch.randn(channels, self.projections or channels, generator=generator, dtype=torch.float64)
@@ -32,5 +47,5 @@ class SlicedWassersteinLoss(FeatureLoss):
         return functional.sorted_projections(x, directions.to(x.device, torch.promote_types(x.dtype, torch.float32)))
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """`functional.quantile_distance`: (N,)."""
+        """`functional.quantile_distance`, (N,)."""
         return functional.quantile_distance(x, target)

@@ -1,15 +1,27 @@
-"""TotalVariationLoss: how much neighbouring pixels differ."""
+"""TotalVariationLoss: the total variation of an image."""
 
 from typing import Literal
 
 from torch import Tensor
 
 from vggfeat.losses import functional
-from vggfeat.losses.base import FeatureLoss, Features, Reduction, read
+from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features
 
 
 class TotalVariationLoss(FeatureLoss):
-    """The total variation of the image itself, which the mapping holds as `image`; it has no target."""
+    """Total variation of the image, which the features must contain as `image`. It has no target.
+
+    Args:
+        power: 2 averages squared differences of neighbouring pixels, 1 absolute ones (Rudin et al. 1992).
+        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import TotalVariationLoss
+        >>> ramp = torch.linspace(0, 1, 5).expand(1, 3, 5, 5)
+        >>> TotalVariationLoss(power=1)({"image": ramp}, {})
+        tensor(0.2500)
+    """
 
     aligned = False
 
@@ -18,9 +30,9 @@ class TotalVariationLoss(FeatureLoss):
         self.power: Literal[1, 2] = power
 
     def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:  # noqa: ARG002 (the base's)
-        """Nothing: smoothness needs no example."""
+        """An empty mapping, since nothing is compared."""
         return {}
 
     def forward(self, features: Features, target: Features) -> Tensor:  # noqa: ARG002 (the base's)
-        """`functional.total_variation` of `features["image"]`."""
-        return self.reduce(functional.total_variation(read(features, "image"), power=self.power))
+        """`functional.total_variation` of `features["image"]`: a scalar or (N,)."""
+        return self.reduce(functional.total_variation(layer_features(features, "image"), power=self.power))

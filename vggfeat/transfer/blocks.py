@@ -163,7 +163,7 @@ class Blockwise(Whole):
             self._look(self._padded(image), image, sums)
             return [
                 {
-                    layer: loss.settle(sums.moments[index, layer], sums.positions[layer]).float()
+                    layer: loss.from_moments(sums.moments[index, layer], sums.positions[layer]).float()
                     if isinstance(loss, PooledLoss)
                     else loss.summary(sums.gathered[layer])
                     for layer in loss.layers

@@ -39,14 +39,14 @@ class Term(NamedTuple):
         if isinstance(loss, PooledLoss) and mask is not None:
             return self.judged(layer, loss.moments(x, mask), mask.sum())
         summary = loss.summary(x if mask is None else chosen(x, mask))
-        return self.weigh(layer, loss.distance(summary, loss.fitting(self.target, layer, summary)))
+        return self.weigh(layer, loss.distance(summary, loss.matching(self.target, layer, summary)))
 
     def judged(self, layer: str, moments: Tensor, positions: Tensor | float) -> Tensor:
         """The weighted distance of what the moments of one layer come to: a scalar."""
         loss = self.loss
         assert isinstance(loss, PooledLoss)  # noqa: S101 (only those have moments)
-        summary = loss.settle(moments, positions).to(self.target[layer].dtype)
-        return self.weigh(layer, loss.distance(summary, loss.fitting(self.target, layer, summary)))
+        summary = loss.from_moments(moments, positions).to(self.target[layer].dtype)
+        return self.weigh(layer, loss.distance(summary, loss.matching(self.target, layer, summary)))
 
     def weigh(self, layer: str, distance: Tensor) -> Tensor:
         """A distance of one layer, (1,), times the weights of the term and of the layer: a scalar."""
