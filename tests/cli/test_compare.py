@@ -220,7 +220,7 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b/sub"], "no picture of 'a' (lone.png, one.png, ...) has the name of one of 'b/sub' (two.png, ...)"),
         (
             ["a/one.png", "small.png"],
-            "'a/one.png' is 64x48 and 'small.png' 20x16 pixels, a pair must be of one size: pass --resize 20x16",
+            "'a/one.png' is 64x48 and 'small.png' 20x16 pixels, both must have the same size: pass --resize 20x16",
         ),
         (["a/one.png", "text.png"], "cannot read 'text.png': it is not a picture"),
         (["a", "b", "--metric", "lpips"], "unknown metric 'lpips': near are lpips-vgg"),
@@ -240,7 +240,7 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b", "--csv", "a/lone.png"], "the output 'a/lone.png' is one of the inputs"),
         (["a", "b", "--json", "link.json"], "the output 'link.json' is one of the inputs"),
         (["a", "b", "--json", "loop.json"], "cannot write 'loop.json': it is not a regular file"),
-        (["a", "b", "--heatmap", "b"], "the heat maps would be pictures of 'b' the next time: choose a folder outside"),
+        (["a", "b", "--heatmap", "b"], "heat maps inside 'b' would be compared the next time: choose a folder outside"),
         (["a", "b", "--heatmap", "heat", "--json", "heat/one.png"], "the output 'heat/one.png' is one of the heat map"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat/../heat/sub/two.png"], "is one of the heat maps"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat"], "cannot write 'heat': it is a folder"),

@@ -74,7 +74,7 @@ def test_heat_maps_are_no_pictures_of_the_next_comparison(folder):
     Path("elsewhere").mkdir()
     Path("elsewhere/link").symlink_to(Path("b").absolute())
     with pytest.raises(
-        ImageError, match=r"the heat maps would be pictures of '[ab]' the next time: choose a folder out"
+        ImageError, match=r"heat maps inside '[ab]' would be compared the next time: choose a folder out"
     ):
         compare("a", "b", "psnr", heatmaps=folder)
     assert not Path("b/maps").exists()
@@ -84,9 +84,9 @@ def test_heat_maps_replace_no_picture(picture, read, save):
     save("store/one.png", picture(7))
     before = read("store/one.png")
     Path("a/lone.png").symlink_to(Path("store/one.png").absolute())  # a picture without counterpart
-    with pytest.raises(ImageError, match=r"the heat map 'store/one.png' would replace a picture: choose another"):
+    with pytest.raises(ImageError, match=r"the heat map 'store/one.png' would overwrite a picture: choose another"):
         compare("a", "b", "psnr", heatmaps="store")
-    with pytest.raises(ImageError, match=r"the heat map 'b/one.png' would replace a picture"):
+    with pytest.raises(ImageError, match=r"the heat map 'b/one.png' would overwrite a picture"):
         compare("a/one.png", "b/one.png", "psnr", heatmaps="b")
     with pytest.raises(ImageError, match=r"cannot make the folder 'b/one.png'"):
         compare("a/one.png", "a/one.png", "psnr", heatmaps="b/one.png")

@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from vggfeat import InputError, compare
-from vggfeat.pairs.match import match
+from vggfeat.pairs.match import match_pictures
 
 
 def test_matching(picture, save):
     for name in ("b/only.png", "a/.hidden.png", "a/notes.txt", "a/.git/x.png", "a/odd.png", "b/odd.webp", "b/odd.tif"):
         save(f"{name}.png", picture(1)) if name.endswith("txt") else save(name, picture(1))
     Path("a/notes.txt.png").rename("a/notes.txt")
-    found, unmatched, pictures = match("a", "b")
+    found, unmatched, pictures = match_pictures("a", "b")
     assert {str(path) for path in pictures} == {str(path) for pair in found for path in (pair.a, pair.b)} | {*unmatched}
     assert [(pair.name, str(pair.b)) for pair in found] == [
         ("one.png", "b/one.png"),
@@ -27,7 +27,7 @@ def test_matching(picture, save):
 
 def test_the_same_name_comes_before_the_same_stem(picture, save):
     save("a/two.webp", picture(1))
-    found, unmatched, _ = match("a", "b")
+    found, unmatched, _ = match_pictures("a", "b")
     assert [str(pair.a) for pair in found if pair.b.name == "two.webp"] == ["a/two.webp"]
     assert unmatched == {"a/two.png": "no counterpart in 'b'"}
 
@@ -35,13 +35,13 @@ def test_the_same_name_comes_before_the_same_stem(picture, save):
 def test_names_that_differ_in_case_alone_are_pointed_at(picture, save):
     save("a/sub/UP.png", picture(1))
     save("b/sub/up.webp", picture(1))
-    assert match("a", "b").unmatched == {
+    assert match_pictures("a", "b").unmatched == {
         "a/sub/UP.png": "no counterpart in 'b', whose sub/up.webp differs in upper and lower case",
         "b/sub/up.webp": "no counterpart in 'a', whose sub/UP.png differs in upper and lower case",
     }
     save("c/ONE.png", picture(1))
     with pytest.raises(InputError, match=r"'c/ONE\.png' has no counterpart in 'a', whose one\.png differs in upper"):
-        match("a", "c")
+        match_pictures("a", "c")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Compare pictures in pairs: match -> measure -> result. Public as `vggfeat.compare`.
+"""Compare pictures in pairs: find the pairs, measure them, collect the result. Public as `vggfeat.compare`.
 
-torch is imported where it is first needed, so that a command can name the metrics without it.
+torch is imported on first use, so that a command can list the metrics without it.
 """

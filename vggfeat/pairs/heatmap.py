@@ -1,4 +1,4 @@
-"""Pictures of where a pair differs: their scale and their files."""
+"""Heat maps that show where two pictures differ: their scale and their files."""
 
 import os
 from collections import defaultdict
@@ -13,16 +13,16 @@ from vggfeat.pairs.match import Pair, path_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The spatial LPIPS that a heat map shows at its brightest: about that of a picture against noise. The same for every
-# pair, so that heat maps can be set side by side.
+# The spatial LPIPS that a heat map shows in white, about that of a photograph against noise. It is the same for every
+# pair, so that heat maps can be compared.
 HEAT_TOP = 0.8
 
 
 def heatmap_files(folder: Path, pairs: Iterable[Pair], folders: Iterable[Path] = ()) -> dict[Pair, Path]:
-    """A PNG for each pair, whose name keeps the picture's ending where it would be another's without.
+    """{pair: the PNG file of its heat map}. If two names clash without the picture's ending, they keep it.
 
-    Raises `ImageError` for one within `folders`, those that are compared: the next comparison would take it for a
-    picture of theirs.
+    Raises `ImageError` if a file would be inside one of `folders`, the folders that are compared: the next comparison
+    would read it as a picture.
     """
     within = {pair: PurePath(*pair.a.parts[-len(PurePath(pair.name).parts) :]) for pair in pairs}
     names = {pair: name.with_suffix(".png") for pair, name in within.items()}
@@ -33,13 +33,13 @@ def heatmap_files(folder: Path, pairs: Iterable[Pair], folders: Iterable[Path] =
     for compared in folders:
         if any(place.is_relative_to(os.path.realpath(compared)) for place in places):
             raise ImageError(
-                f"the heat maps would be pictures of '{path_text(compared)}' the next time: choose a folder outside it"
+                f"heat maps inside '{path_text(compared)}' would be compared the next time: choose a folder outside it"
             )
     return maps
 
 
 def _crowded(names: Mapping[Pair, PurePath]) -> set[Pair]:
-    """The pairs whose names are one file, or would be one where case does not count."""
+    """The pairs whose file names clash, also on file systems that ignore case."""
     taken: dict[str, set[Pair]] = defaultdict(set)
     for pair, name in names.items():
         taken[str(name).casefold()].add(pair)
@@ -50,8 +50,8 @@ def _longer(name: PurePath) -> PurePath:
     return name.with_name(f"{name.name}.png")
 
 
-def make_room(paths: Iterable[Path]) -> None:
-    """Make the folders of `paths`. Raises `ImageError` for those that cannot be made or written to."""
+def make_folders(paths: Iterable[Path]) -> None:
+    """Create the folders of `paths`. Raises `ImageError` if one cannot be created or written to."""
     from vggfeat.pictures import images
 
     for path in paths:
@@ -64,7 +64,7 @@ def make_room(paths: Iterable[Path]) -> None:
 
 
 def save_heatmap(path: Path, picture: "Tensor", heat: "Tensor") -> None:
-    """Write (1, 1, H, W) distances as colours, over the grey of the (1, 3, H, W) picture where they are small."""
+    """Write the distances `heat` (1, 1, H, W) as colours over the grey `picture` (1, 3, H, W)."""
     from vggfeat.explore import colours
     from vggfeat.pictures import images
 

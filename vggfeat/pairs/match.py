@@ -1,4 +1,4 @@
-"""Find the pictures to compare: two, or those of two folders matched by name."""
+"""Find the pictures to compare: two files, or the files of two folders matched by name."""
 
 import os
 from collections import defaultdict
@@ -17,32 +17,33 @@ _CASE = "differs in upper and lower case"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two pictures to compare. `name` is that of the first: for folders its path within the folder."""
+    """Two pictures to compare. `name` is the first one's file name, or its path within the folder that is compared."""
 
     name: str
     a: Path
     b: Path
 
 
-class Found(NamedTuple):
-    """The pairs in the order of their names, {picture: reason} without counterpart, and every picture of both sides."""
+class MatchedPictures(NamedTuple):
+    """The pairs sorted by name, {picture without a counterpart: reason}, and every picture of both sides."""
 
     pairs: list[Pair]
     unmatched: dict[str, str]
     pictures: list[Path]
 
 
-def match(a: PathLike, b: PathLike) -> Found:
-    """The pairs of two pictures or folders.
+def match_pictures(a: PathLike, b: PathLike) -> MatchedPictures:
+    """Match two pictures, or the pictures of two folders.
 
-    Files of a folder count by their endings; hidden ones do not. Raises `InputError` if nothing matches, or a folder
-    is to be compared with a picture.
+    In folders, files with the ending of a picture count, hidden files do not. A picture's counterpart has the same path
+    within its folder, or else the same path but for the ending, if exactly one file has. Raises `InputError` if nothing
+    matches, or if only one of `a` and `b` is a folder.
     """
     if not (os.fspath(a) and os.fspath(b)):
         raise InputError("a picture or folder to compare has an empty name")
     first, second = Path(a), Path(b)
     if not (first.is_dir() or second.is_dir()):
-        return Found([Pair(path_text(first.name), first, second)], {}, [first, second])
+        return MatchedPictures([Pair(path_text(first.name), first, second)], {}, [first, second])
     for path in (first, second):
         if not path.is_dir():
             folder = second if path is first else first
@@ -63,14 +64,14 @@ def match(a: PathLike, b: PathLike) -> Found:
             (names_a, first, names_b, case_b, second),
             (names_b, second, names_a, case_a, first),
         ):
-            reason = _why_alone(others, case.get(_folded(stem), []), path_text(other))
+            reason = _why_unmatched(others, case.get(_folded(stem), []), path_text(other))
             unmatched |= {path_text(folder / name): reason for name in names}
     if not found:
         hint = next((f": '{name}' has {why}" for name, why in unmatched.items() if _CASE in why), "")
         raise InputError(f"no picture of '{path_text(first)}' ({_sample(ours)}) has the name of one of "
                          f"'{path_text(second)}' ({_sample(theirs)}){hint}")  # fmt: skip
     pairs = [Pair(path_text(name), first / name, second / found[name]) for name in sorted(found)]
-    return Found(
+    return MatchedPictures(
         pairs, unmatched, [folder / name for folder, names in ((first, ours), (second, theirs)) for name in names]
     )
 
@@ -79,15 +80,15 @@ def _folded(stem: PurePath) -> str:
     return str(stem).casefold()
 
 
-def _why_alone(others: Sequence[PurePath], respelled: Sequence[PurePath], folder: str) -> str:
-    """Why a picture has no counterpart, though `folder` has `others` of its stem, or `respelled` in another case."""
+def _why_unmatched(others: Sequence[PurePath], respelled: Sequence[PurePath], folder: str) -> str:
+    """Why a picture has no counterpart: `others` in `folder` share its stem, `respelled` differ from it in case."""
     if others:
         return f"{', '.join(map(path_text, others))} in '{folder}' could be its counterpart, endings differ"
     return f"no counterpart in '{folder}'" + (f", whose {path_text(respelled[0])} {_CASE}" if respelled else "")
 
 
 def _pictures(folder: Path) -> set[PurePath]:
-    """The paths within `folder` of the files that have the ending of a picture, sub-folders included."""
+    """The paths within `folder` of all files with the ending of a picture, sub-folders included."""
     found: set[PurePath] = set()
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -101,7 +102,7 @@ def _refuse_folder(error: OSError) -> None:
 
 
 def by_stem(names: Iterable[PurePath]) -> dict[PurePath, list[PurePath]]:
-    """{path without its ending: the paths that differ from it by their ending alone}, each in order."""
+    """{path without its ending: the paths with that stem}, sorted."""
     stems: dict[PurePath, list[PurePath]] = defaultdict(list)
     for name in sorted(names):
         stems[name.with_suffix("")].append(name)
@@ -114,7 +115,7 @@ def _sample(names: Iterable[PurePath]) -> str:
 
 
 def identity(path: PathLike) -> tuple[int, int] | None:
-    """What is the same for two names of one file; None if there is none."""
+    """Device and inode of a file, equal for all its names. None if there is no such file."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -123,6 +124,6 @@ def identity(path: PathLike) -> tuple[int, int] | None:
 
 
 def path_text(path: PurePath | str) -> str:
-    """A path as text that can be printed and stored, whatever bytes are in it; with slashes on every system."""
+    """A path as valid Unicode with forward slashes, to print and to store. Undecodable bytes are replaced."""
     text = path if isinstance(path, str) else path.as_posix()
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

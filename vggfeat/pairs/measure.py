@@ -1,4 +1,4 @@
-"""The metrics, and what they come to for a batch of pairs, on as few networks as they need."""
+"""The metrics, and their values for a batch of pairs. Metrics share networks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -34,10 +34,10 @@ _SSIM_WINDOW = 11
 
 
 def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
-    """Each metric once. Raises `InputError` for unknown ones."""
+    """The metrics without duplicates. Raises `InputError` for unknown names and for none."""
     names: list[Any] = [metrics] if isinstance(metrics, str) or not hasattr(metrics, "__iter__") else list(metrics)
     for name in names:
-        if name not in tuple(METRICS):  # what cannot be hashed can be compared
+        if name not in tuple(METRICS):  # `name` may be unhashable
             raise InputError(f"unknown metric '{name}': {near(name, METRICS)}")
     if not names:
         raise InputError(f"no metric to compare by: known are {', '.join(METRICS)}")
@@ -45,12 +45,12 @@ def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def has_layers(metric: str) -> bool:
-    """Whether layers contribute to a metric one by one."""
+    """Whether a metric is a sum over layers."""
     return metric.startswith("lpips") or metric == "dists"
 
 
 class Measures:
-    """The metrics that were asked for, on as few networks as they need: {name: a value a pair}, and a map a pair."""
+    """Computes the requested metrics, and heat maps if `heat` is true, with as few networks as possible."""
 
     def __init__(
         self, metrics: Sequence[str], *, layers: bool, heat: bool, device: "torch.device", precision: "Precision"
@@ -73,24 +73,24 @@ class Measures:
                 self._criteria[name] = DISTS(reduction="none", **options)
         self._losses: dict[str, FeatureLoss] = {name: x.loss for name, x in self._criteria.items() if name in metrics}
         if "perceptual" in metrics:
-            # LPIPS has relu3_3 among its layers: one pass serves both.
+            # LPIPS reads relu3_3, too, so one pass serves both.
             self._criteria["perceptual"] = self._criteria.get("lpips-vgg") or PerceptualLoss(**options)
             self._losses["perceptual"] = ContentLoss(["relu3_3"], reduction="none").to(device)
         self._heat = LPIPSLoss(_net(self.heat_metric), spatial=True).to(device) if self.heat_metric else None
 
     def __call__(self, a: "Tensor", b: "Tensor") -> "tuple[dict[str, list[float]], Tensor | None]":
-        """{metric: a value a pair} of (N, 3, H, W) twice, and (N, 1, H, W) for the heat maps."""
+        """{metric: N values} for two batches (N, 3, H, W) in [0, 1], and the distances (N, 1, H, W) of heat maps."""
         values = _kornia(self.metrics, a, b)
         heat = None
         for criterion in dict.fromkeys(self._criteria.values()):
-            found, seen = self._read(criterion, a, b)
-            values |= found
-            heat = heat if seen is None else seen
+            read, distances = self._read(criterion, a, b)
+            values |= read
+            heat = heat if distances is None else distances
         order = [key for name in self.metrics for key in values if key.partition("/")[0] == name]
         return {name: [float(value) for value in values[name].cpu()] for name in order}, heat
 
     def _read(self, criterion: "Criterion[Any]", a: "Tensor", b: "Tensor") -> "tuple[dict[str, Tensor], Tensor | None]":
-        """What one network's features come to, which are let go of before the next network runs."""
+        """The metrics of one network, and its distances for heat maps. Its features are freed on return."""
         from vggfeat.losses.dists import DISTSLoss
         from vggfeat.losses.lpips import LPIPSLoss
 
@@ -101,10 +101,10 @@ class Measures:
                 target = loss.target(y)
                 values[name] = loss(x, target)
                 if self.layers and isinstance(loss, LPIPSLoss | DISTSLoss):
-                    found = loss.per_layer(x, target)
-                    values |= {f"{name}/{layer}": value for layer, value in found.items()}
+                    layers = loss.per_layer(x, target)
+                    values |= {f"{name}/{layer}": value for layer, value in layers.items()}
         if "dists" in self._losses and self._criteria["dists"] is criterion:
-            # No part of it is negative but for rounding.
+            # DISTS and its parts are negative only by rounding.
             values = {name: value.clamp_min(0) for name, value in values.items()}
         if self._heat is None or self._criteria.get(self.heat_metric or "") is not criterion:
             return values, None
@@ -112,7 +112,7 @@ class Measures:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What each metric is computed with, and what heat maps show."""
+        """The definition, network and weights of each metric, and the scale of the heat maps."""
         metadata: dict[str, Any] = {"metrics": {name: self._about(name) for name in self.metrics}}
         if self.heat_metric:
             metadata["heatmap"] = {"metric": f"{self.heat_metric}, spatial", "black": 0, "white": HEAT_TOP}
@@ -143,20 +143,20 @@ def _net(metric: str) -> "Net":
 def _about_squeezenet() -> dict[str, str]:
     from torchvision.models import SqueezeNet1_1_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
 
-    # torchvision's file is named by the first digits of its sha256, which are checked when it is loaded.
+    # The file name contains the first digits of its sha256, which are checked when it is loaded.
     net, _, digits = PurePath(SqueezeNet1_1_Weights.IMAGENET1K_V1.url).stem.partition("-")
     return {"net": net, "weights": "imagenet1k_v1", "sha256": digits}
 
 
 def _kornia(metrics: Iterable[str], a: "Tensor", b: "Tensor") -> "dict[str, Tensor]":
-    """PSNR and SSIM of each pair, if they are among the metrics: (N,)."""
+    """{metric: (N,)} of PSNR and SSIM, if they are among the metrics."""
     import torch
 
     values: dict[str, Tensor] = {}
     if "psnr" in metrics:
         from kornia.metrics import psnr
 
-        # A batch would have one PSNR, that of its mean square.
+        # kornia returns one PSNR for a whole batch.
         values["psnr"] = torch.stack([psnr(x, y, 1.0) for x, y in zip(a, b, strict=True)])
     if "ssim" in metrics:
         from kornia.metrics import ssim

@@ -1,4 +1,4 @@
-"""What a comparison came to, also as JSON and CSV."""
+"""The result of a comparison, also as JSON and CSV."""
 
 import csv
 import json
@@ -12,10 +12,10 @@ from vggfeat.pairs.match import Pair, path_text
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What a pair came to at `width` x `height` pixels.
+class PairResult:
+    """The metrics of a pair of pictures of `width` x `height` pixels.
 
-    `values`: {metric: value}; with layers also {"lpips-vgg/relu1_2": value}, which add up to their metric.
+    `values` is {metric: value}. With layers it also has {"lpips-vgg/relu1_2": value}, which add up to their metric.
     """
 
     pair: Pair
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A pair that could not be compared, and why."""
+    """A pair that could not be compared, and the reason."""
 
     pair: Pair
     reason: str
@@ -34,14 +34,27 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome of comparing: a row for each pair, in the order of their names.
+    """The result of `compare`: the metrics of each pair, sorted by name.
 
-    `metadata`: what the values depend on, of which `metrics` says for each its network, version and weights.
-    `failures`: the pairs that are missing from the rows. `unmatched`: {picture: reason} for those that have no
-    counterpart. `complete`: whether every pair is among the rows or the failures, which an interruption prevents.
+    `metadata` is what the values depend on, such as the network, version and weights of each metric. `failures` are the
+    pairs that could not be compared. `unmatched` is {picture without a counterpart: reason}. `complete` is false if the
+    comparison was interrupted before the last pair.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from vggfeat import Comparison
+        >>> from vggfeat.pairs.match import Pair
+        >>> from vggfeat.pairs.result import PairResult
+        >>> pairs = [Pair(name, Path("a", name), Path("b", name)) for name in ("one.png", "two.png")]
+        >>> rows = tuple(PairResult(pair, 64, 48, {"psnr": psnr}) for pair, psnr in zip(pairs, (30.0, float("inf"))))
+        >>> result = Comparison(rows, metadata={})
+        >>> result.mean, result.infinite
+        ({'psnr': 30.0}, {'psnr': 1})
+        >>> print(result.as_csv().splitlines()[1])
+        one.png,a/one.png,b/one.png,64,48,30.0,,
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[PairResult, ...]
     metadata: Mapping[str, Any] = field(repr=False)
     failures: tuple[Failure, ...] = ()
     unmatched: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -49,7 +62,7 @@ class Comparison:
 
     @cached_property
     def mean(self) -> dict[str, float]:
-        """The mean of each metric over the rows where it is finite; infinite if there are none, empty without rows."""
+        """{metric: mean of its finite values}, infinite if none is finite. Empty if there are no pairs."""
         means: dict[str, float] = {}
         for name in self.rows[0].values if self.rows else ():
             finite = [row.values[name] for row in self.rows if math.isfinite(row.values[name])]
@@ -58,14 +71,14 @@ class Comparison:
 
     @cached_property
     def infinite(self) -> dict[str, int]:
-        """The number of rows that the mean of a metric leaves out, for the metrics of which it does: PSNR alone."""
+        """{metric: number of infinite values, which its mean leaves out}. Only PSNR can be infinite."""
         counts = {name: sum(math.isinf(row.values[name]) for row in self.rows) for name in self.mean}
         return {name: count for name, count in counts.items() if count}
 
     def as_json(self) -> str:
         """`complete`, `metadata`, `pairs`, `mean`, `infinite`, `unmatched` and `failed` as JSON.
 
-        JSON has no infinity: a value of null is infinite, the PSNR of equal pictures. `infinite` counts them.
+        JSON has no infinity, so the infinite PSNR of equal pictures is null. `infinite` counts such values.
         """
         pairs = [
             {**_named(row.pair), "width": row.width, "height": row.height, **_finite(row.values)} for row in self.rows
@@ -82,11 +95,10 @@ class Comparison:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     def as_csv(self) -> str:
-        """One row a pair, a failed one without values but with its `error`; the last row is the mean.
+        """One row for each pair and a last row with the means, as CSV. A failed pair has an `error` and no values.
 
-        The last column is empty but in the last row, which holds the metadata, `infinite` and `complete` as JSON: a
-        line of comment before the header would break readers that expect none. Names stand as they are, so that they
-        can be looked up: a spreadsheet may take one that begins with `=`, `+`, `-` or `@` for a formula.
+        The column `metadata` is filled in the last row only, with the metadata, `infinite` and `complete` as JSON.
+        Names are not escaped: a spreadsheet may read a name that begins with `=`, `+`, `-` or `@` as a formula.
         """
         names = list(self.mean)
         lines = _Lines()
@@ -102,7 +114,7 @@ class Comparison:
 
 
 class _Lines(list[str]):
-    """Rows of CSV that end in a line feed: given that for an end, `csv` would not quote a carriage return in a name."""
+    """Collects rows and ends them in a line feed. `csv` itself writes CRLF, so that it quotes a CR in a name."""
 
     def write(self, row: str) -> None:
         self.append(row.removesuffix("\r\n") + "\n")

@@ -1,4 +1,4 @@
-"""Run a comparison: batch by batch, yielding each pair's outcome."""
+"""Run a comparison in batches and yield the result of each pair."""
 
 import math
 import os
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat.errors import ImageError, InputError, VggfeatError
-from vggfeat.pairs.heatmap import heatmap_files, make_room, save_heatmap
-from vggfeat.pairs.match import Pair, PathLike, identity, match, path_text
+from vggfeat.pairs.heatmap import heatmap_files, make_folders, save_heatmap
+from vggfeat.pairs.match import Pair, PathLike, identity, match_pictures, path_text
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures, has_layers, known_metrics
-from vggfeat.pairs.result import Comparison, Failure, Row
+from vggfeat.pairs.result import Comparison, Failure, PairResult
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vggfeat.features.device import Precision
 
-# A batch holds at most as many pixels as `batch_size` pictures of this many: large pictures go one by one.
+# A batch has at most this many pixels times `batch_size`, so large pictures are compared in smaller batches.
 _USUAL_PIXELS = 512 * 512
 
-# To which pictures may be enlarged; `read_picture` reads no larger ones either.
+# The largest picture that `resize` may produce, and that `read_picture` reads.
 _MOST_PIXELS = 200_000_000
 
 
@@ -40,26 +40,37 @@ def compare(
     device: str = "auto",
     precision: "Precision" = "float32",
 ) -> Comparison:
-    """Compare the pictures `a` and `b`, or all pictures of the folder `a` with those of the same name in `b`.
+    """Compare the pictures `a` and `b`, or the pictures of folder `a` with those of the same name in folder `b`.
 
     Args:
-        a: a picture, or a folder of which sub-folders are read too.
-        b: likewise. A picture's counterpart has its path within the folder, or failing that its path but for the
-            ending, if one alone has it.
-        metrics: names of `METRICS`. All read the pictures as sRGB in [0, 1], without their transparency.
-        layers: give also what each layer contributes to LPIPS and DISTS, of which one must be among the metrics.
-        resize: pixels of the shorter side, or (width, height), that every picture is brought to, enlarged if need
-            be: bilinear, antialiased. It changes the values. No picture may get more than 200 million pixels.
-        heatmaps: folder for a PNG a pair that shows where they differ: spatial LPIPS, of the first LPIPS among the
-            metrics or else of `lpips-vgg`, from black to white, over the second picture in dim grey. Neither folder
-            that is compared may hold it.
-        batch_size: pairs of one size that are compared at once, fewer where they exceed 512x512 pixels.
+        a: a picture, or a folder, which is read with its sub-folders.
+        b: the same. A picture's counterpart has the same path within its folder, or else the same path but for the
+            ending, if exactly one file has.
+        metrics: names of `METRICS`. Pictures are read as sRGB in [0, 1] without transparency.
+        layers: also return the contribution of each layer to LPIPS and DISTS, one of which must be among the metrics.
+        resize: resize every picture to this shorter side, or to (width, height), in pixels: bilinear, antialiased. It
+            changes the values. The limit is 200 million pixels.
+        heatmaps: folder for one PNG per pair that shows where the pictures differ: the spatial map of the first LPIPS
+            among the metrics, or of `lpips-vgg`, from black to white over the second picture in dim grey. It must not
+            be inside a folder that is compared.
+        batch_size: pairs of the same size compared at a time; fewer if they are larger than 512x512 pixels.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
-        precision: of the networks; published numbers are float32's.
+        precision: precision of the networks; published numbers are in float32.
 
-    Of two folders, pairs that cannot be compared are listed in `failures`, among them those that one of the metrics
-    cannot take, as SSIM a side below 11 pixels; for two pictures that is raised. Raises `InputError`, `ImageError`,
-    `WeightsError`.
+    For two folders, pairs that cannot be compared are listed in `failures`, for instance if SSIM is requested and a
+    side is below 11 pixels. For two pictures the error is raised: `InputError`, `ImageError` or `WeightsError`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from vggfeat import compare, write_picture
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_picture(folder / "grey.png", torch.full((1, 3, 32, 32), 0.4))
+        >>> write_picture(folder / "white.png", torch.ones(1, 3, 32, 32))
+        >>> result = compare(folder / "grey.png", folder / "white.png", "psnr")
+        >>> round(result.mean["psnr"], 2)
+        4.44
     """
     return Comparing(
         a,
@@ -75,9 +86,9 @@ def compare(
 
 
 class Comparing:
-    """A comparison under way: iterate over it for each `Row` or `Failure` as it comes; `result()` does what is left.
+    """A running comparison. Iterating yields a `PairResult` or `Failure` for each pair; `result()` runs the rest.
 
-    `pairs` are those that were found, `heatmaps` the files that their heat maps go to; no picture is opened before the
+    `pairs` are the pairs that were found, `heatmaps` the files of their heat maps. No picture is opened before the
     first iteration.
     """
 
@@ -109,7 +120,7 @@ class Comparing:
             raise InputError(f"resize is {resize}: that makes {width * height} pixels, the limit is {_MOST_PIXELS}")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it is at least 1")
-        self.pairs, self.unmatched, self._pictures = match(a, b)
+        self.pairs, self.unmatched, self._pictures = match_pictures(a, b)
         self._alone = not Path(a).is_dir()
         self.heatmaps = {} if heatmaps is None else self._heatmap_files(heatmaps, () if self._alone else (a, b))
         self._layers = layers
@@ -118,10 +129,10 @@ class Comparing:
         self._device = choose_device(device)
         self._precision: Precision = precision
         self._dtype = resolve_precision(precision, self._device)
-        self._outcomes: dict[Pair, Row | Failure] = {}
+        self._outcomes: dict[Pair, PairResult | Failure] = {}
         self._progress = self._run()
 
-    def __iter__(self) -> Iterator[Row | Failure]:
+    def __iter__(self) -> Iterator[PairResult | Failure]:
         return self._progress
 
     def __len__(self) -> int:
@@ -129,11 +140,11 @@ class Comparing:
 
     @property
     def done(self) -> int:
-        """The pairs that were compared so far, or failed."""
+        """The number of pairs that are compared or failed."""
         return len(self._outcomes)
 
     def reads(self, path: PathLike) -> bool:
-        """Whether `path` is a picture that was found, with or without counterpart, by this or another name."""
+        """Whether `path` is one of the pictures found, matched or not, under any of its names."""
         return identity(path) in self._identities
 
     @cached_property
@@ -144,16 +155,16 @@ class Comparing:
         files = heatmap_files(Path(folder), self.pairs, map(Path, compared))
         for path in files.values():
             if self.reads(path):
-                raise ImageError(f"the heat map '{path_text(path)}' would replace a picture: choose another folder")
+                raise ImageError(f"the heat map '{path_text(path)}' would overwrite a picture: choose another folder")
         return files
 
     def result(self) -> Comparison:
-        """Compare what is left, and return all of it; after an interruption what was done, which is not `complete`."""
+        """Run the rest of the comparison and return all results. After an interruption they are not `complete`."""
         for _ in self._progress:
             pass
         outcomes = [self._outcomes[pair] for pair in self.pairs if pair in self._outcomes]
         return Comparison(
-            rows=tuple(outcome for outcome in outcomes if isinstance(outcome, Row)),
+            rows=tuple(outcome for outcome in outcomes if isinstance(outcome, PairResult)),
             metadata=self._measures.metadata | self._circumstances(),
             failures=tuple(outcome for outcome in outcomes if isinstance(outcome, Failure)),
             unmatched=self.unmatched,
@@ -179,14 +190,14 @@ class Comparing:
             "device": str(self._device),
         }
 
-    def _run(self) -> Iterator[Row | Failure]:
-        make_room(self.heatmaps.values())
+    def _run(self) -> Iterator[PairResult | Failure]:
+        make_folders(self.heatmaps.values())
         for outcome in self._compared(self._measures):
             self._outcomes[outcome.pair] = outcome
             yield outcome
 
-    def _compared(self, measures: "Measures") -> Iterator[Row | Failure]:
-        """Compare in batches of one size. What waits for its batch to fill is bounded as a batch is."""
+    def _compared(self, measures: "Measures") -> Iterator[PairResult | Failure]:
+        """Compare in batches of one size. Pictures that wait for their batch have at most the pixels of a batch."""
         waiting: dict[tuple[int, int], list[_Loaded]] = defaultdict(list)
         limit = self._batch_size * _USUAL_PIXELS
         for pair in self.pairs:
@@ -213,13 +224,13 @@ class Comparing:
             least = min((a, b), key=lambda x: x.shape[2] * x.shape[3]).shape
             raise InputError(
                 f"'{path_text(pair.a)}' is {sizes[0]} and '{path_text(pair.b)}' {sizes[1]} pixels, "
-                "a pair must be of one size: "
+                "both must have the same size: "
                 f"pass --resize {least[3]}x{least[2]}, in Python resize=({least[3]}, {least[2]})"
             )
         return _Loaded(pair, a, b)
 
-    def _measured(self, measures: "Measures", batch: list["_Loaded"]) -> Iterator[Row | Failure]:
-        """The rows of a batch; where it fails as a whole, its pairs are tried one by one."""
+    def _measured(self, measures: "Measures", batch: list["_Loaded"]) -> Iterator[PairResult | Failure]:
+        """The results of a batch. If the batch fails, its pairs are tried one by one."""
         import torch
 
         try:
@@ -235,7 +246,7 @@ class Comparing:
             return
         height, width = batch[0].size
         for number, loaded in enumerate(batch):
-            row = Row(loaded.pair, width, height, {name: column[number] for name, column in values.items()})
+            row = PairResult(loaded.pair, width, height, {name: column[number] for name, column in values.items()})
             try:
                 _check_values(row)
                 if heat is not None:
@@ -248,7 +259,7 @@ class Comparing:
     def _failed(self, pair: Pair, error: Exception) -> Failure:
         if self._alone and isinstance(error, VggfeatError):
             raise error
-        lacking = "it needs more memory than there is" if isinstance(error, MemoryError) else type(error).__name__
+        lacking = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
         reason = str(error).strip().partition("\n")[0] or lacking
         if self._alone:
             raise InputError(f"cannot compare '{path_text(pair.a)}' and '{path_text(pair.b)}': {reason}") from error
@@ -268,10 +279,10 @@ class _Loaded:
         return self.a.shape[2], self.a.shape[3]
 
 
-def _check_values(row: Row) -> None:
+def _check_values(row: PairResult) -> None:
     for name, value in row.values.items():
         if not math.isfinite(value) and name != "psnr":
-            raise InputError(f"{name} of '{row.pair.name}' is {value}: does it need another precision?")
+            raise InputError(f"{name} of '{row.pair.name}' is {value}: try precision='float32'")
 
 
 def _resize_text(resize: int | tuple[int, int] | None) -> str | None:
