@@ -31,7 +31,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_what_is_imported_is_required():
-    aliases = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    aliases = {"PIL": "pillow", "lazy_loader": "lazy-loader", "sklearn": "scikit-learn"}
     needed = {aliases.get(name, name).lower() for name in imported("vggfeat") | imported("cli")}
     # lpips is found by name, for its heads; the others are extras.
     extras = names(
