@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,34 @@ def test_public_names_exist_and_are_typed():
 def test_public_names_and_modules_do_not_collide():
     folders = {path.stem for path in PACKAGE.iterdir()}
     assert not folders & {name for name in dir(vggfeat) if not name.startswith("_")}
+
+
+def test_vggfeat_has_at_most_twelve_entries():
+    assert len([path for path in PACKAGE.iterdir() if not path.name.startswith("_") and path.name != "py.typed"]) <= 12
+
+
+CODE = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "cli").rglob("*.py")]
+
+
+# Names that two classes still share. The list only shrinks.
+SHARED = {"Evaluation", "Job", "Network", "Progress", "Row"}
+
+
+def test_no_two_classes_share_a_name():
+    classes = Counter(
+        node.name
+        for path in CODE
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in classes.items() if count > 1} <= SHARED
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(PACKAGE.parent)))
+def test_no_private_name_is_imported_from_another_folder(path):
+    folder = ".".join(path.relative_to(PACKAGE.parent).parent.parts).replace("cli", "vggfeat_cli")
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ("vggfeat", "vggfeat_cli"):
+            imported = [*node.module.split("."), *(alias.name for alias in node.names)]
+            private = [name for name in imported if name.startswith("_")]
+            assert not private or node.module.startswith(folder), f"{node.module}: {private}"
