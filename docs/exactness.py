@@ -9,7 +9,10 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 from unittest import mock
 
@@ -83,13 +86,19 @@ def features() -> tuple[Tensor, Tensor]:
 
 def every_layer(network: str) -> float:
     """The worst layer of a network, with random weights, against the modules of torchvision's builder."""
+    name, _, normalised = network.partition("_")
+    letter = dict(zip(("vgg11", "vgg13", "vgg16", "vgg19"), "ABDE", strict=True))[name]
     torch.manual_seed(0)
-    theirs = getattr(torchvision.models, network)(weights=None).eval()
-    extract = FeatureExtractor(network, "*", weights=theirs.state_dict(), mean=(0, 0, 0), std=(1, 1, 1))
+    theirs = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs[letter], batch_norm=bool(normalised)).eval()
+    for module in theirs:
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    state = {f"features.{key}": value for key, value in theirs.state_dict().items()}
+    extract = FeatureExtractor(network, "*", weights=state, mean=(0, 0, 0), std=(1, 1, 1))
     x, worst = pairs()[0], 0.0
-    ours = {name: value for name, value in extract(x).items() if not name.startswith(("fc", "relu6", "relu7"))}
+    ours = extract(x)
     with torch.no_grad():
-        for value, module in zip(ours.values(), theirs.features, strict=True):
+        for value, module in zip(ours.values(), theirs, strict=True):
             if isinstance(module, torch.nn.ReLU):
                 module.inplace = False
             x = module(x)
@@ -97,9 +106,16 @@ def every_layer(network: str) -> float:
     return worst
 
 
+def untrained() -> AbstractContextManager[object]:
+    """Build only the features of torchvision's VGG-16: its head, which no oracle reads, is slow to initialise."""
+    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    return mock.patch("torchvision.models.vgg16", return_value=SimpleNamespace(features=layers))
+
+
+@cache
 def lpips_package(net: str, version: str) -> torch.nn.Module:
     """The module of `lpips` with the bundled weights in it."""
-    with warnings.catch_warnings():
+    with untrained(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision in a way that warns
         model = lpips.LPIPS(net=net, version=version, pnet_rand=True, verbose=False)
     state, _ = weights.load({"vgg": "vgg16", "alex": "alexnet"}[net])
@@ -126,8 +142,7 @@ def lpips_gradient() -> float:
 
 def dists_value() -> float:
     """DISTS of the pairs."""
-    untrained = torchvision.models.vgg16(weights=None)
-    with mock.patch("torchvision.models.vgg16", return_value=untrained):
+    with untrained():
         model = DISTS_pytorch.DISTS(load_weights=False)
     state, _ = weights.load("vgg16")
     keys = [key for key in model.state_dict() if key.startswith("stage") and not key.endswith("filter")]
