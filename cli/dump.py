@@ -16,8 +16,9 @@ from ._progress import tell, terminable
 from ._sizes import bytes_text, seconds_text
 
 if TYPE_CHECKING:
+    from vggfeat.dumps.estimate import Estimate
     from vggfeat.dumps.reading import Dump
-    from vggfeat.dumps.run import Dumping, Estimate, Progress
+    from vggfeat.dumps.run import Dumping, DumpProgress
 
 _SOME_FAILED = 3
 _ASK_ABOVE = 10 * 10**9
@@ -152,7 +153,7 @@ def _watch(run: "Dumping", *, quiet: bool) -> None:
 
 
 @contextmanager
-def _bar(*, quiet: bool) -> Generator[Callable[["Progress"], None]]:
+def _bar(*, quiet: bool) -> Generator[Callable[["DumpProgress"], None]]:
     """A bar on a terminal, on standard error."""
     if quiet or not sys.stderr.isatty():
         yield lambda _: None
@@ -164,7 +165,7 @@ def _bar(*, quiet: bool) -> Generator[Callable[["Progress"], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("dumping", total=None)
 
-        def show(progress: "Progress") -> None:
+        def show(progress: "DumpProgress") -> None:
             bad = f", {progress.failed} bad" if progress.failed else ""
             bar.update(task, completed=progress.done, total=progress.pictures, description=f"dumping{bad}")
 

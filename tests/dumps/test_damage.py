@@ -1,16 +1,19 @@
 """Folders of dumps in which something is wrong, and names that are odd."""
 
 import csv
-import errno
+import io
 import json
-import os
+import shutil
 from dataclasses import replace
 
 import pytest
 
 import vggfeat
+from vggfeat.dumps.manifest import CsvWriter, ManifestEntry, read_manifest
+from vggfeat.dumps.receipts import Receipt
+from vggfeat.dumps.run import Dumping
 from vggfeat.dumps.sources import find
-from vggfeat.dumps.store import Receipt, Row, Store, csv_line, read_manifest
+from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, VggfeatError
 
 from .conftest import QUICK, hashes
@@ -29,9 +32,10 @@ def test_names_with_any_mark_are_read_back(pictures, tmp_path):
         assert tuple(row["id"] for row in csv.DictReader(file)) == dump.ids
 
 
-def test_a_line_of_csv_is_that_of_the_library():
-    line = csv_line(["plain", 'quo"ted', "a,b", "a\nb", 3, ""])
-    assert line == 'plain,"quo""ted","a,b","a\nb",3,\n'
+def test_lines_of_csv():
+    text = io.StringIO()
+    CsvWriter(text).writerow(["plain", 'quo"ted', "a,b", "a\nb", "a\rb", 3, ""])
+    assert text.getvalue() == 'plain,"quo""ted","a,b","a\nb","a\rb",3,\n'
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut at a line", "binary", "a word", "column gone"])
@@ -51,7 +55,7 @@ def test_a_damaged_manifest_is_told_and_the_same_command_mends_it(damage, pictur
             path.write_bytes(data.replace(b",0,0,32,32", b",zero,0,32,32", 1))
         case "column gone":
             path.write_bytes(data.replace(b"shard", b"chard", 1))
-    with pytest.raises(VggfeatError, match=r"the manifest '.*' is damaged .* writes it anew from receipts/"):
+    with pytest.raises(VggfeatError, match=r"the manifest '.*' is damaged .* rewrites it from receipts/"):
         vggfeat.open_dump(dump.path)
     vggfeat.dump(pictures, dump.path, **OPTIONS)
     assert hashes(dump.path) == whole
@@ -61,8 +65,8 @@ def test_a_manifest_that_differs_from_the_receipts_is_compiled_anew(pictures, tm
     dump = vggfeat.dump(pictures, tmp_path / "out", **OPTIONS)
     whole = hashes(dump.path)
     path = dump.path / "manifest.csv"
-    first, second, *lines = path.read_bytes().splitlines(keepends=True)[1:]
-    path.write_bytes(b"".join([csv_line(Row.__dataclass_fields__).encode(), second, first, *lines]))
+    head, first, second, *lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([head, second, first, *lines]))
     vggfeat.dump(pictures, dump.path, **OPTIONS)
     assert hashes(dump.path) == whole
 
@@ -89,7 +93,7 @@ def test_a_number_of_shards_that_is_not_that_of_the_inputs_is_told(pictures, tmp
     dump = vggfeat.dump(pictures, tmp_path / "out", **OPTIONS)
     content = json.loads((dump.path / "run.json").read_text())
     (dump.path / "run.json").write_text(json.dumps(content | {"shards": 2}))
-    with pytest.raises(VggfeatError, match="11 inputs by 4 a shard are not 2 shards"):
+    with pytest.raises(VggfeatError, match="11 inputs at 4 a shard do not make 2 shards"):
         vggfeat.open_dump(dump.path)
 
 
@@ -105,19 +109,19 @@ def test_shards_beyond_a_million_are_kept(tmp_path):
     store = Store(tmp_path)
     files = [store.shard(number) for number in (100000, 1000000, 1000001)]
     for shard in files:
-        shard.finish([Row("a", "a", "", 0, "ok", "", shard.number, 0, 1, 1)], {})
+        shard.finish([ManifestEntry("a", "a", "", 0, "ok", "", shard.number, 0, 1, 1)], {})
     store.sweep([1000000])
     assert list(store.receipts()) == [1000000]
 
 
-def test_a_folder_that_refuses_is_told(pictures, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_made_is_told(pictures, tmp_path):
     out = tmp_path / "out"
-
-    def refuse(self, *_: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
-
-    monkeypatch.setattr("vggfeat.dumps.store._Growing.begin", refuse)
-    with pytest.raises(VggfeatError, match=r"cannot write into '.*out': .*permission denied"):
+    run = Dumping(pictures, out, **OPTIONS)
+    next(iter(run))
+    iter(run).close()
+    shutil.rmtree(out / "relu1_1.mean")
+    (out / "relu1_1.mean").touch()
+    with pytest.raises(VggfeatError, match=r"cannot write into '.*out': '.*relu1_1\.mean': file exists"):
         vggfeat.dump(pictures, out, **OPTIONS)
 
 
@@ -134,7 +138,7 @@ def test_names_that_no_system_admits_are_told(pictures, tmp_path):
     with pytest.raises(InputError, match=r"cannot read 'x{300}': file name too long"):
         find("x" * 300)
     dump = vggfeat.dump(pictures, tmp_path / "out", **OPTIONS)
-    with pytest.raises(VggfeatError, match=r"cannot write '.*x{300}': file name too long"):
+    with pytest.raises(VggfeatError, match=r"cannot write '.*x{300}\.json': file name too long"):
         dump.export(tmp_path / ("x" * 300), "csv")
 
 
@@ -156,7 +160,7 @@ def test_batches_of_nothing_are_refused(size, pictures, tmp_path):
 def test_finishing_holds_one_receipt_at_a_time(tmp_path, monkeypatch):
     store = Store(tmp_path)
     for number in range(20):
-        store.shard(number).finish([Row("a", "a", "", 0, "ok", "", number, 0, 1, 1)], {})
+        store.shard(number).finish([ManifestEntry("a", "a", "", 0, "ok", "", number, 0, 1, 1)], {})
     alive: list[int] = []
     most = 0
 
@@ -169,7 +173,7 @@ def test_finishing_holds_one_receipt_at_a_time(tmp_path, monkeypatch):
         alive.append(1)
         most = max(most, len(alive))
         found = json.loads(text)
-        return Counted(found["shard"], (Row("a", "a", "", 0, "ok", "", found["shard"], 0, 1, 1),), {}, {})
+        return Counted(found["shard"], (ManifestEntry("a", "a", "", 0, "ok", "", found["shard"], 0, 1, 1),), {}, {})
 
     monkeypatch.setattr(Receipt, "from_json", read)
     store.write_manifest(20, "csv")

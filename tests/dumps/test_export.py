@@ -175,7 +175,7 @@ def test_pictures_of_several_sizes(form, sizes, tmp_path):
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_tables_have_no_place_for_several_sizes(form, sizes, tmp_path):
-    with pytest.raises(RecipeError, match=rf"relu2_1\.full differ in shape, which {form} has no place for"):
+    with pytest.raises(RecipeError, match=rf"relu2_1\.full differ in shape, which {form} cannot store"):
         sizes.export(tmp_path / "x", form)
     assert not list(tmp_path.iterdir())
     sizes.export(tmp_path / "x", form, reductions=["mean"])
@@ -228,7 +228,7 @@ def test_nothing_is_replaced(dump, tmp_path):
             dump.export(path, "csv")
         assert [x.read_text() for x in tmp_path.iterdir()] == ["mine"]
         (tmp_path / name).unlink()
-    with pytest.raises(VggfeatError, match="lies in the dump"):
+    with pytest.raises(VggfeatError, match="is inside the dump"):
         dump.export(dump.path / "x.csv", "csv")
     with pytest.raises(VggfeatError, match="no such folder"):
         dump.export(tmp_path / "nowhere/x.csv", "csv")
@@ -245,7 +245,7 @@ def test_what_comes_into_being_meanwhile_is_left(form, dump, tmp_path, monkeypat
         (tmp_path / "x").write_text("mine")
 
     monkeypatch.setitem(module.WRITERS, form, slow)
-    with pytest.raises(VggfeatError, match="has come into being meanwhile"):
+    with pytest.raises(VggfeatError, match="was created by another process meanwhile"):
         dump.export(tmp_path / "x", form)
     assert (tmp_path / "x").read_text() == "mine"
     assert {path.name for path in tmp_path.iterdir()} <= {"x", "x.json"}
@@ -263,10 +263,10 @@ def test_a_full_disk_leaves_nothing(form, dump, tmp_path, monkeypatch):
 
 
 def test_limits_are_said(dump, halves, tmp_path, monkeypatch):
-    with pytest.raises(RecipeError, match="would be 32896 columns, and csv gets at most 16384"):
+    with pytest.raises(RecipeError, match="would be 32896 columns, and csv has at most 16384"):
         halves.export(tmp_path / "x", "csv")
     monkeypatch.setattr(module, "_MAT_BYTES", 4 * 10 * 128 - 1)
-    with pytest.raises(RecipeError, match=r"relu2_1.mean has .* GB and an array of a \.mat file at most 2 GB: take h5"):
+    with pytest.raises(RecipeError, match=r"relu2_1.mean has .* GB and a \.mat file holds at most 2 GB"):
         dump.export(tmp_path / "x", "mat", reductions=["mean"])
     dump.export(tmp_path / "y.mat", "mat", layers=["relu1_1"])
     monkeypatch.setattr(module, "_SAFETENSORS_HEADER", 1000)

@@ -11,7 +11,7 @@ import vggfeat
 from vggfeat.dumps import ray_engine
 from vggfeat.dumps.engine import LocalEngine
 from vggfeat.dumps.ray_engine import RayEngine, ShardActor
-from vggfeat.dumps.store import Receipt
+from vggfeat.dumps.receipts import Receipt
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 
 from .conftest import QUICK, hashes, make_pictures
@@ -185,4 +185,4 @@ def test_on_a_cluster_of_two_workers(tmp_path):
     for name in ("killed", "there", "back", "own"):
         assert hashes(tmp_path / name) == expected, name
     receipts = [Receipt.from_json(path.read_text()) for path in (tmp_path / "killed/receipts").glob("*.json")]
-    assert sorted(row.id for receipt in receipts for row in receipt.rows) == sorted(x.name for x in source.iterdir())
+    assert sorted(row.id for receipt in receipts for row in receipt.entries) == sorted(x.name for x in source.iterdir())

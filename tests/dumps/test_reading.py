@@ -132,7 +132,7 @@ def test_batches_and_dataset(dump):
 
 
 def test_what_is_no_dump_is_said(tmp_path):
-    with pytest.raises(VggfeatError, match=r"is no dump: it has no run\.json"):
+    with pytest.raises(VggfeatError, match=r"is not a dump: it has no run\.json"):
         vggfeat.open_dump(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(VggfeatError, match="cannot read"):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import vggfeat
+from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.run import Dumping
-from vggfeat.dumps.store import Receipt, Store
+from vggfeat.dumps.store import Store
 
 from .conftest import QUICK, hashes
 
@@ -18,7 +19,13 @@ def test_what_killed_runs_left_is_swept(pictures, tmp_path):
     (dump.path / "manifest.csv").unlink()
     (dump.path / "receipts/000002.json").unlink()
     for left in (
-        *(".run.json.tmp", ".manifest.csv.tmp", "relu1_1.full/.000002.npy.tmp", "receipts/.000002.json.tmp"),
+        *(
+            ".run.json.tmp",
+            ".vggfeat-0123456789abcdef.csv",
+            ".manifest.csv.tmp",
+            "relu1_1.full/.000002.npy.tmp",
+            "receipts/.000002.json.tmp",
+        ),
         *("relu1_1.full/000009.npy", "relu2_1.full/000002-40x48.npy", "receipts/000009.npz"),
     ):
         (dump.path / left).write_bytes(b"left")

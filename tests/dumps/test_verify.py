@@ -35,7 +35,7 @@ def test_a_manifest_that_is_not_that_of_the_receipts_is_told(change, out):
         case "another hash":
             lines[0] = lines[0].replace(lines[0].split(",")[2], "0" * 64)
     path.write_text(head + "".join(lines))
-    assert "rows of shard 0 are not those of the receipt: the command" in wrong(out, rows=0)["manifest"]
+    assert "entries of shard 0 differ from the receipt's: the command" in wrong(out, rows=0)["manifest"]
     path.write_text(head + "".join([*lines[4:], *lines[:4]]))
     assert "manifest" in wrong(out, rows=0)
 
@@ -46,8 +46,8 @@ def test_a_missing_file_is_one_finding_of_many(out):
     data[-1] ^= 2
     (out / "relu2_1.mean/000001.npy").write_bytes(data)
     found = wrong(out, rows=100)
-    assert "missing or cut off" in found["shard 0"]
-    assert found["relu2_1.mean/000001.npy"].endswith("delete it, and the command that made the dump makes it anew")
+    assert "missing or truncated" in found["shard 0"]
+    assert found["relu2_1.mean/000001.npy"].endswith("delete it, and the command that made the dump recomputes it")
     assert not [what for what in found if what.endswith(("000.png", "001.jpg", "002.png", "003.jpg"))]
     assert next(error for what, error in found.items() if what.endswith("007.jpg")).startswith("relu2_1.mean differs")
 

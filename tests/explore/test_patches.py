@@ -4,7 +4,7 @@ import torch
 
 import vggfeat
 from vggfeat import ImageError, InputError, read_picture, write_picture
-from vggfeat.dumps.store import StoreError
+from vggfeat.dumps.errors import StoreError
 from vggfeat.explore.pages.patches import sheet
 from vggfeat.explore.patches import most_activating
 from vggfeat.networks import arch
@@ -62,7 +62,7 @@ def test_what_cannot_be_shown_is_told(dumped, tmp_path):
         most_activating(dumped, "relu1_1", 64)
     with pytest.raises(InputError, match="unknown layer 'relu1_2' of the dump"):
         most_activating(dumped, "relu1_2", 0)
-    with pytest.raises(StoreError, match="is no dump"):
+    with pytest.raises(StoreError, match="is not a dump"):
         most_activating(tmp_path, "relu1_1", 0)
     vggfeat.dump(tmp_path / "pictures", tmp_path / "plain", reduce="mean", **QUICK)
     with pytest.raises(StoreError, match="has no statistics"):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.prepare import Preparation
-from vggfeat.dumps.store import Receipt
-from vggfeat.dumps.work import Job, ShardTask, ShardWorker, Writer
+from vggfeat.dumps.receipts import Receipt
+from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
+from vggfeat.dumps.writer import ShardWriter
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,10 +28,10 @@ class Engine(Protocol):
 
     For every task a `ShardWorker(job)` somewhere must be called once with the task and its prepared pictures, and
     have returned; the same task may be computed again where a worker died, since a shard's files are the same
-    whoever writes them. A `Job` and a `ShardTask` pickle. All workers must see the folder `job.out`.
+    whoever writes them. A `DumpJob` and a `ShardTask` pickle. All workers must see the folder `job.out`.
     """
 
-    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
+    def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
         """Yield the receipt of each task when its shard is on the disk, in any order.
 
         Closed before its end, it stops all that it started. On another machine a worker may be at it for a moment: what
@@ -45,13 +46,13 @@ class LocalEngine:
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
 
-    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
+    def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
         """Compute the tasks one after the other; decoding runs ahead of the network, and writing behind it."""
         pictures = sum(len(task.items) for task in tasks)
         workers = default_workers(pictures, job.device) if self._workers is None else self._workers
         # Pictures of any size wait in memory, so that fewer of them may.
         ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
-        with Decoders(Preparation.of(job.recipe), workers) as decoders, Writer() as writer:
+        with Decoders(Preparation.of(job.recipe), workers) as decoders, ShardWriter() as writer:
             worker = ShardWorker(job)
             prepared = decoders.map((item for task in tasks for item in task.items), ahead=ahead)
             before: Future[Receipt] | None = None

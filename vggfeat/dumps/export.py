@@ -1,8 +1,8 @@
-"""Write a dump as another kind of file. What the format allows is streamed; a float is never rounded.
+"""Exports a dump to another file format. Arrays are streamed if the format allows it, and values are never rounded.
 
-Wherever there is a place for them, the ids, paths and sha256 of the rows travel along, and run.json as text. Arrays go
-by the names of `open_dump`, such as `relu3_3.mean`; where pictures differ in size and the reduction keeps it, each size
-is an array of its own, `relu3_3.full.240x320` (height x width), with its ids beside it, `id.240x320`.
+If the format has a place for them, the ids, paths and sha256 of the pictures are written too, and run.json as text.
+Arrays have the names of `open_dump`, such as `relu3_3.mean`. If pictures differ in size and the reduction keeps the
+size, each size is an array of its own, `relu3_3.full.240x320` (height x width), with its ids in `id.240x320`.
 """
 
 import errno
@@ -10,8 +10,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -23,25 +23,26 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat import files
+from vggfeat.dumps.errors import StoreError
+from vggfeat.dumps.manifest import CsvWriter
 from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
-from vggfeat.dumps.store import StoreError, csv_line
 from vggfeat.errors import InputError, RecipeError, near
 
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors"]
 
-# What is in memory at a time, and what one chunk of a zarr array holds: about this many bytes.
+# Approximate bytes in memory at a time, and in one chunk of a zarr array.
 _BATCH_BYTES = 64 * 2**20
 _CHUNK_BYTES = 8 * 2**20
 
-# More columns no spreadsheet opens, and few readers of CSV.
+# The limit of spreadsheets, and of many CSV readers.
 _MOST_COLUMNS = 16384
 
-# A variable of a MATLAB 5 file, and the header of a safetensors file: what their readers admit.
+# The limits of a MATLAB 5 variable and of a safetensors header, in bytes.
 _MAT_BYTES = 2**31 - 1
 _SAFETENSORS_HEADER = 100_000_000
 
-# Imported by name where they are needed: the extra `export`.
+# The extra `export`; imported when needed.
 LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarrow"}
 
 
@@ -53,53 +54,67 @@ def export(
     layers: Iterable[str] = (),
     reductions: Iterable[str] = (),
 ) -> Path:
-    """Write the arrays of `dump` into the new file, or zarr folder, `target`; return its path.
+    """Write the arrays of `dump` to the new file, or zarr folder, `target`. Returns its path.
 
     Args:
         dump: a complete dump.
-        target: must not exist, and not lie in the dump. It has its name once it is whole.
-        to: `zarr`, `h5`, `mat` (MATLAB 5: 2 GB an array, float16 as single), `csv` (a column a value, 16384 at most,
-            and run.json beside it as `target.json`), `parquet` (a list column an array) or `safetensors`.
-        layers: names or globs of those to export; all where none is named.
-        reductions: likewise.
+        target: must not exist, and must not be inside the dump. It appears when it is complete.
+        to: `zarr`, `h5`, `mat` (MATLAB 5: 2 GB an array, float16 as single), `csv` (one column for each value, at most
+            16384, and run.json in `target.json`), `parquet` (one list column for each array) or `safetensors`.
+        layers: names or globs of the layers to export; all if empty.
+        reductions: names or globs of the reductions to export; all if empty.
 
-    Raises `StoreError` for a target that exists or cannot be written, `InputError` where a library is missing,
-    `RecipeError` for what the dump does not hold or the format cannot.
+    Raises `StoreError` if `target` exists or cannot be written, `InputError` if a library is missing, `RecipeError`
+    if the dump does not hold what is asked for or the format cannot store it.
     """
     if to not in get_args(Format):
         raise RecipeError(f"unknown format '{to}': {near(to, get_args(Format))}")
     target = Path(target)
-    sidecars = [target.with_name(f"{target.name}.json")] if to == "csv" else []
-    for path in (target, *sidecars):
+    sidecar = target.with_name(f"{target.name}.json") if to == "csv" else None
+    for path in filter(None, (target, sidecar)):
         _check_target(path, dump.path)
     library = _import(to)
     content = _Content.of(dump, choose(dump, layers, reductions))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    with _creating(target) as unfinished:
+        WRITERS[to](content, unfinished, library)
+        if sidecar is not None:
+            with _creating(sidecar) as unfinished_sidecar:
+                unfinished_sidecar.write_text(content.run, "utf-8")
+    return target
+
+
+@contextmanager
+def _creating(target: Path) -> Generator[Path]:
+    """Yield a temporary path to write a file or folder to; at the end, sync it and rename it to `target`.
+
+    Unlike `files.replacing`, it never replaces anything, and it can create the folder that zarr writes.
+    Converts OSError to StoreError.
+    """
+    temporary = target.with_name(f"{files.PREFIX}{secrets.token_hex(8)}")
     try:
-        WRITERS[to](content, temporary, library)
-        for path in sidecars:
-            side = temporary.with_suffix(".json.tmp")
-            try:
-                side.write_text(content.run, "utf-8")
-                _rename(side, path)
-            finally:
-                with suppress(OSError):
-                    side.unlink(missing_ok=True)
-        _rename(temporary, target)
+        yield temporary
+        for path in (temporary, *temporary.rglob("*")):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        if os.path.lexists(target):
+            raise StoreError(f"'{printable(target)}' was created by another process meanwhile: it is left as it is")
+        temporary.rename(target)
+        with suppress(OSError):  # a folder that cannot be opened cannot be synced
+            files.sync_folder(target.parent)
     except OSError as error:
         reason = "no space left on device" if error.errno == errno.ENOSPC else files.reason(error)
         raise StoreError(f"cannot write '{printable(target)}': {reason}") from error
     finally:
-        if os.path.isdir(temporary):  # noqa: PTH112 (a Path raises where the name is too long)
+        if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-    return target
 
 
 def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Those (layer, reduction) of a dump that names or globs choose. Raises `RecipeError` where one chooses nothing."""
+    """The (layer, reduction) pairs of a dump that match names or globs. Raises `RecipeError` if one matches nothing."""
     outputs = list(dump.outputs)
     for place, what, patterns in ((0, "layer", list(layers)), (1, "reduction", list(reductions))):
         known = dict.fromkeys(output[place] for output in dump.outputs)
@@ -110,13 +125,13 @@ def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str]
             outputs = [output for output in outputs if any(fnmatchcase(output[place], word) for word in patterns)]
     if not outputs:
         held = ", ".join(".".join(output) for output in dump.outputs)
-        raise RecipeError(f"nothing to export: the dump holds {held or 'statistics alone'}")
+        raise RecipeError(f"nothing to export: the dump holds {held or 'only statistics'}")
     return outputs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Content:
-    """What is exported: run.json as text, texts a row, and arrays."""
+    """What is exported: run.json as text, columns of text, and arrays."""
 
     run: str
     texts: Mapping[str, Sequence[str]]
@@ -124,12 +139,12 @@ class _Content:
 
     @classmethod
     def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
-        good = [row for row in dump.manifest if row.ok]
-        texts: dict[str, Sequence[str]] = {name: [getattr(row, name) for row in good] for name in _TEXTS}
+        good = [entry for entry in dump.manifest if entry.ok]
+        texts: dict[str, Sequence[str]] = {name: [getattr(entry, name) for entry in good] for name in _TEXTS}
         arrays: dict[str, FeatureRows] = {}
         for output in outputs:
             name, array = ".".join(output), dump[output]
-            if array.alike:
+            if array.one_shape:
                 arrays[name] = array
                 continue
             for height, width in array.sizes:
@@ -137,16 +152,16 @@ class _Content:
                 texts[f"id.{height}x{width}"] = part.ids
         return cls(json.dumps(dump.run), texts, arrays)
 
-    def of_one_shape(self, form: str) -> None:
-        """Refuse arrays by size, for which a table has no place."""
+    def require_one_shape(self, form: str) -> None:
+        """Raise `RecipeError` if an array is split by size, which a table cannot store."""
         if split := [name for name in self.arrays if name not in {_output(array) for array in self.arrays.values()}]:
             raise RecipeError(
-                f"the rows of {split[0].rpartition('.')[0]} differ in shape, which {form} has no place for: "
-                "choose other reductions by --reduce, or zarr or h5"
+                f"the rows of {split[0].rpartition('.')[0]} differ in shape, which {form} cannot store: "
+                "choose other reductions with --reduce, or zarr or h5"
             )
 
     def batches(self) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
-        """Some rows of all arrays at a time, each as (N, values)."""
+        """The rows of all arrays in batches, each array as (N, values)."""
         width = sum(_row_bytes(array) for array in self.arrays.values())
         rows, step = len(self.texts["id"]), max(1, _BATCH_BYTES // max(1, width))
         for start in range(0, rows, step):
@@ -157,7 +172,7 @@ class _Content:
 _TEXTS = ("id", "path", "sha256")
 
 
-def _zarr(content: _Content, path: Path, zarr: Any) -> None:  # noqa: ANN401 (the library, imported late)
+def _zarr(content: _Content, path: Path, zarr: Any) -> None:  # noqa: ANN401 (an optional library)
     group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes={"run": json.loads(content.run)})
     for name, texts in content.texts.items():
         chunk = (max(1, min(len(texts), 65536)),)
@@ -169,7 +184,7 @@ def _zarr(content: _Content, path: Path, zarr: Any) -> None:  # noqa: ANN401 (th
             made[part] = values
 
 
-def _h5(content: _Content, path: Path, h5py: Any) -> None:  # noqa: ANN401 (likewise)
+def _h5(content: _Content, path: Path, h5py: Any) -> None:  # noqa: ANN401 (an optional library)
     with h5py.File(path, "x") as file:
         # As a dataset: an attribute is limited to 64 kB.
         file.create_dataset("run", data=content.run, dtype=h5py.string_dtype())
@@ -181,11 +196,11 @@ def _h5(content: _Content, path: Path, h5py: Any) -> None:  # noqa: ANN401 (like
                 made[part] = values
 
 
-def _mat(content: _Content, path: Path, scipy_io: Any) -> None:  # noqa: ANN401 (likewise)
+def _mat(content: _Content, path: Path, scipy_io: Any) -> None:  # noqa: ANN401 (an optional library)
     for name, array in content.arrays.items():
         if prod(array.shape) * 4 > _MAT_BYTES:
             raise RecipeError(
-                f"{name} has {prod(array.shape) * 4 / 1e9:.1f} GB and an array of a .mat file at most 2 GB: "
+                f"{name} has {prod(array.shape) * 4 / 1e9:.1f} GB and a .mat file holds at most 2 GB an array: "
                 "take h5, which MATLAB's h5read reads, or fewer layers or another reduction"
             )
     variables = _Variables(content)
@@ -194,13 +209,12 @@ def _mat(content: _Content, path: Path, scipy_io: Any) -> None:  # noqa: ANN401 
 
 
 class _Variables(Mapping[str, Any]):
-    """The variables of a .mat file, each read from the dump when it is written."""
+    """The variables of a .mat file. Each is read from the dump when `savemat` writes it."""
 
     def __init__(self, content: _Content) -> None:
         self._content = content
-        self._names = {
-            name.replace(".", "_"): name for name in ("run", *content.texts, *content.arrays)
-        }  # MATLAB's names have no dots
+        # MATLAB's names have no dots.
+        self._names = {name.replace(".", "_"): name for name in ("run", *content.texts, *content.arrays)}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -219,7 +233,7 @@ class _Variables(Mapping[str, Any]):
 
 
 def _csv(content: _Content, path: Path, _: object) -> None:
-    content.of_one_shape("csv")
+    content.require_one_shape("csv")
     names = [
         f"{name}.{'.'.join(map(str, place))}"
         for name, array in content.arrays.items()
@@ -228,50 +242,50 @@ def _csv(content: _Content, path: Path, _: object) -> None:
     columns = sum(prod(array.shape[1:]) for array in content.arrays.values())
     if columns > _MOST_COLUMNS:
         raise RecipeError(
-            f"that would be {columns} columns, and csv gets at most {_MOST_COLUMNS}: "
-            "choose others by --layer and --reduce, or another format"
+            f"that would be {columns} columns, and csv has at most {_MOST_COLUMNS}: "
+            "choose fewer with --layer and --reduce, or another format"
         )
     with path.open("x", encoding="utf-8", newline="") as file:
-        file.write(csv_line([*_TEXTS, *names]))
+        table = CsvWriter(file)
+        table.writerow([*_TEXTS, *names])
         for part, arrays in content.batches():
             texts = [content.texts[name][part] for name in _TEXTS]
-            # The shortest decimals that are read back as the same number.
+            # The shortest decimals that parse to the same number.
             values = np.concatenate([array.astype(str) for array in arrays], axis=1).tolist()
-            file.writelines(csv_line([*words, *numbers]) for *words, numbers in zip(*texts, values, strict=True))
-        _settle(file)
+            for *words, numbers in zip(*texts, values, strict=True):
+                table.writerow([*words, *numbers])
 
 
-def _parquet(content: _Content, path: Path, arrow: Any) -> None:  # noqa: ANN401 (likewise)
-    content.of_one_shape("parquet")
+def _parquet(content: _Content, path: Path, arrow: Any) -> None:  # noqa: ANN401 (an optional library)
+    content.require_one_shape("parquet")
     parquet = import_parquet("writing parquet")
     fields = [arrow.field(name, arrow.string()) for name in _TEXTS]
     for name, array in content.arrays.items():
         kind = arrow.list_(arrow.from_numpy_dtype(array.dtype), prod(array.shape[1:]))
         fields.append(arrow.field(name, kind, metadata={"shape": json.dumps(array.shape[1:])}))
     schema = arrow.schema(fields, metadata={"vggfeat.run": content.run})
-    with path.open("xb") as file:
-        with parquet.ParquetWriter(file, schema) as writer:
-            for part, arrays in content.batches():
-                columns = [arrow.array(content.texts[name][part], arrow.string()) for name in _TEXTS]
-                columns += [
-                    arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1)), values.shape[1])
-                    for values in arrays
-                ]
-                writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
-        _settle(file)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for part, arrays in content.batches():
+            columns = [arrow.array(content.texts[name][part], arrow.string()) for name in _TEXTS]
+            columns += [
+                arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1)), values.shape[1])
+                for values in arrays
+            ]
+            writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
 
 def _safetensors(content: _Content, path: Path, _: object) -> None:
-    # Written here: the library takes tensors that are all in memory.
+    # The safetensors library needs all tensors in memory.
     codes = {"float32": "F32", "float16": "F16"}
-    header: dict[str, Any] = {"__metadata__": {"run": content.run, **{k: json.dumps(v) for k, v in _lists(content)}}}
+    texts = {name: json.dumps(list(column)) for name, column in content.texts.items()}
+    header: dict[str, Any] = {"__metadata__": {"run": content.run, **texts}}
     place = 0
     for name, array in content.arrays.items():
         end = place + prod(array.shape) * array.dtype.itemsize
         header[name] = {"dtype": codes[array.dtype.name], "shape": array.shape, "data_offsets": [place, end]}
         place = end
     text = json.dumps(header, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    text += b" " * (-len(text) % 8)  # aligns the values
     if len(text) > _SAFETENSORS_HEADER:
         raise RecipeError(
             f"{len(content.texts['id'])} ids and paths do not fit into the header of a safetensors file, "
@@ -283,11 +297,6 @@ def _safetensors(content: _Content, path: Path, _: object) -> None:
         for array in content.arrays.values():
             for _, values in _parts(array):
                 file.write(np.ascontiguousarray(values, array.dtype.newbyteorder("<")).data)
-        _settle(file)
-
-
-def _lists(content: _Content) -> Iterable[tuple[str, list[str]]]:
-    return ((name, list(texts)) for name, texts in content.texts.items())
 
 
 WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
@@ -301,7 +310,7 @@ WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
 
 
 def _parts(array: FeatureRows, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
-    """Some rows at a time: as many as fit, a multiple of `multiple`."""
+    """The rows in batches of about `_BATCH_BYTES`, each a multiple of `multiple` rows."""
     step = max(1, _BATCH_BYTES // _row_bytes(array) // multiple) * multiple
     for start in range(0, len(array), step):
         part = slice(start, min(start + step, len(array)))
@@ -316,25 +325,14 @@ def _output(array: FeatureRows) -> str:
     return f"{array.layer}.{array.reduction}"
 
 
-def _settle(file: Any) -> None:  # noqa: ANN401 (a text or a binary file)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _rename(path: Path, target: Path) -> None:
-    if os.path.lexists(target):
-        raise StoreError(f"'{printable(target)}' has come into being meanwhile: it is left as it is")
-    path.rename(target)
-
-
 def _check_target(target: Path, dump: Path) -> None:
     if os.path.lexists(target):
-        raise StoreError(f"'{printable(target)}' exists: name another, nothing is replaced")
+        raise StoreError(f"'{printable(target)}' exists: name another, files are never replaced")
     parent = target.parent.resolve()
     if not parent.is_dir():
         raise StoreError(f"cannot write '{printable(target)}': no such folder '{printable(parent)}'")
     if parent.is_relative_to(dump.resolve()):
-        raise StoreError(f"'{printable(target)}' lies in the dump: name a place outside of it")
+        raise StoreError(f"'{printable(target)}' is inside the dump: name a path outside it")
 
 
 def _import(form: Format) -> Any:  # noqa: ANN401 (the libraries are partly untyped)

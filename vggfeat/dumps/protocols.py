@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.dumps.store import Row
+from vggfeat.dumps.manifest import ManifestEntry
 
 
 class FeatureRows(Protocol):
@@ -32,7 +32,7 @@ class FeatureRows(Protocol):
         ...
 
     @property
-    def alike(self) -> bool:
+    def one_shape(self) -> bool:
         """Whether all rows have one shape."""
         ...
 
@@ -59,7 +59,7 @@ class DumpLike(Protocol):
 
     path: Path
     run: Mapping[str, Any]
-    manifest: tuple[Row, ...]
+    manifest: tuple[ManifestEntry, ...]
 
     @property
     def outputs(self) -> tuple[tuple[str, str], ...]:

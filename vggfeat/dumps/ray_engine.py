@@ -18,9 +18,11 @@ from typing import Any
 
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import default_workers
+from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.prepare import Preparation
-from vggfeat.dumps.store import Receipt, StoreError, shard_name, temporary_path
-from vggfeat.dumps.work import Job, ShardTask, ShardWorker
+from vggfeat.dumps.receipts import Receipt
+from vggfeat.dumps.shards import shard_name, temporary_path
+from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
 from vggfeat.errors import InputError, VggfeatError
 
 # Ray starts a worker that dies again, without end; a shard at which that happens this often ends the run.
@@ -44,7 +46,7 @@ class RayEngine:
         self._actors = actors
         self._workers = workers
 
-    def run(self, job: Job, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
+    def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
         """Yield the receipt of each task. Raises `VggfeatError` where a shard cannot be computed."""
         data: Any = import_module("ray.data")
         with _quiet(data), _connected(self._ray):
@@ -60,7 +62,7 @@ class RayEngine:
             with closing(_receipts(rows.iter_rows(), self._ray.exceptions.RayError)) as receipts:
                 yield from receipts
 
-    def _plan(self, job: Job, tasks: int) -> tuple[int, dict[str, float]]:
+    def _plan(self, job: DumpJob, tasks: int) -> tuple[int, dict[str, float]]:
         """How many actors, and what Ray keeps free for each."""
         nodes: list[Mapping[str, float]] = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if job.device != "cpu":
@@ -79,7 +81,7 @@ class RayEngine:
 class ShardActor:
     """Holds a network in a process of its own, and writes the shards that come to it."""
 
-    def __init__(self, job: Job, workers: int | None) -> None:
+    def __init__(self, job: DumpJob, workers: int | None) -> None:
         # An actor sees its own GPUs alone, whatever their numbers on the machine.
         self._job = job if job.device == "cpu" else replace(job, device=job.device.partition(":")[0])
         self._workers = workers

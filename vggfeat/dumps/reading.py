@@ -1,4 +1,4 @@
-"""Open a dump: arrays that stay on the disk until they are asked for, with the ids of their rows."""
+"""Opens a dump: arrays that are read from disk when they are indexed, and the ids of their rows."""
 
 import os
 from collections import Counter, OrderedDict
@@ -10,19 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat.dumps.errors import StoreError
+from vggfeat.dumps.manifest import ManifestEntry, damaged_manifest, read_manifest
+from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.shards import payload_name, shard_name
 from vggfeat.dumps.sources import printable
 from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
-from vggfeat.dumps.store import (
-    Receipt,
-    Row,
-    Store,
-    StoreError,
-    damaged_manifest,
-    payload_name,
-    read_manifest,
-    shard_name,
-)
+from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, near
 
 if TYPE_CHECKING:
@@ -37,59 +32,67 @@ _OPEN_FILES = 64
 
 
 def open_dump(out: str | os.PathLike[str], *, partial: bool = False) -> "Dump":
-    """Open the dump in the folder `out`. `partial` admits one that is not complete, as far as it got.
+    """Open the dump in the folder `out`. With `partial`, an incomplete dump is opened with the shards it has.
 
-    Raises `StoreError`, a `VggfeatError`, where there is no dump, or one that is incomplete or damaged.
+    Raises `StoreError`, a `VggfeatError`, if `out` is not a dump, or the dump is incomplete or damaged.
+
+    >>> import tempfile, torch, vggfeat
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> vggfeat.write_picture(folder / "a.png", torch.rand(1, 3, 40, 40))
+    >>> options = {"layers": "relu1_1", "network": "vgg11", "weights": None, "resize": 32, "workers": 0}
+    >>> _ = vggfeat.dump(folder, folder / "out", **options)
+    >>> found = vggfeat.open_dump(folder / "out")
+    >>> found.ids, found.outputs
+    (('a.png',), (('relu1_1', 'full'),))
     """
     store = Store(out)
     run = store.run()
     if run is None:
-        raise StoreError(f"'{printable(store.path)}' is no dump: it has no run.json")
-    rows = read_manifest(store.path)
-    if rows is None:
+        raise StoreError(f"'{printable(store.path)}' is not a dump: it has no run.json")
+    entries = read_manifest(store.path)
+    if entries is None:
         receipts = store.receipts()
         if not partial:
-            shards = run["shards"]
             raise StoreError(
-                f"'{printable(store.path)}' is incomplete: {len(receipts)} of {shards} shards are done; "
-                "the command that began it goes on"
+                f"'{printable(store.path)}' is incomplete: {len(receipts)} of {run['shards']} shards are done; "
+                "the command that began it continues it"
             )
-        rows = tuple(row for number in sorted(receipts) for row in receipts[number].rows)
-    elif len(rows) != (count := run["fingerprint"]["inputs"]["count"]):
-        raise damaged_manifest(store.path, "manifest", f"it has {len(rows)} rows of {count}")
-    return Dump(store.path, run, rows)
+        entries = tuple(entry for receipt in receipts.values() for entry in receipt.entries)
+    elif len(entries) != (count := run["fingerprint"]["inputs"]["count"]):
+        raise damaged_manifest(store.path, "manifest", f"it has {len(entries)} entries instead of {count}")
+    return Dump(store.path, run, entries)
 
 
 class Dump:
-    """A dump on the disk.
+    """A dump on disk. `open_dump` and `dump` return it.
 
-    `manifest`: a `Row` for every input, in the order of the sources. `ids`: those of the inputs that have features,
-    which are the rows of every array. `dump["relu3_3", "mean"]`, `dump["relu3_3.mean"]` or, where only one reduction
-    of it is stored, `dump["relu3_3"]` is a `FeatureArray`.
+    `manifest` has a `ManifestEntry` for each input, in the order of the sources. `ids` are those of the inputs that
+    have features, which are the rows of every array. `dump["relu3_3", "mean"]` or `dump["relu3_3.mean"]` is a
+    `FeatureArray`; `dump["relu3_3"]` too, if the dump holds only one reduction of that layer.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any], rows: tuple[Row, ...]) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], entries: tuple[ManifestEntry, ...]) -> None:
         self.path = path
         self.run = run
         self.fingerprint: Mapping[str, Any] = run["fingerprint"]
         self.shards: int = run["shards"]
-        self.manifest = rows
-        self._good = tuple(row for row in rows if row.ok)
+        self.manifest = entries
+        self._good = tuple(entry for entry in entries if entry.ok)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers, in the order of the network."""
+        """The layers, in network order."""
         return tuple(self.fingerprint["layers"])
 
     @property
     def outputs(self) -> tuple[tuple[str, str], ...]:
-        """Each (layer, reduction) that is stored."""
+        """The (layer, reduction) of each array."""
         reductions: Mapping[str, list[str]] = self.fingerprint["reductions"]
         return tuple((layer, reduction) for layer in self.layers for reduction in reductions[layer])
 
     @cached_property
     def recipe(self) -> DumpRecipe:
-        """What was computed of every picture."""
+        """The recipe that the dump was computed with."""
         try:
             return DumpRecipe.from_dict(self.fingerprint, self.run["weights"])
         except (LookupError, TypeError, AttributeError) as error:
@@ -98,12 +101,12 @@ class Dump:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The ids of the rows of every array."""
-        return tuple(row.id for row in self._good)
+        return tuple(entry.id for entry in self._good)
 
     @cached_property
-    def failed(self) -> tuple[Row, ...]:
-        """The rows of the inputs that have no features, each with its reason."""
-        return tuple(row for row in self.manifest if not row.ok)
+    def failed(self) -> tuple[ManifestEntry, ...]:
+        """The entries of the inputs that have no features. Their `error` is the reason."""
+        return tuple(entry for entry in self.manifest if not entry.ok)
 
     def __len__(self) -> int:
         return len(self._good)
@@ -122,31 +125,34 @@ class Dump:
     def __getitem__(self, key: str | tuple[str, str]) -> "FeatureArray":
         names = {".".join(output): output for output in self.outputs}
         word = key if isinstance(key, str) else ".".join(key)
-        alone = [output for output in self.outputs if output[0] == word]
-        if word not in names and len(alone) != 1:
+        of_layer = [output for output in self.outputs if output[0] == word]
+        if word not in names and len(of_layer) != 1:
             raise KeyError(f"no array '{word}' in the dump: {near(word, names)}")
-        return FeatureArray(self, names[word] if word in names else alone[0], self._good)
+        return FeatureArray(self, names[word] if word in names else of_layer[0], self._good)
 
     def __repr__(self) -> str:
         arrays = ", ".join(".".join(output) for output in self.outputs)
         return f"Dump('{printable(self.path)}', {len(self)} of {len(self.manifest)} pictures, {arrays})"
 
     def export(self, target: str | os.PathLike[str], to: "Format", **options: Iterable[str]) -> Path:
-        """Write it as zarr, h5, mat, csv, parquet or safetensors: see `vggfeat.dumps.export.export`."""
+        """Export to zarr, h5, mat, csv, parquet or safetensors; `layers` and `reductions` choose arrays.
+
+        See `vggfeat.dumps.export.export`.
+        """
         from vggfeat.dumps.export import export
 
         return export(self, target, to, **options)
 
     def receipts(self) -> dict[int, Receipt]:
-        """The receipts of the shards, with the hashes of their files."""
+        """The receipts of the complete shards, which hold the hashes of their files."""
         return Store(self.path).receipts()
 
     def clipped(self) -> dict[str, int]:
-        """How many values of each array lay beyond float16's range, and were clipped to it."""
+        """The number of values of each array that were clipped to float16's range."""
         return self._total(lambda receipt: receipt.clipped)
 
     def not_finite(self) -> dict[str, int]:
-        """How many values of each array were infinite or no number, as the network computed them."""
+        """The number of values of each array that the network computed as infinite or NaN."""
         return self._total(lambda receipt: receipt.not_finite)
 
     def _total(self, counts: Callable[[Receipt], Mapping[str, int]]) -> dict[str, int]:
@@ -156,17 +162,20 @@ class Dump:
         return dict(total)
 
     def statistics(self) -> dict[str, LayerStatistics]:
-        """What `statistics=True` measured, by layer. Raises `StoreError` where nothing was."""
+        """The statistics of each layer, by name. Raises `StoreError` if the dump was made without `statistics=True`."""
         topk = self.fingerprint["statistics"]
         if not topk:
             raise StoreError(f"'{printable(self.path)}' has no statistics: dump with statistics=True (--statistics)")
         ids: dict[int, list[str]] = {}
-        for row in self.manifest:
-            ids.setdefault(row.shard, []).append(row.id)
+        for entry in self.manifest:
+            ids.setdefault(entry.shard, []).append(entry.id)
         return combine(self.layers, ((self._partial(shard), names) for shard, names in sorted(ids.items())), topk)
 
     def cka(self) -> tuple[list[str], npt.NDArray[np.float64]]:
-        """The layers, and linear CKA between each two on their channel means, (L, L): over all pictures."""
+        """The layers, and the linear CKA of each pair, (L, L), computed on the channel means of all pictures.
+
+        Raises `StoreError` if the dump was made without `cka=True`, or if no picture could be read.
+        """
         if not self.fingerprint["cka"]:
             raise StoreError(f"'{printable(self.path)}' has no CKA: dump with cka=True (--cka)")
         shards = self._shards()
@@ -175,10 +184,11 @@ class Dump:
         return linear_cka({layer: _Means(self, layer, shards) for layer in self.layers})
 
     def rdm(self, layer: str, reduction: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
-        """The ids of pictures, and 1 - the correlation of each two of them, (N, N).
+        """The ids of N pictures, and the dissimilarity of each pair: 1 - Pearson's correlation, (N, N).
 
-        Of the channel means, of as many pictures as the dump was asked for; or of all values of a `reduction` that is
-        stored, of all pictures, exactly, which reads every value once.
+        Without `reduction`, correlates channel means, of as many pictures as the dump's `rdm` says. With a stored
+        `reduction`, correlates all its values for all pictures, and reads each value once.
+        Raises `InputError` for an unknown layer, `StoreError` if the dump does not hold what is needed.
         """
         if layer not in self.layers:
             raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, self.layers)}")
@@ -201,8 +211,8 @@ class Dump:
         return self.ids[:most], correlation_distances(means)
 
     def _shards(self) -> list[int]:
-        """Those that have a good picture."""
-        return sorted({row.shard for row in self._good})
+        """The shards that hold features."""
+        return sorted({entry.shard for entry in self._good})
 
     def _partial(self, shard: int) -> Mapping[str, Array]:
         path = self.path / f"receipts/{shard_name(shard)}.npz"
@@ -212,12 +222,12 @@ class Dump:
             raise StoreError(f"cannot read '{printable(path)}': {error}") from error
 
     def means_of(self, layer: str, shard: int) -> Array:
-        """The channel means of a shard's good pictures, (N, C), where they are kept."""
+        """The channel means of the pictures of a shard, (N, C), if the dump has them."""
         return self._partial(shard)[f"{layer}/means"]
 
 
 class _Means(Sequence[Array]):
-    """A layer's channel means, shard by shard, each read when it is asked for."""
+    """A layer's channel means, one array for each shard, read when it is indexed."""
 
     def __init__(self, dump: Dump, layer: str, shards: Sequence[int]) -> None:
         self._dump, self._layer = dump, layer
@@ -237,40 +247,40 @@ class _Means(Sequence[Array]):
 
 
 class FeatureArray:
-    """One layer and reduction of a dump: as an array of (N, ...) that is read when it is asked for.
+    """The features of one layer and reduction: an array (N, ...) that is read from disk when it is indexed.
 
-    Indexing gives numpy arrays: an integer or a slice within one shard a view of the file, which cannot be written
-    to; what spans shards, a list or a mask a copy. `numpy.asarray` reads everything. Where pictures differ in size and
-    the reduction keeps it, only single rows have a shape: `of_size` gives the array of those of one size.
+    Indexing follows numpy and returns numpy arrays. An integer, or a slice within one shard, returns a read-only view
+    of the file; everything else returns a copy. `numpy.asarray` reads the whole array. If pictures differ in size and
+    the reduction keeps the size, only single rows can be read: `of_size` returns the array of one size.
     """
 
-    def __init__(self, dump: Dump, output: tuple[str, str], rows: Sequence[Row]) -> None:
+    def __init__(self, dump: Dump, output: tuple[str, str], entries: Sequence[ManifestEntry]) -> None:
         self._dump = dump
         self.layer, self.reduction = output
-        self._rows = rows
+        self._entries = entries
         self._maps: OrderedDict[str, Array] = OrderedDict()
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The id of each row."""
-        return self._dump.ids if len(self._rows) == len(self._dump) else tuple(row.id for row in self._rows)
+        return self._dump.ids if len(self._entries) == len(self._dump) else tuple(entry.id for entry in self._entries)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
-        """The (height, width) that pictures had before the network, each once."""
+        """The different (height, width) of the images that the network received."""
         return self._sizes
 
     @cached_property
     def _sizes(self) -> tuple[tuple[int, int], ...]:
-        return tuple(dict.fromkeys((row.height, row.width) for row in self._rows))
+        return tuple(dict.fromkeys((entry.height, entry.width) for entry in self._entries))
 
     def of_size(self, height: int, width: int) -> "FeatureArray":
-        """The array of the pictures of one size."""
-        rows = [row for row in self._rows if (row.height, row.width) == (height, width)]
-        if not rows:
+        """The array of the pictures of one size. Raises `StoreError` if there are none."""
+        entries = [entry for entry in self._entries if (entry.height, entry.width) == (height, width)]
+        if not entries:
             known = ", ".join(f"{a}x{b}" for a, b in self.sizes[:8])
             raise StoreError(f"no picture is {height}x{width}: there are {known}")
-        return FeatureArray(self._dump, (self.layer, self.reduction), rows)
+        return FeatureArray(self._dump, (self.layer, self.reduction), entries)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -279,34 +289,37 @@ class FeatureArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, ...); (0,) where no picture could be read. Raises `StoreError` where rows differ in shape."""
-        if not self.alike:
+        """(N, ...), or (0,) if no picture could be read. Raises `StoreError` if rows differ in shape."""
+        self._require_one_shape()
+        return (len(self._entries), *next(iter(self._shapes), ()))
+
+    def _require_one_shape(self) -> None:
+        if not self.one_shape:
             raise StoreError(
-                f"the rows of {self.layer}.{self.reduction} differ in shape: take one size by of_size(height, width), "
-                f"such as of_size{self.sizes[0]}, or single rows"
+                f"the rows of {self.layer}.{self.reduction} differ in shape: "
+                f"take one size with of_size(height, width), such as of_size{self.sizes[0]}, or single rows"
             )
-        return (len(self._rows), *next(iter(self._shapes), ()))
 
     @cached_property
     def _shapes(self) -> set[tuple[int, ...]]:
-        firsts = {(row.height, row.width): row for row in self._rows}
-        return {self._file(row).shape[1:] for row in firsts.values()}
+        examples = {(entry.height, entry.width): entry for entry in self._entries}
+        return {self._file(entry).shape[1:] for entry in examples.values()}
 
     @property
-    def alike(self) -> bool:
-        """Whether all rows have one shape."""
+    def one_shape(self) -> bool:
+        """Whether all rows have the same shape."""
         return len(self._shapes) < 2
 
     @property
     def ndim(self) -> int:
-        """The number of axes, that of the rows included."""
+        """The number of axes, including the rows."""
         return len(self.shape)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Array]:
-        return (self._row(row) for row in self._rows)
+        return (self._row(entry) for entry in self._entries)
 
     def __getitem__(self, index: Any) -> Array:  # noqa: ANN401 (whatever numpy takes for an index)
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())  # pyright: ignore[reportUnknownVariableType] (likewise)
@@ -317,42 +330,42 @@ class FeatureArray:
         places: Any = np.arange(len(self))[first]
         simple = all(part is None or part is Ellipsis or _is_plain(part) for part in rest)
         if np.ndim(places) > 1 or not simple:
-            # What lists do together is numpy's to say, of the rows that are meant.
+            # Gather the rows, then let numpy combine the indices.
             rows = self._gather(np.asarray(places).reshape(-1), ())
             if isinstance(first, slice):
                 return rows[(slice(None), *rest)]
             return rows[(np.arange(len(rows)).reshape(np.shape(places))[()], *rest)]
         if np.ndim(places) == 0:
-            return self._row(self._rows[int(places)])[rest]
+            return self._row(self._entries[int(places)])[rest]
         return self._gather(np.asarray(places), rest)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("a dump is read from the disk, which is a copy")
+            raise ValueError("reading a dump from disk makes a copy: copy=False is impossible")
         found = self.to_numpy()
         return found if dtype is None else found.astype(dtype, copy=False)
 
     def to_numpy(self) -> Array:
-        """All of it, in memory, and the caller's own."""
+        """Read the whole array into memory. The result is writeable."""
         found = np.asarray(self[:])
         return found if found.flags.owndata and found.flags.writeable else np.array(found)
 
     def reshape(self, *shape: int) -> "FlatRows":
-        """`reshape(N, -1)`: rows without their inner axes, still on the disk. Nothing else is offered."""
+        """The rows flattened, still on disk. `shape` must be (N, -1)."""
         if shape != (len(self), -1):
-            raise StoreError(f"a dump can be reshaped to ({len(self)}, -1) alone: take to_numpy() first")
+            raise StoreError(f"an array on disk can only be reshaped to ({len(self)}, -1): use to_numpy() first")
         return FlatRows(self)
 
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Array]]:
-        """The ids and features of `size` rows at a time, in order."""
+        """Yield the ids and features of `size` rows at a time, in order. Raises `InputError` if `size` is below 1."""
         if size < 1:
-            raise InputError(f"a batch of {size} rows: it has at least 1")
+            raise InputError(f"a batch of {size} rows: it must have at least 1")
         ids = self.ids
         parts = (slice(start, start + size) for start in range(0, len(self), size))
         return ((ids[part], self[part]) for part in parts)
 
     def dataset(self) -> "Dataset[tuple[Tensor, str]]":
-        """A torch `Dataset` of (features, id), which reads rows as they are asked for, also in loader processes."""
+        """A torch `Dataset` of (features, id). It reads rows when they are indexed, also in worker processes."""
         from vggfeat.dumps.datasets import FeatureDataset
 
         return FeatureDataset(self)
@@ -364,12 +377,12 @@ class FeatureArray:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": OrderedDict()}
 
-    def _row(self, row: Row) -> Array:
-        return self._file(row)[row.offset]
+    def _row(self, entry: ManifestEntry) -> Array:
+        return self._file(entry)[entry.offset]
 
-    def _file(self, row: Row) -> Array:
-        side = None if self._dump.recipe.fixed_side else (row.height, row.width)
-        name = payload_name((self.layer, self.reduction), row.shard, side)
+    def _file(self, entry: ManifestEntry) -> Array:
+        side = None if self._dump.recipe.fixed_side else (entry.height, entry.width)
+        name = payload_name((self.layer, self.reduction), entry.shard, side)
         if name not in self._maps:
             path = self._dump.path / name
             try:
@@ -384,18 +397,17 @@ class FeatureArray:
     def _gather(self, places: npt.NDArray[np.int64], rest: tuple[Any, ...]) -> Array:
         if not len(places):
             return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
-        rows = [self._rows[int(place)] for place in places.tolist()]
-        runs = list(_runs(rows))
-        if len(runs) == 1:
-            start, stop = runs[0]
-            first = rows[start].offset
-            return self._file(rows[0])[(slice(first, first + stop - start), *rest)]
-        self.shape  # noqa: B018 (refuses rows that differ in shape)
-        parts = [
-            self._file(rows[start])[(slice(rows[start].offset, rows[start].offset + stop - start), *rest)]
-            for start, stop in runs
-        ]
+        entries = [self._entries[int(place)] for place in places.tolist()]
+        parts = [self._part(entries[start:stop], rest) for start, stop in _runs(entries)]
+        if len(parts) == 1:
+            return parts[0]
+        self._require_one_shape()
         return np.concatenate(parts)
+
+    def _part(self, entries: Sequence[ManifestEntry], rest: tuple[Any, ...]) -> Array:
+        """Consecutive rows of one file."""
+        first = entries[0].offset
+        return self._file(entries[0])[(slice(first, first + len(entries)), *rest)]
 
 
 def _is_plain(part: object) -> bool:
@@ -403,7 +415,7 @@ def _is_plain(part: object) -> bool:
 
 
 class FlatRows:
-    """The rows of a `FeatureArray` as (N, D), of which columns are read at a time."""
+    """The rows of a `FeatureArray`, flattened to (N, D). `array[rows, columns]` reads a part of each row."""
 
     def __init__(self, array: FeatureArray) -> None:
         self._array = array
@@ -417,12 +429,12 @@ class FlatRows:
         return np.stack([self._array[int(place)].reshape(-1)[columns] for place in np.arange(len(self))[rows]])
 
 
-def _runs(rows: Sequence[Row]) -> Iterator[tuple[int, int]]:
-    """Where rows follow each other in one file: (start, stop)."""
+def _runs(entries: Sequence[ManifestEntry]) -> Iterator[tuple[int, int]]:
+    """The (start, stop) of each run of entries whose rows follow each other in one file."""
     start = 0
-    for place in range(1, len(rows) + 1):
-        if place < len(rows):
-            a, b = rows[place - 1], rows[place]
+    for place in range(1, len(entries) + 1):
+        if place < len(entries):
+            a, b = entries[place - 1], entries[place]
             if (a.shard, a.height, a.width, a.offset + 1) == (b.shard, b.height, b.width, b.offset):
                 continue
         yield start, place

@@ -1,4 +1,4 @@
-"""Check a dump: its files against their hashes, and random rows against what is computed anew."""
+"""Verifies a dump: hashes every file, and recomputes the features of random pictures."""
 
 import hashlib
 import os
@@ -12,24 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat import files
+from vggfeat.dumps.manifest import ManifestEntry
+from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import open_dump
 from vggfeat.dumps.sources import Places
-from vggfeat.dumps.store import Row
-from vggfeat.dumps.work import Job, Network
 from vggfeat.errors import VggfeatError
 
-_MENDS = "the command that made the dump makes it anew"
+_REMEDY = "the command that made the dump recomputes it"
 
-# The largest difference, as a share of the array's greatest value, that rounding in other batches can explain.
+# The largest relative difference that rounding can cause when the batch size differs.
 _TOLERANCES = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 4e-2}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was checked: a file or a picture. `error` says what is wrong, and is empty where nothing is.
+    """The result for one file, or for one picture if `picture` is set. `error` is empty if it is correct.
 
-    `difference`: of a picture, the largest between what is stored and what is computed, as a share of the greatest.
+    `difference`: the largest difference between stored and recomputed features, relative to the largest feature.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Check:
 
 
 class Verifying:
-    """A verification under way: iterate over it for each `Check`."""
+    """A verification in progress. Iterate over it for each `Check`. The arguments are those of `verify`."""
 
     def __init__(self, out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device: str = "auto") -> None:
         self.dump = open_dump(out)
@@ -51,34 +51,35 @@ class Verifying:
     def __iter__(self) -> Iterator[Check]:
         for number in range(self.dump.shards):
             if number not in self._receipts:
-                yield Check(f"shard {number}", f"its receipt or one of its files is missing or cut off: {_MENDS}")
+                yield Check(f"shard {number}", f"its receipt or one of its files is missing or truncated: {_REMEDY}")
         for receipt in self._receipts.values():
             for name, about in receipt.files.items():
-                yield Check(name, self._of_file(name, about["sha256"]))
-        if wrong := self._of_manifest():
-            yield Check("manifest", wrong)
+                yield Check(name, self._check_file(name, about["sha256"]))
+        if error := self._check_manifest():
+            yield Check("manifest", error)
         if self._chosen:
-            network = Network(self._job())
-            for row in self._chosen:
-                yield self._recomputed(row, network)
+            digest = self.dump.fingerprint["weights"]["sha256"]
+            network = DumpNetwork(self.dump.recipe, digest=digest, device=self._device)
+            for entry in self._chosen:
+                yield self._recompute(entry, network)
 
-    def _of_file(self, name: str, sha256: str) -> str:
+    def _check_file(self, name: str, sha256: str) -> str:
         try:
             with (self.dump.path / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             return f"it cannot be read: {files.reason(error)}"
-        return "" if digest == sha256 else f"its sha256 is not that of its receipt: delete it, and {_MENDS}"
+        return "" if digest == sha256 else f"its sha256 differs from its receipt's: delete it, and {_REMEDY}"
 
-    def _of_manifest(self) -> str:
-        rows: dict[int, list[Row]] = {}
-        for row in self.dump.manifest:
-            rows.setdefault(row.shard, []).append(row)
+    def _check_manifest(self) -> str:
+        entries: dict[int, list[ManifestEntry]] = {}
+        for entry in self.dump.manifest:
+            entries.setdefault(entry.shard, []).append(entry)
         for number, receipt in self._receipts.items():
-            if tuple(rows.get(number, ())) != receipt.rows:
-                return f"its rows of shard {number} are not those of the receipt: {_MENDS}"
-        if (order := [row.shard for row in self.dump.manifest]) != sorted(order):
-            return f"its rows are not in the order of the shards: {_MENDS}"
+            if tuple(entries.get(number, ())) != receipt.entries:
+                return f"its entries of shard {number} differ from the receipt's: {_REMEDY}"
+        if (order := [entry.shard for entry in self.dump.manifest]) != sorted(order):
+            return f"its entries are not in the order of the shards: {_REMEDY}"
         return ""
 
     @cached_property
@@ -86,60 +87,57 @@ class Verifying:
         return {name: place for place, name in enumerate(self.dump.ids)}
 
     @cached_property
-    def _chosen(self) -> list[Row]:
-        good = [row for row in self.dump.manifest if row.ok and row.shard in self._receipts]
-        chosen = random.Random(self._seed).sample(range(len(good)), min(self._rows, len(good)))  # noqa: S311 (a sample)
+    def _chosen(self) -> list[ManifestEntry]:
+        good = [entry for entry in self.dump.manifest if entry.ok and entry.shard in self._receipts]
+        generator = random.Random(self._seed)  # noqa: S311 (not for cryptography)
+        chosen = generator.sample(range(len(good)), min(self._rows, len(good)))
         return [good[place] for place in sorted(chosen)]
 
     @cached_property
     def _items(self) -> Places:
-        return Places({row.id: row.path for row in self.dump.manifest})
+        return Places({entry.id: entry.path for entry in self.dump.manifest})
 
-    def _recomputed(self, row: Row, network: Network) -> Check:
+    def _recompute(self, entry: ManifestEntry, network: DumpNetwork) -> Check:
         recipe = network.recipe
         try:
-            item = self._items.item(row.id)
-            stored = {output: np.asarray(self.dump[output][self._places[row.id]]) for output in self.dump.outputs}
+            item = self._items.item(entry.id)
+            stored = {output: np.asarray(self.dump[output][self._places[entry.id]]) for output in self.dump.outputs}
         except VggfeatError as error:
-            return Check(row.path, str(error), picture=True)
+            return Check(entry.path, str(error), picture=True)
         except IndexError:
-            return Check(row.path, f"its shard has fewer rows than the manifest says: {_MENDS}", picture=True)
+            return Check(entry.path, f"its shard has fewer rows than the manifest says: {_REMEDY}", picture=True)
         found = prepare(item, Preparation.of(recipe))
         if found.pixels is None:
-            return Check(row.path, found.error, picture=True)
-        if found.sha256 != row.sha256:
-            return Check(row.path, "the file has changed since it was dumped", picture=True)
+            return Check(entry.path, found.error, picture=True)
+        if found.sha256 != entry.sha256:
+            return Check(entry.path, "the file has changed since it was dumped", picture=True)
         outcome = network(found.pixels[None])
         if isinstance(outcome, str):
-            return Check(row.path, outcome, picture=True)
+            return Check(entry.path, outcome, picture=True)
         tolerance = max(_TOLERANCES[recipe.dtype], _TOLERANCES[recipe.precision])
         differences = {
             ".".join(output): _difference(stored[output], values[0]) for output, values in outcome.outputs.items()
         }
-        # Also NaN, which is no difference that is tolerated.
         error = "; ".join(
-            f"{name} differs by {difference:.2g} of its greatest value"
+            f"{name} differs by {difference:.2g} of its largest value"
             for name, difference in differences.items()
-            if not difference <= tolerance
+            if not difference <= tolerance  # true of NaN
         )
-        return Check(row.path, error, max(differences.values(), default=0.0), picture=True)
-
-    def _job(self) -> Job:
-        return Job(str(self.dump.path), self.dump.recipe, 1, self._device, self.dump.fingerprint["weights"]["sha256"])
+        return Check(entry.path, error, max(differences.values(), default=0.0), picture=True)
 
 
 def verify(out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device: str = "auto") -> list[Check]:
-    """Check the dump in `out`: the hash of every file, and `rows` random pictures computed anew.
+    """Check the dump in `out`: the hash of every file, and the features of `rows` random pictures, recomputed.
 
-    A picture is computed alone, while it was dumped in a batch: what rounding makes of that is tolerated. Returns
-    what is wrong, nothing where all is well. Raises `StoreError` where there is no complete dump, `WeightsError` and
-    `VggfeatError` where its weights cannot be had.
+    Each picture is recomputed in a batch of one, so differences due to rounding are tolerated. Returns the checks that
+    failed. Raises `StoreError` if there is no complete dump, `WeightsError` and `VggfeatError` if its weights are not
+    available.
     """
     return [check for check in Verifying(out, rows=rows, seed=seed, device=device) if check.error]
 
 
 def _difference(stored: npt.NDArray[Any], computed: npt.NDArray[np.float32]) -> float:
-    """The largest difference, as a share of the greatest value. What is not finite must be the same in both."""
+    """The largest relative difference; infinite if shapes or the places of non-finite values differ."""
     if stored.shape != computed.shape:
         return float("inf")
     if stored.dtype == np.float16:

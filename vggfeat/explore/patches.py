@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.prepare import Preparation, prepare
-from vggfeat.dumps.reading import Dump, open_dump
+from vggfeat.dumps.reading import open_dump
 from vggfeat.dumps.sources import Places
-from vggfeat.dumps.work import Job, Network
 from vggfeat.errors import ImageError, InputError, near
 from vggfeat.networks import arch
 
@@ -65,20 +65,21 @@ def most_activating(
     names = [str(name) for name in found.top_ids[channel] if name]
     if top is not None and top < 1:
         raise InputError(f"top is {top}: it is at least 1")
-    network = Network(_job(dump, layer, device))
-    rows = {row.id: row for row in dump.manifest}
+    recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
+    network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
+    entries = {entry.id: entry for entry in dump.manifest}
     row = arch.find(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"])[0]
-    places = Places({name: row.path for name, row in rows.items()})
+    places = Places({name: entry.path for name, entry in entries.items()})
     patches: list[Patch] = []
     for name in names[:top]:
         prepared = prepare(places.item(name), Preparation.of(network.recipe))
         if prepared.pixels is None:
             raise ImageError(prepared.error)
-        if prepared.sha256 != rows[name].sha256:
-            raise ImageError(f"'{rows[name].path}' has changed since it was dumped")
+        if prepared.sha256 != entries[name].sha256:
+            raise ImageError(f"'{entries[name].path}' has changed since it was dumped")
         outcome = network(prepared.pixels[None])
         if isinstance(outcome, str):
-            raise ImageError(f"'{rows[name].path}': {outcome}")
+            raise ImageError(f"'{entries[name].path}': {outcome}")
         activation = outcome.features[layer][0, channel].float().cpu()
         y, x = divmod(int(activation.argmax()), activation.shape[1])
         across, down = row.span(x), row.span(y)
@@ -87,8 +88,3 @@ def most_activating(
             Patch(name, picture, float(activation[y, x]), x, y, across.start, down.start, across.stop, down.stop)
         )
     return tuple(patches)
-
-
-def _job(dump: Dump, layer: str, device: str) -> Job:
-    recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
-    return Job(str(dump.path), recipe, 1, device, dump.fingerprint["weights"]["sha256"])

@@ -483,15 +483,22 @@ def _unknown(name: str, word: str, table: tuple[Layer, ...]) -> str:
 
 
 def sized_layers(
-    name: str | Network, height: int = 224, width: int | None = None, *, pooling: Pooling = "max"
+    name: str | Network,
+    height: int = 224,
+    width: int | None = None,
+    *,
+    pooling: Pooling = "max",
+    last: str | None = None,
 ) -> tuple[SizedLayer, ...]:
     """The layer table for an image of `height` x `width` pixels (square where `width` is left out).
 
-    Raises `InputError` where the image is too small for the network's last layer.
+    `last` is the layer that the table ends with. Raises `InputError` if the image is too small for it.
     """
     width = height if width is None else width
     name = network(name).name
     table = layers(name, pooling=pooling)
+    if last is not None:
+        table = table[: find(name, last, pooling=pooling)[-1].index + 1]
     if min(height, width) < table[-1].minimum_size:
         raise InputError(
             f"{height}x{width} is too small for {name}: "

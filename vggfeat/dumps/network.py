@@ -1,0 +1,86 @@
+"""Runs the network of a dump and reduces its features."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vggfeat.dumps.prepare import Pixels
+from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.reductions import reduce
+from vggfeat.errors import VggfeatError
+from vggfeat.features.device import choose_device
+from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.networks import weights as weights_table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """The features of a batch, {layer: (N, C, H, W)}, and its outputs, {(layer, reduction): (N, ...) float32}."""
+
+    features: Mapping[str, Tensor]
+    outputs: Mapping[tuple[str, str], npt.NDArray[np.float32]]
+
+
+class DumpNetwork:
+    """Maps a batch of images to the outputs of a recipe.
+
+    `digest` is the expected `weights_digest`. Raises `VggfeatError` if the weights found here have another one.
+    """
+
+    def __init__(self, recipe: DumpRecipe, *, digest: str, device: str = "auto") -> None:
+        self.recipe = recipe
+        self._device = choose_device(device)
+        state, entry = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed)
+        if (found := weights_digest(recipe, state)) != digest:
+            raise VggfeatError(
+                f"the weights of {recipe.network} are not those of the run: {found[:16]}, not {digest[:16]}"
+            )
+        self._extract = FeatureExtractor(
+            recipe.network,
+            recipe.layers,
+            weights=state,
+            mean=entry.mean,
+            std=entry.std,
+            precision=recipe.precision,
+            pooling=recipe.pooling,
+            check="off",
+            device=self._device,
+        )
+
+    def __call__(self, pixels: Pixels) -> Outcome | str:
+        """Run (N, 3, H, W) images in [0, 1]. Returns the reason instead if memory is too small for a single image.
+
+        Raises `VggfeatError` if memory is too small for a batch of several: the batch size is part of what a run
+        computes, so it is not reduced here.
+        """
+        height, width = pixels.shape[2:]
+        try:
+            with torch.inference_mode():
+                features = self._extract(torch.as_tensor(pixels, device=self._device))
+                outputs = {
+                    (layer, reduction): np.ascontiguousarray(
+                        reduce(features[layer], reduction, layer=layer, seed=self.recipe.seed).cpu().numpy()
+                    )
+                    for layer, reduction in self.recipe.outputs
+                }
+        except (MemoryError, RuntimeError) as error:
+            if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+                raise
+            if len(pixels) > 1:
+                raise VggfeatError(
+                    f"out of memory at {len(pixels)} pictures of {width}x{height} pixels: "
+                    "begin again with a smaller batch size"
+                ) from error
+            return f"the network ran out of memory at {width}x{height} pixels"
+        return Outcome(features, outputs)
+
+
+def weights_digest(recipe: DumpRecipe, state: Mapping[str, Tensor]) -> str:
+    """A sha256 over the fingerprints of all layers, to tell weights apart."""
+    prints = weights_table.fingerprints(recipe.network, state)
+    return hashlib.sha256(" ".join(f"{layer} {digest}" for layer, digest in prints.items()).encode()).hexdigest()
