@@ -13,7 +13,7 @@ from vggfeat.dumps.prepare import Pixels
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.reductions import reduce
 from vggfeat.errors import VggfeatError
-from vggfeat.features.device import choose_device
+from vggfeat.features.device import choose_device, is_out_of_memory
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.networks import weights as weights_table
 
@@ -69,7 +69,7 @@ class DumpNetwork:
                     for layer, reduction in self.recipe.outputs
                 }
         except (MemoryError, RuntimeError) as error:
-            if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)):
+            if not is_out_of_memory(error):
                 raise
             if len(pixels) > 1:
                 raise VggfeatError(
