@@ -1,4 +1,5 @@
 import hashlib
+import subprocess
 
 import numpy as np
 import pytest
@@ -61,12 +62,19 @@ def test_every_kind_of_picture_is_read_as_images_reads_it(kind, tmp_path):
     assert kind != "turned" or found.pixels.shape == (3, 50, 40)
 
 
-def test_a_decoder_that_dies_costs_a_row_and_no_more(pictures):
+def test_a_decoder_that_dies_costs_a_row_and_no_more(pictures, monkeypatch):
     items = find(pictures)
+    started, start = [], subprocess.Popen
+
+    def popen(*arguments, **options):
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr("vggfeat.dumps.decoding.subprocess.Popen", popen)
     with Decoders(Preparation(32, 32), 1) as decoders:
         found = decoders.map(items, ahead=1)
         first = next(found)
-        decoders._idle[0]._process.kill()  # noqa: SLF001 (as a decoder's crash would)
+        started[0].kill()
         rest = list(found)
     assert first.pixels is not None
     assert len(rest) == len(items) - 1

@@ -27,7 +27,7 @@ class Actors:
 
     def run(self, job, tasks):
         actor = ShardActor(pickle.loads(pickle.dumps(self._change(job))), 0)  # noqa: S301 (ours)
-        yield from ray_engine._receipts((actor({"task": pickle.dumps(task)}) for task in tasks), EOFError)  # noqa: SLF001 (as the engine does)
+        yield from ray_engine.collect_receipts((actor({"task": pickle.dumps(task)}) for task in tasks), EOFError)
 
 
 def test_an_actor_writes_what_the_local_engine_does(pictures, tmp_path):
@@ -57,12 +57,12 @@ def test_what_a_user_can_mend_comes_back_as_one_line(pictures, tmp_path):
 
 
 def test_a_shard_that_always_ends_its_worker_ends_the_run(tmp_path):
-    dead = [ray_engine._counted(tmp_path, 7) for _ in range(3)]  # noqa: SLF001 (workers that die)
+    dead = [ray_engine.counting_attempts(tmp_path, 7) for _ in range(3)]
     for worker in dead:
         worker.__enter__()
     with pytest.raises(VggfeatError, match="shard 7 has ended its Ray worker 3 times"):
-        ray_engine._counted(tmp_path, 7).__enter__()  # noqa: SLF001 (likewise)
-    with ray_engine._counted(tmp_path, 8):  # noqa: SLF001 (one that lives)
+        ray_engine.counting_attempts(tmp_path, 7).__enter__()
+    with ray_engine.counting_attempts(tmp_path, 8):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [".000007.begun.tmp"]
 
@@ -98,10 +98,10 @@ def test_plans(nodes, device, actors, planned, monkeypatch):
     class Job:
         pass
 
-    monkeypatch.setattr(ray_engine, "_import", Ray)
+    monkeypatch.setattr(ray_engine, "import_ray", Ray)
     job = Job()
     job.device = device
-    assert RayEngine(actors=actors)._plan(job, 9) == planned  # noqa: SLF001 (what it asks Ray for)
+    assert RayEngine(actors=actors).actors_for(job, 9) == planned
 
 
 _CLUSTER = """

@@ -224,7 +224,7 @@ def test_a_row_for_every_input_whatever_it_is(tmp_path):
     Image.new("RGB", (1, 1), "red").save(source / "pixel.png")  # small, but a picture
     (source / "wrong.jpg").write_bytes((source / "000.png").read_bytes())  # Pillow looks at the content
     os.rename(source / "039.jpg", os.fsencode(source) + b"/caf\xe9.jpg")  # noqa: PTH104 (a name that is not UTF-8)
-    for workers in (0, 2):
+    for workers in (0, 1):
         options = QUICK | {"workers": workers}
         dump = vggfeat.dump(source, tmp_path / f"out{workers}", **options, shard_size=7, reduce="mean")
         assert len(dump.manifest) == len(list(source.iterdir())) == len({row.id for row in dump.manifest})
@@ -235,7 +235,7 @@ def test_a_row_for_every_input_whatever_it_is(tmp_path):
         assert len(dump["relu2_1"]) == len(dump.ids) == 42
         assert {"pixel.png", "wrong.jpg", "caf\\xe9.jpg"} <= set(dump.ids)
         assert verify(dump.path, rows=100) == []
-    assert hashes(tmp_path / "out0") == hashes(tmp_path / "out2")
+    assert hashes(tmp_path / "out0") == hashes(tmp_path / "out1")
 
 
 def test_a_bad_picture_moves_no_other(pictures, tmp_path):

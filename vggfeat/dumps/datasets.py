@@ -1,6 +1,5 @@
-"""A dump as torch reads data."""
+"""An array of a dump as a torch data set."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -9,7 +8,7 @@ from vggfeat.dumps.protocols import FeatureRows
 
 
 class FeatureDataset(Dataset[tuple[Tensor, str]]):
-    """(features, id) of each row of an array."""
+    """Yields (features, id) for each row of an array."""
 
     def __init__(self, array: FeatureRows) -> None:
         self._array = array
@@ -19,4 +18,4 @@ class FeatureDataset(Dataset[tuple[Tensor, str]]):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        return torch.from_numpy(np.array(self._array[index])), self._ids[index]  # pyright: ignore[reportUnknownMemberType] (torch leaves it untyped)
+        return torch.tensor(self._array[index]), self._ids[index]

@@ -1,8 +1,7 @@
-"""Decode pictures ahead of the network, in processes of their own.
+"""Decodes pictures ahead of the network, in separate processes.
 
-A worker is a plain subprocess that reads requests from its standard input and answers on its standard output. It ends
-when its input does, so that none outlives a killed run; and a picture that brings a decoder down costs a worker, which
-is replaced, and a row.
+A worker is a subprocess that reads requests from standard input and answers on standard output. It exits when its
+input ends, so no worker outlives a killed run. A picture that crashes its decoder fails, and the worker is replaced.
 """
 
 import itertools
@@ -15,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any, Self, cast
 
@@ -28,7 +28,7 @@ _LENGTHS = struct.Struct("<QQ")
 
 
 class Decoders:
-    """Prepares items in `workers` processes; with 0 of them, in a thread here. A context manager."""
+    """A context manager that prepares items in `workers` processes, or in a thread of this process if it is 0."""
 
     def __init__(self, how: Preparation, workers: int) -> None:
         self._how = how
@@ -40,7 +40,7 @@ class Decoders:
         self._closed = False
 
     def __enter__(self) -> Self:
-        # They start while the network is loaded.
+        # The processes start while the network is loaded.
         self._idle.extend(self._start() for _ in range(self._workers))
         return self
 
@@ -48,7 +48,7 @@ class Decoders:
         self._closed = True
         self._kill_all()
         self._threads.shutdown(cancel_futures=True)
-        self._kill_all()  # one may have been replaced meanwhile
+        self._kill_all()  # a worker may have been replaced meanwhile
 
     def _kill_all(self) -> None:
         with self._guard:
@@ -58,7 +58,7 @@ class Decoders:
             worker.kill()
 
     def map(self, items: Iterable[Item], *, ahead: int) -> Iterator[Prepared]:
-        """Each of `items` prepared, in their order; at most `ahead` of them wait to be taken."""
+        """Prepare `items` and yield the results in order. At most `ahead` results are prepared before they are used."""
         waiting: deque[Future[Prepared]] = deque()
         source = iter(items)
         while True:
@@ -69,7 +69,7 @@ class Decoders:
             yield waiting.popleft().result()
 
     def _prepare(self, item: Item) -> Prepared:
-        """Run in a thread, of which there are as many as workers."""
+        """Prepare one item. Runs in one of as many threads as there are workers."""
         if not self._workers:
             return prepare(item, self._how)
         worker = self._idle.popleft()
@@ -94,24 +94,23 @@ class Decoders:
 
 
 class _Worker:
-    """One process. Its standard error is dropped: libraries complain there about files, in words of their own."""
+    """One process. Its standard error is discarded: image libraries print warnings about files there."""
 
     def __init__(self) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from vggfeat.dumps.decoding import serve; serve()"
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(  # noqa: S603 (ourselves)
+        self._process = subprocess.Popen(  # noqa: S603 (this Python)
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            process_group=0 if os.name == "posix" else None,  # Ctrl-C is for the run, which ends its workers
+            process_group=0 if os.name == "posix" else None,  # Ctrl-C reaches only the run, which ends its workers
         )
+        self._pipes = cast("tuple[IO[bytes], IO[bytes]]", (self._process.stdin, self._process.stdout))
 
     def ask(self, item: Item, how: Preparation) -> Prepared:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101 (both are pipes)
-        assert stdout is not None  # noqa: S101 (likewise)
+        stdin, stdout = self._pipes
         _send(stdin, {"item": asdict(item), "how": asdict(how)})
         about, data = _receive(stdout)
         shape = about.pop("shape")
@@ -122,12 +121,9 @@ class _Worker:
         """End the process; return its exit code."""
         self._process.kill()
         code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # what was never sent
-                    continue
+        for pipe in self._pipes:
+            with suppress(OSError):  # a request that was not sent completely
+                pipe.close()
         return code
 
 
@@ -137,7 +133,7 @@ def serve() -> None:
 
     torch.set_num_threads(1)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not stand among the answers
+    os.dup2(2, 1)  # keep what libraries print out of the answers
     while True:
         try:
             content, _ = _receive(requests)

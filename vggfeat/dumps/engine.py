@@ -1,4 +1,4 @@
-"""Who computes the shards. An engine is handed tasks and hands back receipts; it decides nothing else."""
+"""Engines compute shards: an engine receives tasks and yields receipts."""
 
 import itertools
 import os
@@ -16,41 +16,44 @@ if TYPE_CHECKING:
 
 _MOST_WORKERS = 16
 
-# On a CPU the network itself takes the cores, and more than five times as long as decoding what it sees.
+# On a CPU the network uses the cores itself, and takes over five times as long as decoding its images.
 _CORES_A_WORKER = 4
 
-# Starting another process costs more than decoding this many pictures.
+# Starting a second process takes longer than decoding this many pictures.
 _FEW_PICTURES = 64
 
 
 class Engine(Protocol):
     """Computes the shards of a job.
 
-    For every task a `ShardWorker(job)` somewhere must be called once with the task and its prepared pictures, and
-    have returned; the same task may be computed again where a worker died, since a shard's files are the same
-    whoever writes them. A `DumpJob` and a `ShardTask` pickle. All workers must see the folder `job.out`.
+    For each task, a `ShardWorker(job)` must be called with the task and its prepared pictures, and return. If a worker
+    dies, its task may be computed again: every worker writes the same files. `DumpJob` and `ShardTask` pickle. All
+    workers must have access to the folder `job.out`.
     """
 
     def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
-        """Yield the receipt of each task when its shard is on the disk, in any order.
+        """Yield the receipt of each task when its shard is on disk, in any order.
 
-        Closed before its end, it stops all that it started. On another machine a worker may be at it for a moment: what
-        it writes has names of its own until a shard is whole, and the next run deletes what is left.
+        When it is closed early, it stops its workers. A worker on another machine may write for a moment longer: its
+        files have temporary names until the shard is complete, and the next run deletes them.
         """
         ...
 
 
 class LocalEngine:
-    """The network in this process, decoding in `workers` others; with 0 in a thread, None is `default_workers`."""
+    """Runs the network in this process and decodes in `workers` others.
+
+    With 0 workers it decodes in a thread. None means `default_workers`.
+    """
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
 
     def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
-        """Compute the tasks one after the other; decoding runs ahead of the network, and writing behind it."""
+        """Compute the tasks in order. Decoding runs ahead of the network, and writing behind it."""
         pictures = sum(len(task.items) for task in tasks)
         workers = default_workers(pictures, job.device) if self._workers is None else self._workers
-        # Pictures of any size wait in memory, so that fewer of them may.
+        # Pictures that keep their sizes may be large, so fewer of them wait in memory.
         ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
         with Decoders(Preparation.of(job.recipe), workers) as decoders, ShardWriter() as writer:
             worker = ShardWorker(job)
@@ -66,7 +69,7 @@ class LocalEngine:
 
 
 def default_workers(pictures: int, device: str) -> int:
-    """Decoding processes for that many pictures and a network on `device`: at least one, which may end by a picture."""
+    """The number of decoding processes for a number of pictures: at least one, so that a crash ends only a decoder."""
     if pictures < _FEW_PICTURES:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Engines by their names."""
+"""Engines by name."""
 
 from typing import Literal, get_args
 
@@ -9,7 +9,7 @@ EngineName = Literal["local", "ray"]
 
 
 def named_engine(name: str, workers: int | None) -> Engine:
-    """The engine called `name`. Raises `RecipeError` for another word, `InputError` where it is not installed."""
+    """The engine called `name`. Raises `RecipeError` if it is unknown, `InputError` if its library is missing."""
     if name == "local":
         return LocalEngine(workers)
     if name == "ray":

@@ -1,4 +1,4 @@
-"""From an item to what the network sees: read, decode, resize, crop. Whatever goes wrong becomes a reason, in words."""
+"""Prepares an item for the network: read, decode, resize, crop. Errors are returned as text."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from vggfeat import files
 from vggfeat.dumps.recipe import DumpRecipe, Resize
 from vggfeat.dumps.sources import Item, printable
 from vggfeat.errors import ImageError, VggfeatError
@@ -17,7 +18,7 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """How pictures are brought to the network: the part of a recipe that decoding needs."""
+    """The part of a recipe that decoding needs: sizes in pixels, as in `DumpRecipe`."""
 
     resize: Resize = 224
     crop: int | None = 224
@@ -25,15 +26,15 @@ class Preparation:
 
     @classmethod
     def of(cls, recipe: DumpRecipe) -> "Preparation":
-        """What `recipe` says of it."""
+        """The preparation that `recipe` asks for."""
         return cls(recipe.resize, recipe.crop, recipe.minimum_size)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A picture that was read: `pixels` (3, H, W) in [0, 1], or None and the reason in `error`.
+    """A prepared picture: `pixels` (3, H, W) in [0, 1], or None and the reason in `error`.
 
-    `sha256` and `size` are those of the file's bytes; empty and 0 where it has none that could be read.
+    `sha256` and `size` describe the bytes of the file; they are empty and 0 if it could not be read.
     """
 
     sha256: str
@@ -43,7 +44,7 @@ class Prepared:
 
 
 def prepare(item: Item, how: Preparation) -> Prepared:
-    """Read `item` once: its hash and its pixels. Raises nothing that a file can cause."""
+    """Read `item` once, for its hash and its pixels. A bad file never raises: the reason is returned."""
     if item.error:
         return Prepared("", 0, None, item.error)
     digest, size = "", 0
@@ -61,9 +62,9 @@ def prepare(item: Item, how: Preparation) -> Prepared:
 
 
 def fit(rgb: Tensor, how: Preparation) -> Tensor:
-    """Resize (1, 3, H, W) as `how` says, bilinear and antialiased, and cut out the middle: to the pixel as torchvision.
+    """Resize (1, 3, H, W) with antialiased bilinear interpolation and crop the centre, as torchvision does.
 
-    Raises `ImageError` for a picture that is too small to be cut or for the network.
+    Raises `ImageError` if the picture is too small for the crop or for the network.
     """
     height, width = fitted(rgb.shape[2], rgb.shape[3], how)
     if how.resize is not None and max(height, width) > _LONGEST:
@@ -83,7 +84,7 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
 
 
 def fitted(height: int, width: int, how: Preparation) -> tuple[int, int]:
-    """(height, width) of a picture of `height` x `width` once it is resized, before it is cut."""
+    """The (height, width) of a picture of `height` x `width` after resizing, before cropping."""
     if how.resize is None:
         return height, width
     if isinstance(how.resize, tuple):
@@ -93,7 +94,7 @@ def fitted(height: int, width: int, how: Preparation) -> tuple[int, int]:
 
 
 def side_of(item: Item, how: Preparation) -> tuple[int, int] | None:
-    """(height, width) that the network will see of `item`, told from its header; None where that cannot be read."""
+    """The (height, width) that the network will receive, from the header of `item`; None if it cannot be read."""
     if item.error:
         return None
     try:
@@ -103,7 +104,7 @@ def side_of(item: Item, how: Preparation) -> tuple[int, int] | None:
     return (how.crop, how.crop) if how.crop is not None else fitted(height, width, how)
 
 
-# A picture of one row would otherwise be enlarged to whatever its length times the short side is.
+# Without this limit, a picture one pixel high would be enlarged to its width times the short side.
 _LONGEST = 65536
 
 
@@ -111,12 +112,12 @@ def _read(item: Item) -> bytes:
     if not item.member:
         return images.read_bytes(item.path)
     try:
-        with open(item.path, "rb") as archive:  # noqa: PTH123 (the path may hold what a Path would tidy)
+        with open(item.path, "rb") as archive:  # noqa: PTH123 (Path would normalise the path)
             archive.seek(item.offset)
             data = archive.read(item.length)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ImageError(f"cannot read '{item.place}': {(reason or 'the file cannot be read').lower()}") from error
+        reason = files.reason(error) if isinstance(error, OSError) else str(error).lower()
+        raise ImageError(f"cannot read '{item.place}': {reason}") from error
     if len(data) < item.length:
         raise ImageError(f"cannot read '{item.place}': the tar file ends within it")
     return data

@@ -1,4 +1,4 @@
-"""Interfaces of a dump and its arrays, so that exports and datasets need not import `reading`."""
+"""Interfaces of a dump and its arrays, for exports and data sets, which must not import `reading`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from vggfeat.dumps.manifest import ManifestEntry
 
 
 class FeatureRows(Protocol):
-    """The rows of one layer and reduction, or those of one size."""
+    """The features of one layer and reduction, of all pictures or those of one size."""
 
     layer: str
     reduction: str
@@ -33,12 +33,12 @@ class FeatureRows(Protocol):
 
     @property
     def one_shape(self) -> bool:
-        """Whether all rows have one shape."""
+        """Whether all rows have the same shape."""
         ...
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """The sizes of the pictures."""
+        """The different (height, width) of the pictures."""
         ...
 
     def of_size(self, height: int, width: int) -> "FeatureRows":
@@ -46,7 +46,7 @@ class FeatureRows(Protocol):
         ...
 
     def to_numpy(self) -> npt.NDArray[Any]:
-        """All of it in memory."""
+        """Read the whole array into memory."""
         ...
 
     def __len__(self) -> int: ...
@@ -63,7 +63,7 @@ class DumpLike(Protocol):
 
     @property
     def outputs(self) -> tuple[tuple[str, str], ...]:
-        """Each (layer, reduction) that is stored."""
+        """The (layer, reduction) of each array."""
         ...
 
     def __getitem__(self, key: tuple[str, str], /) -> FeatureRows: ...

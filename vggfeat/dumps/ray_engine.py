@@ -1,8 +1,8 @@
-"""Compute the shards on the machines of a Ray cluster, with Ray Data.
+"""Computes shards on the machines of a Ray cluster, with Ray Data.
 
-A row of the data set is a task, and what comes back a receipt: pictures and features never travel. All machines see
-the sources and the folder of the dump under the same paths, and have vggfeat and the weights. Files are those of the
-local engine, so that either finishes what the other began.
+A row of the data set is a task, and its result is a receipt: pictures and features are never sent. All machines must
+have the sources and the dump's folder under the same paths, vggfeat and the weights. The files are the same as the
+local engine's, so either engine can continue what the other began.
 """
 
 import logging
@@ -25,32 +25,32 @@ from vggfeat.dumps.shards import shard_name, temporary_path
 from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
 from vggfeat.errors import InputError, VggfeatError
 
-# Ray starts a worker that dies again, without end; a shard at which that happens this often ends the run.
+# Ray restarts a worker that dies, without limit. A shard that kills this many workers ends the run.
 _MOST_DEATHS = 3
 
 _USAGE_STATS = "RAY_USAGE_STATS_ENABLED"
 
 
 class RayEngine:
-    """Shards on a Ray cluster: the one that is connected to, or that `RAY_ADDRESS` names, or one of this machine.
+    """Computes shards on a Ray cluster: the connected one, the one that `RAY_ADDRESS` names, or a local one.
 
-    `actors` hold a network each; None takes one for each GPU, or one a machine where the network runs on CPUs.
-    `workers` is the number of decoding processes of each. A cluster of this machine is started for the run and ended
-    with it, tells nobody, and has no dashboard. Raises `InputError` where Ray is not installed.
+    `actors` is the number of networks; None means one for each GPU, or one for each machine if the network runs on
+    CPUs. `workers` is the number of decoding processes of each actor. A local cluster is started for the run and ended
+    with it, without usage statistics and dashboard. Raises `InputError` if Ray is not installed.
     """
 
     def __init__(self, *, actors: int | None = None, workers: int | None = None) -> None:
         if actors is not None and actors < 1:
             raise InputError(f"actors is {actors}: it is at least 1")
-        self._ray = _import()
+        self._ray = import_ray()
         self._actors = actors
         self._workers = workers
 
     def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
-        """Yield the receipt of each task. Raises `VggfeatError` where a shard cannot be computed."""
+        """Yield the receipt of each task. Raises `VggfeatError` if a shard cannot be computed."""
         data: Any = import_module("ray.data")
         with _quiet(data), _connected(self._ray):
-            actors, needs = self._plan(job, len(tasks))
+            actors, needs = self.actors_for(job, len(tasks))
             rows = data.from_items(
                 [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
             ).map(
@@ -59,11 +59,11 @@ class RayEngine:
                 compute=data.ActorPoolStrategy(size=actors),
                 **needs,
             )
-            with closing(_receipts(rows.iter_rows(), self._ray.exceptions.RayError)) as receipts:
+            with closing(collect_receipts(rows.iter_rows(), self._ray.exceptions.RayError)) as receipts:
                 yield from receipts
 
-    def _plan(self, job: DumpJob, tasks: int) -> tuple[int, dict[str, float]]:
-        """How many actors, and what Ray keeps free for each."""
+    def actors_for(self, job: DumpJob, tasks: int) -> tuple[int, dict[str, float]]:
+        """The number of actors, and the resources that Ray reserves for each."""
         nodes: list[Mapping[str, float]] = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if job.device != "cpu":
             gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -79,20 +79,20 @@ class RayEngine:
 
 
 class ShardActor:
-    """Holds a network in a process of its own, and writes the shards that come to it."""
+    """Holds a network in a process of its own and computes shards."""
 
     def __init__(self, job: DumpJob, workers: int | None) -> None:
-        # An actor sees its own GPUs alone, whatever their numbers on the machine.
+        # An actor sees only its own GPUs, whatever their numbers on the machine.
         self._job = job if job.device == "cpu" else replace(job, device=job.device.partition(":")[0])
         self._workers = workers
         self._compute: Callable[[ShardTask], Receipt] | None = None
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
-        """Compute a row's task. What a user can mend comes back as text; all else is raised."""
-        task: ShardTask = pickle.loads(row["task"])  # noqa: S301 (ours)
+        """Compute the task of a row. Errors that the user can fix are returned as text; others are raised."""
+        task: ShardTask = pickle.loads(row["task"])  # noqa: S301 (pickled by `run`)
         try:
-            with _counted(Path(self._job.out), task.number):
-                # Here, so that weights which are not those of the run are told as what they are.
+            with counting_attempts(Path(self._job.out), task.number):
+                # Load here, so that an error about other weights is returned as text.
                 self._compute = self._compute or self._loaded(len(task.items))
                 return {"receipt": self._compute(task).as_json(), "error": ""}
         except (VggfeatError, OSError) as error:
@@ -101,15 +101,15 @@ class ShardActor:
     def _loaded(self, pictures: int) -> Callable[[ShardTask], Receipt]:
         job = self._job
         workers = default_workers(pictures, job.device) if self._workers is None else self._workers
-        decoders = Decoders(Preparation.of(job.recipe), workers).__enter__()  # they end with this process
+        decoders = Decoders(Preparation.of(job.recipe), workers).__enter__()  # the decoders end with this process
         worker = ShardWorker(job)
         ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
         return lambda task: worker(task, decoders.map(task.items, ahead=ahead))
 
 
 @contextmanager
-def _counted(out: Path, shard: int) -> Generator[None]:
-    """Refuse a shard that has ended too many workers: each leaves a byte in a file, which is deleted at the end."""
+def counting_attempts(out: Path, shard: int) -> Generator[None]:
+    """Refuse a shard that has killed too many workers. Each attempt adds a byte to a file, deleted on success."""
     marks = temporary_path(out / f"{shard_name(shard)}.begun")
     with marks.open("ab") as file:
         file.write(b".")
@@ -122,7 +122,8 @@ def _counted(out: Path, shard: int) -> Generator[None]:
         marks.unlink(missing_ok=True)
 
 
-def _receipts(rows: Iterator[Mapping[str, str]], errors: type[Exception]) -> Generator[Receipt]:
+def collect_receipts(rows: Iterator[Mapping[str, str]], errors: type[Exception]) -> Generator[Receipt]:
+    """The receipts in what the actors return. Raises `VggfeatError` for their errors and for Ray's `errors`."""
     try:
         for row in rows:
             if row["error"]:
@@ -142,7 +143,7 @@ def _connected(ray: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped her
     os.environ.setdefault(_USAGE_STATS, "0")
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:  # such as a cluster that cannot be reached
+    except (OSError, RuntimeError, ValueError) as error:  # for example, an unreachable cluster
         raise InputError(f"cannot connect to Ray: {' '.join(str(error).split())}") from error
     finally:
         if not asked:
@@ -154,8 +155,8 @@ def _connected(ray: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped her
 
 
 @contextmanager
-def _quiet(data: Any) -> Generator[None]:  # noqa: ANN401 (likewise)
-    """Progress is the caller's to show."""
+def _quiet(data: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped here)
+    """Turn off Ray's progress bars and log."""
     context: Any = data.DataContext.get_current()
     logger = logging.getLogger("ray.data")
     before = context.enable_progress_bars, logger.level
@@ -169,7 +170,8 @@ def _quiet(data: Any) -> Generator[None]:  # noqa: ANN401 (likewise)
             logger.setLevel(before[1])
 
 
-def _import() -> Any:  # noqa: ANN401 (Ray is untyped here)
+def import_ray() -> Any:  # noqa: ANN401 (Ray is untyped here)
+    """Ray, with Ray Data. Raises `InputError` if it is not installed."""
     try:
         import_module("ray.data")
         return import_module("ray")

@@ -1,4 +1,4 @@
-"""What a dump computes, as data. No torch here."""
+"""The recipe of a dump: what it computes, as data. This module does not import torch."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ REDUCTIONS: Mapping[str, str] = {
     "none": "nothing, where statistics are all that is wanted",
 }
 
-# Of each channel, so many pictures that excite it most are kept.
+# The number of pictures that statistics keep for each channel.
 TOP = 8
 
 _PROJECTION = re.compile(r"proj([1-9]\d{0,6})")
@@ -33,13 +33,13 @@ _PROJECTION = re.compile(r"proj([1-9]\d{0,6})")
 
 @dataclass(frozen=True, kw_only=True)
 class DumpRecipe:
-    """What is computed of every picture.
+    """What is computed of each picture.
 
-    `reductions`: {layer: what is stored of it}, in the order of the network. `resize`: pixels of the short side,
-    (width, height), or None to keep sizes; `crop`: pixels of the square that is cut from the middle, or None.
-    `dtype`: of what is stored; values beyond float16's range are clipped to it, and counted. `precision`: of the
-    network's arithmetic. `seed`: of random weights and of projections. `cka` and `rdm` keep the channel means of each
-    picture; `rdm` is the number of pictures, the first ones, that are compared with each other.
+    `reductions`: {layer: its reductions}, in network order. `resize`: pixels of the short side, (width, height), or
+    None to keep sizes. `crop`: side of the centre square in pixels, or None. `dtype`: of the stored arrays; float16
+    clips values to its range and counts them. `precision`: of the network's arithmetic. `seed`: of random weights and
+    projections. `cka` and `rdm` store the channel means of each picture; `rdm` is the number of pictures in the RDM,
+    the first ones.
     """
 
     network: str
@@ -84,44 +84,44 @@ class DumpRecipe:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A mapping proxy does not pickle.
+        # MappingProxyType does not pickle.
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return _rebuild, (values | {"reductions": dict(self.reductions)},)
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that are read, in the order of the network."""
+        """The layers, in network order."""
         return tuple(self.reductions)
 
     @property
     def outputs(self) -> tuple[tuple[str, str], ...]:
-        """Each (layer, reduction) that is stored."""
+        """The (layer, reduction) of each stored array."""
         return tuple((layer, reduction) for layer, wanted in self.reductions.items() for reduction in wanted)
 
     @property
     def measures(self) -> bool:
-        """Whether anything is measured besides what is stored."""
+        """Whether statistics, CKA or an RDM are asked for."""
         return self.statistics or self.cka or self.rdm > 0
 
     @property
     def keeps_means(self) -> bool:
-        """Whether the channel means of each picture are kept."""
+        """Whether the channel means of each picture are stored."""
         return self.cka or self.rdm > 0
 
     @property
     def fixed_side(self) -> tuple[int, int] | None:
-        """(height, width) of every picture that the network sees; None where they differ."""
+        """The (height, width) of every image that the network receives; None if sizes differ."""
         if self.crop is not None:
             return self.crop, self.crop
         return (self.resize[1], self.resize[0]) if isinstance(self.resize, tuple) else None
 
     @property
     def minimum_size(self) -> int:
-        """The least side of a picture that reaches the deepest layer."""
+        """The smallest image side for which the deepest layer has an output."""
         return arch.find(self.network, self.layers, pooling=self.pooling)[-1].minimum_size
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for JSON; what has no influence is left out."""
+        """The fields as JSON values. A `seed` that has no effect is None."""
         projects = any(_PROJECTION.fullmatch(reduction) for _, reduction in self.outputs)
         return {
             "network": self.network,
@@ -140,7 +140,7 @@ class DumpRecipe:
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Any], weights: str | None) -> "DumpRecipe":
-        """What `as_dict` was made of, with the `weights`, of which it says nothing."""
+        """Rebuild a recipe from `as_dict`, which does not hold the `weights`."""
         resize: Any = about["resize"]
         return cls(
             network=about["network"],
@@ -165,9 +165,12 @@ def _rebuild(values: dict[str, Any]) -> DumpRecipe:
 def parse_reductions(
     network: str, layers: str | Iterable[str], reduce: str | Iterable[str], *, pooling: arch.Pooling = "max"
 ) -> Mapping[str, tuple[str, ...]]:
-    """{layer: reductions} of `full,mean` for all layers, `relu3_3:full` for one, or both.
+    """Parse reductions, such as `full,mean` for all layers or `relu3_3:full` for some, to {layer: reductions}.
 
-    Raises `LayerError` for an unknown layer, `RecipeError` for an unknown reduction or a layer that is left without.
+    Raises `LayerError` for an unknown layer, `RecipeError` for an unknown reduction or a layer without any.
+
+    >>> dict(parse_reductions("vgg11", "relu1_1,relu2_1", "mean,relu2_1:full"))
+    {'relu1_1': ('mean',), 'relu2_1': ('mean', 'full')}
     """
     named = [layer.name for layer in arch.find(network, layers, pooling=pooling)]
     wanted: dict[str, list[str]] = {name: [] for name in named}
@@ -192,7 +195,7 @@ def parse_reductions(
 
 
 def projection_size(reduction: str) -> int | None:
-    """K of `projK`; None for another word."""
+    """K of `projK`; None for another reduction."""
     found = _PROJECTION.fullmatch(reduction)
     return int(found[1]) if found else None
 
@@ -208,12 +211,12 @@ def parse_resize(text: str) -> Resize:
 
 
 def default_crop(resize: Resize) -> int | None:
-    """The crop that goes with `resize` where none is named: a square of the short side."""
+    """The crop that `auto` means: a square of the short side that `resize` names, or None."""
     return resize if isinstance(resize, int) else None
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The fields on which two fingerprints disagree, each as `name: ours, not theirs`."""
+    """The fields in which two fingerprints differ, each as `name ours, not theirs`."""
     found: list[str] = []
     for name in dict.fromkeys([*ours, *theirs]):
         a, b = ours.get(name), theirs.get(name)

@@ -1,4 +1,4 @@
-"""What is stored of a layer's features: pure functions, and the shapes of what they return."""
+"""Reductions of features before they are stored: pure functions, and the shapes of their results."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -28,12 +28,12 @@ _FUNCTIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Shape], Sha
 
 
 def reduce(x: Tensor, reduction: str, *, layer: str = "", seed: int = 0) -> Tensor:
-    """Reduce features (N, C, H, W) to (N, ...) in float32. `layer` and `seed` choose a projection, and nothing else.
+    """Reduce features (N, C, H, W) to (N, ...) float32. Only projections use `layer` and `seed`.
 
-    What is `full` is contiguous, whatever the layout of `x`.
+    The result of `full` is contiguous, whatever the memory layout of `x`.
     """
     if reduction == "full":
-        # Out of the network's layout at once: one after the other takes three times as long.
+        # Convert type and layout together: two conversions take three times as long.
         return x.to(torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format)
     x = tensors.at_least_float32(x)
     size = projection_size(reduction)
@@ -41,7 +41,7 @@ def reduce(x: Tensor, reduction: str, *, layer: str = "", seed: int = 0) -> Tens
 
 
 def output_shape(reduction: str, shape: Shape) -> Shape:
-    """The shape of what `reduction` makes of one picture's features of `shape` (C, H, W)."""
+    """The shape of the reduced features of one picture, given their `shape` (C, H, W)."""
     size = projection_size(reduction)
     return (size,) if size else _FUNCTIONS[reduction][1](shape)
 
@@ -49,10 +49,10 @@ def output_shape(reduction: str, shape: Shape) -> Shape:
 def project(x: Tensor, size: int, *, layer: str, seed: int) -> Tensor:
     """A sparse random projection: (N, C, H, W) to (N, size).
 
-    Each value goes into one of `size` sums, all of equally many values, with a random sign. The inner product of two
-    projections has the expectation of that of the features, and at most the variance of a dense Gaussian projection's;
-    a matrix of 800,000 x 256 is never formed. What goes where depends on `seed`, `layer` and the number of values,
-    so that pictures of different sizes are not to be compared.
+    Each value is added, with a random sign, to one of `size` sums of equally many values. The inner product of two
+    projections is an unbiased estimate of that of the features, with at most the variance of a dense Gaussian
+    projection, and needs no matrix of 800,000 x 256. The assignment depends on `seed`, `layer` and the number of
+    values, so projections of pictures of different sizes cannot be compared.
     """
     rows = x.flatten(1)
     order, signs = _sketch(rows.shape[1], size, layer, seed, str(x.device))
@@ -72,5 +72,5 @@ def _sketch(length: int, size: int, layer: str, seed: int, device: str) -> tuple
 
 
 def values(reduction: str, shape: Shape) -> int:
-    """How many numbers are stored of one picture's features of `shape`."""
+    """The number of values stored for one picture, given the `shape` (C, H, W) of its features."""
     return prod(output_shape(reduction, shape))

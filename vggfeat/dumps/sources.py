@@ -1,4 +1,4 @@
-"""What a dump reads: pictures, folders, lists of paths and tar files become one ordered tuple of items."""
+"""Finds the pictures of a dump's sources: pictures, folders, lists of paths and tar files."""
 
 import csv
 import hashlib
@@ -32,9 +32,9 @@ _LISTS = (".txt", ".lst", ".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture to be read: a file, or the member of a tar file that begins at `offset` and has `length` bytes.
+    """A picture to read: a file, or a member of a tar file that begins at `offset` and has `length` bytes.
 
-    `error` says why it cannot be read where that is known already, and is empty otherwise.
+    `error` is the reason if it is already known that the picture cannot be read.
     """
 
     id: str
@@ -46,25 +46,28 @@ class Item:
 
     @property
     def place(self) -> str:
-        """Where the picture is, for people: `photos/one.jpg`, `train.tar/000001.jpg`."""
+        """The path to show: `photos/one.jpg`, `train.tar/000001.jpg`."""
         return printable(f"{self.path}/{self.member}" if self.member else self.path)
 
 
 def find(sources: PathLike | Sequence[PathLike]) -> tuple[Item, ...]:
     """The pictures of one source or several, in order.
 
-    A source is a picture; a folder, of which sub-folders are read too, in the order of their paths, and of which
-    names that begin with a dot are left out; a list of paths, one a line (`.txt`, `.lst`) or a table with a column
-    `path` and perhaps `id` (`.csv`, `.tsv`, `.parquet`), taken from the list's folder where they are relative; or a
-    `.tar` in webdataset's manner, whose members are read where they are.
+    A source is one of:
 
-    What cannot be listed keeps a row that says so: a link to a folder, which is not followed, a sub-folder that cannot
-    be read, a tar file that is damaged or cut off, after the members that it still shows.
+    - a picture;
+    - a folder: its sub-folders are read too, in path order; names that begin with a dot are skipped;
+    - a list of paths, one a line (`.txt`, `.lst`), or a table with a column `path` and optionally `id` (`.csv`,
+      `.tsv`, `.parquet`). Relative paths start at the list's folder. The files need not exist yet;
+    - a `.tar` file, as webdataset uses them. Its members are read in place.
 
-    An id is a picture's path within its source, a tar member's key, or what the column `id` says. With several
-    sources it begins with its source's name. A path that comes twice keeps both rows, the second with `#2` behind its
-    id; an `id` that comes twice is refused. What a list names need not exist: that is found out, and told, when it is
-    read. Raises `InputError` for a source that is missing, unreadable or holds no picture.
+    What cannot be listed becomes an item with an error: a link to a folder, which is not followed; a sub-folder that
+    cannot be read; the rest of a tar file that is damaged or truncated.
+
+    An id is a picture's path within its source, a tar member's key, or the value of the column `id`. With several
+    sources it begins with the name of its source. A path that occurs twice gives two items, the second with `#2` after
+    its id; a column `id` with duplicates is refused. Raises `InputError` if a source is missing, unreadable or holds no
+    picture.
     """
     given = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not given:
@@ -82,7 +85,7 @@ def find(sources: PathLike | Sequence[PathLike]) -> tuple[Item, ...]:
 
 
 def fingerprint(items: Iterable[Item]) -> str:
-    """A sha256 of the ids and places of `items`, in their order."""
+    """A sha256 of the ids and places of `items`, in order."""
     digest = hashlib.sha256()
     for item in items:
         known = [item.id, item.path, item.member, item.offset, item.length]
@@ -91,15 +94,15 @@ def fingerprint(items: Iterable[Item]) -> str:
 
 
 def printable(path: PurePath | str) -> str:
-    r"""A path as text that can be stored: bytes that are not UTF-8 stand as `\xe9` does."""
+    r"""A path as text that can be stored: bytes that are not UTF-8 are escaped, such as `\xe9`."""
     text = path if isinstance(path, str) else path.as_posix()
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 class Places:
-    """Finds the items that a manifest's rows name, and lists each tar file once for that.
+    """Finds the items of manifest entries. Lists each tar file only once.
 
-    `paths`: {id: path} of all rows, in their order: a tar file may have a name twice, and then the order tells.
+    `paths`: {id: path} of all entries, in order. The order tells members of a tar file with the same name apart.
     """
 
     def __init__(self, paths: Mapping[str, str]) -> None:
@@ -112,13 +115,13 @@ class Places:
             count[place] += 1
 
     def item(self, name: str) -> Item:
-        """The item of the row with this id. Raises `InputError` where a tar file no longer has it."""
+        """The item of the entry with the id `name`. Raises `InputError` if its tar file no longer holds it."""
         place = self._paths[name]
         for slash in (found.start() for found in re.finditer("/", place)):
             if not place[:slash].lower().endswith(".tar"):
                 continue
             path = _real(place[:slash])
-            if not os.path.isfile(path):  # noqa: PTH113 (the path may hold what a Path would tidy)
+            if not os.path.isfile(path):  # noqa: PTH113 (Path would normalise the path)
                 continue
             if path not in self._tars:
                 self._tars[path] = tuple(_tar(Path(path)))
@@ -131,17 +134,17 @@ class Places:
 
 
 def _real(text: str) -> str:
-    """The path that `printable` made `text` of."""
+    """The path that `printable` converted to `text`."""
     if os.path.lexists(text) or "\\x" not in text:
         return text
     return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode()))
 
 
 def _absolute(path: str) -> str:
-    """`path` from the root. Where it goes up it is not tidied: above a link, `..` is another folder."""
+    """`path` as an absolute path. `..` is kept: after a symbolic link it is not the folder that the text suggests."""
     if ".." in PurePath(path).parts:
-        return os.path.join(Path.cwd(), path)  # noqa: PTH118 (likewise)
-    return os.path.abspath(path)  # noqa: PTH100 (links stay)
+        return os.path.join(Path.cwd(), path)  # noqa: PTH118 (Path would normalise it)
+    return os.path.abspath(path)  # noqa: PTH100 (keeps links)
 
 
 def _is_picture(path: Path) -> bool:
@@ -191,7 +194,7 @@ def _folder(folder: Path) -> Iterator[Item]:
         found[within] = f"cannot read the folder '{printable(str(error.filename))}': {reason}"
 
     for parent, folders, plain in os.walk(folder, onerror=unreadable):
-        # A folder called x.jpg is listed too: somebody took it for a picture, and its row will say what it is.
+        # List a folder called x.jpg too, so that its manifest entry says that it is a folder.
         folders[:] = [name for name in folders if not name.startswith(".")]
         within = Path(parent).relative_to(folder)
         found |= {within / name: "" for name in (*plain, *folders) if files.is_picture(name)}
@@ -234,7 +237,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def import_parquet(what: str) -> Any:  # noqa: ANN401 (pyarrow is untyped)
-    """The parquet module of pyarrow. Raises `InputError`, which says how to install it, where it is missing."""
+    """The parquet module of pyarrow. Raises `InputError` with the command to install it if it is missing."""
     try:
         from pyarrow import parquet  # pyright: ignore[reportMissingImports, reportMissingTypeStubs] (an extra)
     except ImportError as error:
@@ -243,8 +246,8 @@ def import_parquet(what: str) -> Any:  # noqa: ANN401 (pyarrow is untyped)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    return InputError(f"cannot read '{printable(path)}': {' '.join(reason.split()).lower()}")
+    reason = files.reason(error) if isinstance(error, OSError) else str(error).lower()
+    return InputError(f"cannot read '{printable(path)}': {' '.join(reason.split())}")
 
 
 def _table(path: Path, rows: list[dict[str, Any]]) -> Iterator[Item]:
@@ -262,13 +265,13 @@ def _table(path: Path, rows: list[dict[str, Any]]) -> Iterator[Item]:
 def _listed(path: Path, names: list[tuple[str, str]]) -> Iterator[Item]:
     if not names:
         raise InputError(f"'{printable(path)}' lists no picture")
-    return (Item(printable(identity or name), os.path.join(path.parent, name)) for name, identity in names)  # noqa: PTH118 (a Path would tidy what the list says)
+    return (Item(printable(identity or name), os.path.join(path.parent, name)) for name, identity in names)  # noqa: PTH118 (Path would normalise it)
 
 
 def _tar(path: Path) -> Iterator[Item]:
-    """The pictures of a tar file. A member's key ends at its name's first dot, as webdataset has it.
+    """The pictures of a tar file. A member's key ends at the first dot of its name, as in webdataset.
 
-    What comes after a damage is not to be had, which the last item tells.
+    If the file is damaged, the last item has an error that says so.
     """
     found, damage = _members(path)
     members = [member for member in found if _ending(member.name) in files.picture_endings()]
@@ -289,13 +292,13 @@ def _tar(path: Path) -> Iterator[Item]:
 
 
 def _members(path: Path) -> tuple[list[tarfile.TarInfo], str]:
-    """The members of a tar file, as far as they can be listed, and why there may be more."""
+    """The members of a tar file that can be listed, and the reason if others are lost."""
     members: list[tarfile.TarInfo] = []
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             try:
                 for member in archive:
-                    members.append(member)  # noqa: PERF402 (those before an error are kept)
+                    members.append(member)  # noqa: PERF402 (keeps those before an error)
             except tarfile.TarError:
                 return members, _lost(len(members))
             return members, _after(file, archive.offset, len(members))
@@ -307,7 +310,7 @@ def _members(path: Path) -> tuple[list[tarfile.TarInfo], str]:
 
 
 def _after(file: IO[bytes], offset: int, count: int) -> str:
-    """What is wrong with the end of a tar file, which is marked by zeros and has nothing behind them."""
+    """What is wrong with the end of a tar file, which should be a block of zeros with only zeros after it."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:
@@ -324,7 +327,7 @@ def _lost(count: int) -> str:
 
 
 def _target(member: tarfile.TarInfo, named: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | str:
-    """The member that holds the bytes of one, which may be a link; or why there is none."""
+    """Follow links from a member to the one that holds its bytes, or return why there is none."""
     for _ in range(_MOST_LINKS):
         if not (member.islnk() or member.issym()):
             break
@@ -351,7 +354,7 @@ def _key(name: str) -> str:
 
 
 def _numbered(items: Iterable[Item]) -> Iterator[Item]:
-    """Give each id once: what comes again has `#2`, `#3` behind it."""
+    """Make ids unique: append `#2`, `#3` to repeated ones."""
     seen: Counter[str] = Counter()
     taken: set[str] = set()
     for item in items:

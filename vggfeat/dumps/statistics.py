@@ -1,9 +1,8 @@
-"""What is measured while features pass by, without keeping them.
+"""Statistics of features, measured while a dump runs, without storing the features.
 
-Of a shard, one partial is kept beside its receipt; partials are merged in the order of the shards, in float64, so
-that the result does not depend on who computed them, or when. For CKA and RDMs the partial of a shard is the channel
-means of its pictures themselves: with fewer pictures in a shard than channels in two layers they are smaller than the
-products they stand for.
+Each shard stores a partial result beside its receipt. Partials are merged in shard order, in float64, so the result
+does not depend on which worker computed them, or when. For CKA and RDMs, the partial holds the channel means of the
+shard's pictures: these are smaller than the products of two layers, as a shard has fewer pictures than channels.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ FLOAT16_MAX = 65504.0
 
 
 class Measurements:
-    """What is measured of one shard."""
+    """Accumulates the measurements of one shard."""
 
     def __init__(self, recipe: DumpRecipe) -> None:
         self._recipe = recipe
@@ -33,13 +32,13 @@ class Measurements:
         self._rows: dict[str, list[Array]] = {layer: [] for layer in recipe.layers}
 
     def add(self, indices: Sequence[int], features: Mapping[str, Tensor]) -> None:
-        """Take in a batch: the pictures' places within the shard, and their features."""
+        """Add a batch: the indices of its pictures in the shard, and their features."""
         self._indices += indices
         for layer in self._recipe.layers:
             self._rows[layer].append(_per_picture(features[layer]))
 
     def partial(self) -> dict[str, Array]:
-        """What is kept of the shard."""
+        """The partial result that is stored, {name: array}."""
         order = np.argsort(self._indices)
         arrays: dict[str, Array] = {"index": np.array(self._indices, dtype=np.int64)[order]}
         for layer, batches in self._rows.items():
@@ -57,7 +56,7 @@ class Measurements:
         return arrays
 
 
-# For each picture and channel, in this order.
+# The measurements of each picture and channel, in this order.
 _FIELDS = ("mean", "variance", "zeros", "max", "beyond", "positions")
 
 
@@ -74,7 +73,7 @@ def _per_picture(x: Tensor) -> Float:
 
 
 def summarise(rows: Float) -> dict[str, Float]:
-    """Merge pictures, (N, 6, C), to one number a channel and field: mean, squares about it, zeros, max, ..."""
+    """Merge N pictures, (N, 6, C), to {field: (C,)}. `squares` is the sum of squared deviations from the mean."""
     mean, variance, zeros, greatest, beyond, positions = rows.transpose(1, 0, 2)
     count = positions.sum(0)
     total = (mean * positions).sum(0) / count
@@ -90,7 +89,7 @@ def summarise(rows: Float) -> dict[str, Float]:
 
 
 def merge(a: Mapping[str, Float], b: Mapping[str, Float]) -> dict[str, Float]:
-    """Two summaries as one (Chan et al., 1979)."""
+    """Merge two summaries (Chan et al., 1979)."""
     count = a["count"] + b["count"]
     step = b["mean"] - a["mean"]
     return {
@@ -104,7 +103,10 @@ def merge(a: Mapping[str, Float], b: Mapping[str, Float]) -> dict[str, Float]:
 
 
 def best(values: Float, places: npt.NDArray[np.int64], k: int) -> tuple[Float, npt.NDArray[np.int64]]:
-    """The `k` greatest of (N, C) in each channel, (C, k), and their places; of equals, the first. -1 fills up."""
+    """The `k` largest values of each channel of (N, C), as (C, k), and their places.
+
+    Of equal values, the first wins. If N < k, the rest is filled with -inf and the place -1.
+    """
     order = np.argsort(-values, axis=0, kind="stable")[:k].T
     top, where = np.take_along_axis(values.T, order, axis=1), places[order]
     missing = k - top.shape[1]
@@ -114,10 +116,11 @@ def best(values: Float, places: npt.NDArray[np.int64], k: int) -> tuple[Float, n
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerStatistics:
-    """Of one layer, a number for each channel over all pictures and positions: (C,).
+    """The statistics of one layer for each channel, over all pictures and positions. Arrays are (C,).
 
-    `variance` is that of the population; `zeros` the share of values that are 0; `beyond` how many exceed float16's
-    range. `top` (C, k) are the greatest activations that single pictures reach, `top_ids` those pictures.
+    `variance` is the population variance, `zeros` the fraction of values that are 0, `beyond` the number of values
+    beyond float16's range. `top` (C, k) holds the largest activations, one for each picture, and `top_ids` (C, k) the
+    ids of those pictures.
     """
 
     pictures: int
@@ -133,13 +136,13 @@ class LayerStatistics:
 def combine(
     recipe_layers: Sequence[str], partials: Iterable[tuple[Mapping[str, Array], Sequence[str]]], k: int
 ) -> dict[str, LayerStatistics]:
-    """Merge the partials of all shards, each with the ids of its inputs, in order."""
+    """Merge the partials of all shards, in order. Each comes with the ids of the shard's inputs."""
     merged: dict[str, dict[str, Float]] = {}
     tops: dict[str, tuple[Float, Array]] = {}
     pictures = 0
     for partial, ids in partials:
         pictures += len(partial["index"])
-        names = np.array([*ids, ""])  # -1 is nobody
+        names = np.array([*ids, ""])  # index -1 means no picture
         for layer in recipe_layers:
             if f"{layer}/count" not in partial:
                 continue
@@ -171,10 +174,10 @@ def _better(a: tuple[Float, Array], b: tuple[Float, Array], k: int) -> tuple[Flo
 
 
 def linear_cka(means: Mapping[str, Sequence[Array]]) -> tuple[list[str], Float]:
-    """Linear CKA between layers (Kornblith et al., 2019), on the channel means of pictures: exact, and streaming.
+    """Linear CKA between layers (Kornblith et al., 2019), on the channel means of pictures.
 
-    `means`: {layer: its shards' (N, C), each read when it is needed}. Products of C1 x C2 are accumulated in float64
-    about the mean, which is found in a first pass. Returns the layers and (L, L).
+    `means`: {layer: the (N, C) array of each shard, read when it is indexed}. A first pass computes the means, a second
+    accumulates the centred products (C1, C2) in float64. Returns the layers and the CKA matrix (L, L).
     """
     layers = list(means)
     centres = {layer: _mean(means[layer]) for layer in layers}
@@ -203,10 +206,10 @@ def _mean(shards: Sequence[Array]) -> Float:
 
 
 def correlation_distances(rows: Array, *, columns: int = 65536) -> npt.NDArray[np.float32]:
-    """The representational dissimilarity matrix of (N, ...): 1 - Pearson's correlation of each two rows, (N, N).
+    """The representational dissimilarity matrix (N, N) of rows (N, ...): 1 - Pearson's correlation of each pair.
 
-    Reads `columns` values of each row at a time, so that rows may be memory-mapped and larger than memory. A row
-    without variance is at distance NaN from all others and 0 from itself.
+    Reads `columns` values of each row at a time, so the rows may be memory-mapped and larger than memory. A constant
+    row has distance NaN to all others and 0 to itself.
     """
     flat = rows.reshape(len(rows), -1)
     width = flat.shape[1]
