@@ -42,7 +42,7 @@ class Convolutions:
         self._calls: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.flops = 0
         planes: dict[tuple[int, ...], Tensor] = {}  # one for all of a shape
-        (found,) = arch.find(network, last)
+        (found,) = arch.find_layers(network, last)
         for layer in arch.layers(network)[: found.index + 1]:
             if layer.kind == "conv":
                 channels = layer.in_channels, layer.channels

@@ -83,7 +83,7 @@ def build(name: str, settings: SimpleNamespace) -> Work:
         for target in look.targets(small, [loss])
     ]
     for key, weight, loss in content_losses(painting):
-        read = arch.find(painting.network, loss.layers)
+        read = arch.find_layers(painting.network, loss.layers)
         zeros = {
             layer.name: torch.zeros(1, layer.channels, side // layer.stride, side // layer.stride) for layer in read
         }

@@ -104,7 +104,7 @@ def command(
     bad; 2 if it could not be done.
     """
     options["network"] = chosen_network(options["network"], weights)
-    arch.find(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
+    arch.find_layers(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)

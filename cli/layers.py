@@ -46,7 +46,7 @@ def command(
     if compare_kernels:
         _print_kernels(as_json=as_json)
         return
-    name = network if config is None else arch.row(arch.parse_plan(config)).name
+    name = network if config is None else arch.network(arch.parse_plan(config)).name
     layers = [asdict(layer) for layer in arch.sized_layers(name, size)]
     if algorithms:
         chosen = _algorithms(name, size)

@@ -125,7 +125,7 @@ def _show_patches(
     device = click.get_current_context().params["device"]
     patches = most_activating(dump, name, channel, top=top, device=device)
     about = open_dump(dump).fingerprint
-    layer = arch.find(about["network"], name, pooling=about["pooling"])[0]
+    layer = arch.find_layers(about["network"], name, pooling=about["pooling"])[0]
     images.write_picture(target, sheet(patches, layer, channel, title=f"'{Path(dump).resolve().name}'"))
     click.echo(str(target))
 

@@ -41,7 +41,7 @@ def test_two_pictures(vggfeat):
     assert lines[1].split() == ["one.png", *(f"{value:.4f}" for value in values.values())]
     assert lines[2] == ""
     assert lines[3].startswith("lpips-vgg: LPIPS (Zhang et al. 2018)")
-    digits = weights.find("vgg16").sha256[:12]
+    digits = weights.find_entry("vgg16").sha256[:12]
     assert f"net vgg16, weights imagenet1k_v1, sha256 {digits}, version 0.1, heads lpips " in lines[3]
     assert lines[-1] == f"pictures in [0, 1], not resized, float32 on {device()}, vggfeat {__version__}"
 

@@ -71,4 +71,4 @@ def test_why_three_small_kernels(vggfeat):
 
 def test_bad_rows(vggfeat):
     message = vggfeat("layers", "--config", "64,Q", code=2).stderr
-    assert "a row holds channels such as 64, M, LRN or conv1-256, not 'Q'" in message
+    assert "a plan holds channels such as 64, M, LRN or conv1-256, not 'Q'" in message

@@ -23,5 +23,5 @@ def test_verify(vggfeat):
 
 
 def test_verify_finds_damage(vggfeat, monkeypatch):
-    monkeypatch.setattr(weights, "_sha256", lambda _path: "0" * 64)
+    monkeypatch.setattr("vggfeat.networks.weights.sha256", lambda _path: "0" * 64)
     assert "is damaged: its sha256 is 0000" in vggfeat("weights", "verify", code=2).stderr

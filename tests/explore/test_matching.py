@@ -91,7 +91,7 @@ def test_coarse_matches_are_kornias(ratio, cat, monkeypatch):
     a, b = cat[..., :128, :160], cat[..., 21:149, 33:225]
     found = match(a, b, "relu3_1", ratio=ratio, refine=False)
     extract = FeatureExtractor("vgg16", "relu3_1")
-    [layer] = arch.find("vgg16", "relu3_1")
+    [layer] = arch.find_layers("vgg16", "relu3_1")
     rows, widths = [], []
     for picture in (a, b):
         x = padding.crop(extract(padding.mirror_pad(picture, 64))["relu3_1"], 16)

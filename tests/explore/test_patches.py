@@ -42,7 +42,7 @@ def test_the_strongest_positions_are_those_of_the_stored_features(dumped, layer,
 
 def test_a_patch_is_all_that_its_position_sees(dumped):
     patch = most_activating(dumped, "relu2_1", 7, top=1, device="cpu")[0]
-    side = arch.find("vgg11", "relu2_1")[0].receptive_field
+    side = arch.find_layers("vgg11", "relu2_1")[0].receptive_field
     crop = patch.crop()
     assert crop.shape == (1, 3, side, side)
     whole = torch.full((1, 3, 32 + 2 * side, 32 + 2 * side), 0.3)
@@ -75,7 +75,7 @@ def test_what_cannot_be_shown_is_told(dumped, tmp_path):
 
 def test_the_page_shows_every_patch(dumped):
     found = most_activating(dumped, "relu2_1", 7, device="cpu")
-    layer = arch.find("vgg11", "relu2_1")[0]
+    layer = arch.find_layers("vgg11", "relu2_1")[0]
     page = sheet(found, layer, 7, title="'out'")
     assert page.shape[3] == 2 * 36 + 6 * 268 - 18
     for number, patch in enumerate(found):
@@ -98,7 +98,7 @@ def test_the_command(dumped, tmp_path, monkeypatch):
     result = run("--dump", "out", "--layer", "relu2_1", "--channel", 7, "--device", "cpu")
     assert result.output == "out-relu2_1-7.png\n"
     page = sheet(
-        most_activating(dumped, "relu2_1", 7, device="cpu"), arch.find("vgg11", "relu2_1")[0], 7, title="'out'"
+        most_activating(dumped, "relu2_1", 7, device="cpu"), arch.find_layers("vgg11", "relu2_1")[0], 7, title="'out'"
     )
     assert (read_picture("out-relu2_1-7.png").rgb - page).abs().max() < 0.51 / 255
     for arguments, words in (

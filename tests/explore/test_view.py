@@ -133,7 +133,7 @@ def test_components_that_do_not_exist_are_grey():
 
 
 def test_values_stand_at_the_middle_of_what_positions_see():
-    [layer] = arch.find("vgg16", "relu3_3")
+    [layer] = arch.find_layers("vgg16", "relu3_3")
     across = torch.arange(7.0).expand(5, 7)
     down = torch.arange(5.0)[:, None].expand(5, 7)
     at = view.at_pixels(torch.stack([across, down])[None], layer, 22, 31)  # more than 5 x 7 positions cover
@@ -144,7 +144,7 @@ def test_values_stand_at_the_middle_of_what_positions_see():
 
 @pytest.mark.parametrize("at", [(40, 30), (0, 0), (89, 59)])
 def test_receptive_field_is_where_the_gradient_reaches(at, picture):
-    [layer] = arch.find("vgg16", "relu2_2")
+    [layer] = arch.find_layers("vgg16", "relu2_2")
     seen = view.look(picture, "relu2_2", weights=None)
     field = view.receptive_field(seen, layer, at)
     image = picture.clone().requires_grad_()

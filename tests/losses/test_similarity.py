@@ -15,7 +15,7 @@ from vggfeat.networks import weights
 from vggfeat.pictures import images
 
 NETWORKS = {"vgg": "vgg16", "alex": "alexnet"}
-PICTURES = weights.find("vgg16").path.parents[1] / "images"
+PICTURES = weights.find_entry("vgg16").path.parents[1] / "images"
 
 
 @pytest.fixture(scope="module")
@@ -302,16 +302,17 @@ def test_squeeze_is_the_lpips_packages(pairs):
 
 def test_squeeze_offline_says_what_is_bundled(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("VGGFEAT_CACHE", str(tmp_path / "cache"))
 
     def refuse(*_args, **_options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torch.hub.urlopen", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
     file = r"squeezenet1_1-b8a52dc0\.pth"
     with pytest.raises(
         WeightsError,
-        match=r"squeezenet1_1 are not bundled and could not be downloaded \(no route to host\); those of vgg and alex "
-        rf"are; or put torchvision's {file} into '.*checkpoints', or in Python pass a file's path as weights$",
+        match=r"squeezenet1_1 are not bundled and could not be downloaded \(no route to host\); those of vgg and "
+        rf"alex are bundled; or put torchvision's {file} into '.*cache', or pass a file's path$",
     ):
         LPIPS("squeeze")
     assert capfd.readouterr() == ("", "")
@@ -319,6 +320,7 @@ def test_squeeze_offline_says_what_is_bundled(tmp_path, monkeypatch, capfd):
 
 def test_squeeze_downloads_in_silence_once(tmp_path, monkeypatch, capfd, pairs):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("VGGFEAT_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "file"
     torch.manual_seed(0)
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)

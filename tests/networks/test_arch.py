@@ -17,8 +17,8 @@ MODULES = {
 }
 
 
-def layer(network: str, name: str, size: int = 224) -> arch.SizedLayer:
-    return next(row for row in arch.sized_layers(network, size) if row.name == name)
+def sized_layer(network, name):
+    return next(layer for layer in arch.sized_layers(network) if layer.name == name)
 
 
 @pytest.mark.parametrize("network", [*TORCHVISION, "alexnet"])
@@ -27,12 +27,12 @@ def test_stack_is_torchvisions(network):
         features = getattr(torchvision.models, network)(weights=None).features
         x = torch.empty(1, 3, 224, 160)
         parameters = 0
-        for row, module in zip(arch.sized_layers(network, 224, 160), features, strict=True):
+        for layer, module in zip(arch.sized_layers(network, 224, 160), features, strict=True):
             x = module(x)
             parameters += sum(tensor.numel() for tensor in module.parameters())
-            assert isinstance(module, MODULES[row.kind])
-            assert x.shape == (1, row.channels, row.height, row.width)
-            assert parameters == row.parameters
+            assert isinstance(module, MODULES[layer.kind])
+            assert x.shape == (1, layer.channels, layer.height, layer.width)
+            assert parameters == layer.parameters
     shapes = {key: tuple(t.shape) for key, t in features.state_dict(prefix="features.").items() if t.ndim}
     assert shapes == arch.state_shapes(network)
 
@@ -42,16 +42,16 @@ def test_receptive_field_is_where_the_gradient_reaches(network):
     if network.endswith("_bn"):
         network = network.removesuffix("_bn")
     for name in ("relu1_1", "relu2_1", "pool2", "relu3_2"):
-        [found] = arch.find(network, name)
+        [found] = arch.find_layers(network, name)
         stack = []
-        for row in arch.layers(network)[: found.index + 1]:
+        for layer in arch.layers(network)[: found.index + 1]:
             # All-ones kernels and average pooling let every pixel of the field be felt.
-            if row.kind == "conv":
-                conv = torch.nn.Conv2d(1, 1, row.kernel, row.step, row.padding, bias=False)
+            if layer.kind == "conv":
+                conv = torch.nn.Conv2d(1, 1, layer.kernel, layer.step, layer.padding, bias=False)
                 torch.nn.init.ones_(conv.weight)
                 stack.append(conv)
-            elif row.kind == "pool":
-                stack.append(torch.nn.AvgPool2d(row.kernel, row.step))
+            elif layer.kind == "pool":
+                stack.append(torch.nn.AvgPool2d(layer.kernel, layer.step))
         x = torch.zeros(1, 1, 128, 128, requires_grad=True)
         y = torch.nn.Sequential(*stack)(x)
         middle = y.shape[-1] // 2
@@ -66,13 +66,13 @@ def test_receptive_field_is_where_the_gradient_reaches(network):
 
 def test_where_positions_lie():
     for network in arch.NETWORKS:
-        for row in arch.layers(network):
+        for layer in arch.layers(network):
             for position in (0, 1, 7):
-                span = row.span(position)
-                assert len(span) == row.receptive_field
-                assert (span.start + span[-1]) / 2 == row.offset + position * row.stride
-                assert row.position(row.offset + position * row.stride) == position
-    [relu] = arch.find("vgg16", "relu3_3")
+                span = layer.span(position)
+                assert len(span) == layer.receptive_field
+                assert (span.start + span[-1]) / 2 == layer.offset + position * layer.stride
+                assert layer.position(layer.offset + position * layer.stride) == position
+    [relu] = arch.find_layers("vgg16", "relu3_3")
     assert relu.offset == 1.5  # max-pools of two leave the middle between pixels
     assert [relu.position(pixel) for pixel in (-3, 0, 3, 4, 7.4, 7.5)] == [-1, 0, 0, 1, 1, 2]
 
@@ -94,25 +94,27 @@ def test_where_positions_lie():
     ],
 )
 def test_published_numbers(network, name, channels, side, field, stride, gmac, millions):
-    row = layer(network, name)
-    assert (row.channels, row.height, row.receptive_field, row.stride) == (channels, side, field, stride)
+    layer = sized_layer(network, name)
+    assert (layer.channels, layer.height, layer.receptive_field, layer.stride) == (channels, side, field, stride)
     if gmac is not None:
-        assert round(row.macs / 1e9, 3) == gmac
+        assert round(layer.macs / 1e9, 3) == gmac
     if millions is not None:
-        assert round(row.parameters / 1e6, 3) == millions
+        assert round(layer.parameters / 1e6, 3) == millions
 
 
 def test_indices_that_people_paste():
-    indices = {name: found.index for name in ("conv1_1", "relu3_3", "pool5") for found in arch.find("vgg16", name)}
+    indices = {
+        name: found.index for name in ("conv1_1", "relu3_3", "pool5") for found in arch.find_layers("vgg16", name)
+    }
     assert indices == {"conv1_1": 0, "relu3_3": 15, "pool5": 30}
-    convolutions = [row.index for row in arch.layers("vgg16_bn") if row.kind == "conv"]
+    convolutions = [layer.index for layer in arch.layers("vgg16_bn") if layer.kind == "conv"]
     assert convolutions == [0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40]
 
 
-def test_paper_rows():
-    kinds = {name: [row.name for row in arch.layers(name)] for name in ("A-LRN", "C")}
+def test_the_papers_plans():
+    kinds = {name: [layer.name for layer in arch.layers(name)] for name in ("A-LRN", "C")}
     assert kinds["A-LRN"][:4] == ["conv1_1", "relu1_1", "lrn1_1", "pool1"]
-    ones = [row.name for row in arch.layers("C") if row.kind == "conv" and row.kernel == 1]
+    ones = [layer.name for layer in arch.layers("C") if layer.kind == "conv" and layer.kernel == 1]
     assert ones == ["conv3_3", "conv4_3", "conv5_3"]
     assert [arch.network(name).plan for name in "ABDE"] == [arch.network(f"vgg{n}").plan for n in (11, 13, 16, 19)]
 
@@ -131,7 +133,7 @@ def test_paper_rows():
     ],
 )
 def test_find(patterns, names):
-    assert [row.name for row in arch.find("vgg16", patterns)] == names
+    assert [layer.name for layer in arch.find_layers("vgg16", patterns)] == names
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_find(patterns, names):
 )
 def test_unknown_names_say_what_is_near(network, pattern, message):
     with pytest.raises(LayerError) as caught:
-        arch.find(network, pattern)
+        arch.find_layers(network, pattern)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -157,12 +159,12 @@ def test_unknown_names_say_what_is_near(network, pattern, message):
 @pytest.mark.parametrize("pooling", ["max", "l2"])
 def test_minimum_size_is_exact(network, pooling):
     table = arch.layers(network, pooling=pooling)
-    for number, row in enumerate(table):
-        for size in (row.minimum_size, row.minimum_size - 1):
+    for number, layer in enumerate(table):
+        for size in (layer.minimum_size, layer.minimum_size - 1):
             side = size
             for earlier in table[: number + 1]:
                 side = earlier.output_side(side) if side > 0 else 0
-            assert (side >= 1) == (size == row.minimum_size)
+            assert (side >= 1) == (size == layer.minimum_size)
 
 
 def test_too_small_is_named():
@@ -188,47 +190,47 @@ def test_needs_no_torch():
         ("conv3-64,conv5-8p2,conv11-8s4p2", "64,conv5-8,conv11-8s4p2"),
     ],
 )
-def test_a_row_as_text_is_a_name(text, name):
-    row = arch.network(text)
-    assert row.name == name
-    assert arch.network(name) == row == arch.row(row)
-    assert arch.layers(text) == arch.layers(row)
+def test_a_plan_as_text_is_a_name(text, name):
+    found = arch.network(text)
+    assert found.name == name
+    assert arch.network(name) == found == arch.network(found)
+    assert arch.layers(text) == arch.layers(found)
 
 
 @pytest.mark.parametrize("name", list(arch.NETWORKS))
 def test_plans_are_written_and_read(name):
     plan = arch.network(name).plan
     assert arch.parse_plan(arch.format_plan(plan)) == plan
-    assert arch.network(name) == arch.network(arch.row(arch.network(name)).name)
+    assert arch.network(name) == arch.network(arch.network(arch.network(name)).name)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("64,Q", "a row holds channels such as 64, M, LRN or conv1-256, not 'Q'"),
+        ("64,Q", "a plan holds channels such as 64, M, LRN or conv1-256, not 'Q'"),
         ("64,,M", "not ''"),
-        ("M,LRN,64", "an LRN of a row follows a convolution"),
-        ("64,LRN,LRN", "an LRN of a row follows a convolution"),
+        ("M,LRN,64", "an LRN of a plan follows a convolution"),
+        ("64,LRN,LRN", "an LRN of a plan follows a convolution"),
         ("M,M", "has no convolution"),
-        ("0,M", "0 is no convolution of a row"),
-        ("64,M2s0", "is no pool of a row"),
+        ("0,M", "0 is no convolution of a plan"),
+        ("64,M2s0", "is no pool of a plan"),
         ("A+leaky", r"unknown variation '+leaky' of A: known are +bn, +leaky_relu:0.01, +in:1"),
         ("A+leaky_relu:2", "the slope of an activation is 2: it must be between -1 and 1"),
         ("A+in:0", "a network of 0 input channels"),
         ("A+in:x", "unknown variation '+in:x' of A"),
     ],
 )
-def test_rows_that_cannot_be_read(text, message):
+def test_plans_that_cannot_be_read(text, message):
     with pytest.raises(LayerError) as caught:
         arch.network(text)
     assert message in str(caught.value)
 
 
 def test_blocks_are_patterns():
-    assert [row.name for row in arch.find("A", "block2")] == ["conv2_1", "relu2_1", "pool2"]
-    assert arch.find("vgg16", "block1-5") == arch.layers("vgg16")
+    assert [layer.name for layer in arch.find_layers("A", "block2")] == ["conv2_1", "relu2_1", "pool2"]
+    assert arch.find_layers("vgg16", "block1-5") == arch.layers("vgg16")
     with pytest.raises(LayerError, match="unknown blocks 'block6' of vgg16: it has block1 to block5"):
-        arch.find("vgg16", "block6")
+        arch.find_layers("vgg16", "block6")
 
 
 def test_the_papers_tables():
@@ -236,8 +238,8 @@ def test_the_papers_tables():
     for name, millions in arch.PUBLISHED_MILLIONS.items():
         assert round(arch.count_parameters(name).total / 1e6) == millions
         assert arch.block_sides(name) == (224, 112, 56, 28, 14, 7)
-    assert {row.network for row in arch.PUBLISHED} == set(arch.PUBLISHED_MILLIONS)
-    assert all(row.top5 < row.top1 for row in arch.PUBLISHED)
+    assert {layer.network for layer in arch.PUBLISHED} == set(arch.PUBLISHED_MILLIONS)
+    assert all(layer.top5 < layer.top1 for layer in arch.PUBLISHED)
 
 
 @pytest.mark.parametrize(

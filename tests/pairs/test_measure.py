@@ -92,7 +92,7 @@ def test_metadata_says_what_the_values_depend_on():
             "net": "alexnet",
             "version": "0.1",
             "weights": "imagenet1k_v1",
-            "sha256": weights.find("alexnet").sha256,
+            "sha256": weights.find_entry("alexnet").sha256,
         }.items()
     )
     assert about["metrics"]["dists"]["alpha_beta_sha256"] == weights.DISTS_SHA256

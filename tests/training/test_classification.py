@@ -106,7 +106,7 @@ def test_refusals(trained, monkeypatch):
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
     with pytest.raises(
-        WeightsError, match=r"the whole vgg16 could not be downloaded .no route to host.: what is bundled"
+        WeightsError, match=r"the whole vgg16 could not be downloaded .no route to host.; bundled are features"
     ):
         Classifier()
     with pytest.raises(WeightsError, match="vgg19 oxford have no classifier"):
@@ -114,7 +114,7 @@ def test_refusals(trained, monkeypatch):
     with pytest.raises(WeightsError, match="alexnet imagenet1k_v1 have no classifier"):
         Classifier("alexnet")
     with pytest.raises(InputError, match="holds features without a classifier"):
-        Classifier("vgg16", weights.find("vgg16").path)
+        Classifier("vgg16", weights.find_entry("vgg16").path)
     classify = Classifier(weights=path, device="cpu")
     with pytest.raises(InputError, match=r"pictures are torch.uint8"):
         classify(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

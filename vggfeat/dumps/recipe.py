@@ -172,7 +172,7 @@ def parse_reductions(
     >>> dict(parse_reductions("vgg11", "relu1_1,relu2_1", "mean,relu2_1:full"))
     {'relu1_1': ('mean',), 'relu2_1': ('mean', 'full')}
     """
-    named = [layer.name for layer in arch.find(network, layers, pooling=pooling)]
+    named = [layer.name for layer in arch.find_layers(network, layers, pooling=pooling)]
     wanted: dict[str, list[str]] = {name: [] for name in named}
     words = [reduce] if isinstance(reduce, str) else list(reduce)
     for word in (part.strip() for text in words for part in text.split(",") if part.strip()):
@@ -181,7 +181,7 @@ def parse_reductions(
             raise RecipeError(f"unknown reduction '{reduction}': {near(reduction, REDUCTIONS)}")
         if reduction == "projK":
             raise RecipeError("projK needs its number, such as proj256")
-        chosen = [layer.name for layer in arch.find(network, pattern, pooling=pooling)] if colon else named
+        chosen = [layer.name for layer in arch.find_layers(network, pattern, pooling=pooling)] if colon else named
         if outside := [name for name in chosen if name not in wanted]:
             raise RecipeError(f"'{word}' is about {outside[0]}, which is none of the layers: {', '.join(named)}")
         for name in chosen:

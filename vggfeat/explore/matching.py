@@ -143,7 +143,7 @@ def match(
         "b": {"name": sources.name(b), "width": seen_b.size[0], "height": seen_b.size[1]},
         "coordinates": "x, y in pixels of either picture as it came; the centre of the first pixel is 0, 0",
         "network": network,
-        "weights": extract.row.name,
+        "weights": extract.weights_entry.name,
         "layer": coarse.name,
         "refined": [row.name for row in finer],
         "ratio": ratio,
@@ -198,7 +198,7 @@ class _Pairs(NamedTuple):
 
 def _ladder(network: str, layer: str, *, refine: bool) -> list[arch.Layer]:
     """The layer to match by, and the last ReLU of each finer stride, the finest last."""
-    coarse, *others = arch.find(network, layer)
+    coarse, *others = arch.find_layers(network, layer)
     if others:
         raise LayerError(f"'{layer}' names {1 + len(others)} layers of {network}: match by one, such as {coarse.name}")
     finer: dict[int, arch.Layer] = {}
@@ -217,7 +217,7 @@ def _see(source: Source, role: str, extract: FeatureExtractor, size: int, place:
     rgb = sources.read(source, role)
     height, width = rgb.shape[2:]
     picture = images.resize(rgb, *images.fit(height, width, size))
-    rows = {row.name: row for row in arch.find(extract.network, extract.layers)}
+    rows = {row.name: row for row in arch.find_layers(extract.network, extract.layers)}
     deepest = rows[extract.layers[-1]]
     margin = deepest.stride * min(ceil(-deepest.start / deepest.stride), (min(picture.shape[2:]) - 1) // deepest.stride)
     levels: dict[str, _Level] = {}

@@ -88,8 +88,8 @@ def look(
     picture = images.resize(rgb, *images.fit(height, width, size))
     with torch.inference_mode():
         features = {name: x.float().cpu() for name, x in extract(picture.to(place)).items()}
-    rows = arch.find(extract.network, list(features))
-    return Seen(picture, features, rows, (width, height), sources.name(source), str(extract.row))
+    rows = arch.find_layers(extract.network, list(features))
+    return Seen(picture, features, rows, (width, height), sources.name(source), str(extract.weights_entry))
 
 
 def most_active(features: Tensor, count: int) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ class FeatureExtractor(Trunk):
     cannot be had or do not fit.
     """
 
-    row: weights_table.Weights
+    weights_entry: weights_table.WeightsEntry
 
     @staticmethod
     def of(model: nn.Module, layers: str | Iterable[str], *, frozen: bool = True, **options: Any) -> "Tap":  # noqa: ANN401 (Tap's)
@@ -89,7 +89,7 @@ class FeatureExtractor(Trunk):
         place = choose_device(device)
         dtype = resolve_precision(precision, place)
         network = weights_table.network_for(network, weights)
-        taps = arch.find(network, layers, pooling=pooling)
+        taps = arch.find_layers(network, layers, pooling=pooling)
         with torch.inference_mode(mode=False):  # what is made inside inference mode could never take part in a graph
             state, row = weights_table.load(network, weights, seed=seed)
         super().__init__(
@@ -100,7 +100,7 @@ class FeatureExtractor(Trunk):
             check=check,
             minimum=taps[-1].minimum_size,
         )
-        self.row = row
+        self.weights_entry = row
         self.network = network
         self.pooling: arch.Pooling = pooling
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
@@ -181,7 +181,7 @@ class FeatureExtractor(Trunk):
     def extra_repr(self) -> str:
         """What `print` shows: the weights, the layers and how far the deepest one sees."""
         return (
-            f"{self.row}, layers={','.join(self.layers)}, input_range={self.input_range}, pooling={self.pooling}, "
+            f"{self.weights_entry}, layers={','.join(self.layers)}, input_range={self.input_range}, pooling={self.pooling}, "
             f"receptive_field={self._stack[-1].receptive_field}"
         )
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.networks import arch
-from vggfeat.networks.network import VGG, describe, stack_of
+from vggfeat.networks.describe import describe, stack_of
+from vggfeat.networks.network import VGG
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
 from vggfeat.pictures.ranges import InputRange
 
@@ -35,7 +36,7 @@ class Tap(Trunk):
     ) -> None:
         stack = stack_of(model)
         row = model.network if isinstance(model, VGG) else describe(stack)
-        taps = arch.find(row, layers)
+        taps = arch.find_layers(row, layers)
         channels = row.in_channels
         super().__init__(
             [tap.name for tap in taps],

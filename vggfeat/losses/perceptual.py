@@ -157,7 +157,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         try:
             return cls(**values)
         except WeightsError as error:
-            bundled = weights_table.find(recipe.network)
+            bundled = weights_table.find_entry(recipe.network)
             if weights is not None or not bundled.bundled:
                 raise
             raise WeightsError(

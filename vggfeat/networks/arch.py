@@ -1,16 +1,6 @@
-"""Networks as rows of data, and everything that can be computed from a row without a tensor.
+"""Networks as data: plans, layer tables, lookups of layers, costs and heads. No torch.
 
-A plan is a row such as ``(64, 64, "M", 128, 128, "M", ...)``: a number is a 3x3 convolution with that many
-channels followed by a ReLU, ``"M"`` a 2x2 max-pool, ``"LRN"`` a local response normalisation; `Conv` and `Pool`
-spell out the exceptions. Names, `features` indices, strides, receptive fields, sizes, parameters and
-multiply-accumulates all follow from it. This module imports no torch.
-
-Wherever a network is named, a row of one's own may stand as text: ``64,64,M,128,128,M``. An item is written as
-``128``, ``conv1-256`` (kernel and channels, as the paper writes them), ``M`` or ``LRN``; what follows a ``+`` varies
-the network: ``+bn``, ``+leaky_relu:0.1``, ``+in:1``. So ``A-LRN+leaky_relu:0.1`` is a name too.
-
-Sources: Simonyan & Zisserman, "Very deep convolutional networks for large-scale image recognition" (ICLR 2015),
-table 1, for A to E; torchvision's `models.vgg` and `models.alexnet` for the order of the `features` stack.
+The public module of `plans`, `layers` and `heads`.
 """
 
 import re

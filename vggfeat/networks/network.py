@@ -1,38 +1,40 @@
-"""A row of `arch` as a torch module, for training, for classifying, and for exchange with torchvision's checkpoints.
+"""A network as a trainable torch module, and its files.
 
-The modules carry torchvision's names: a state dict of its eight networks loads here and the other way round.
+The submodules have torchvision's names, so state dicts of its eight VGGs can be exchanged in both directions.
 """
 
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vggfeat import files
-from vggfeat.errors import InputError, LayerError, WeightsError, near
-from vggfeat.networks import arch
+from vggfeat.errors import InputError, LayerError, WeightsError, one_of
+from vggfeat.networks import arch, checkpoints
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
 
 Init = Literal["torchvision", "paper", "glorot"]
 Config = str | arch.Network | Iterable[int | str | arch.Conv | arch.Pool]
 
-# Krizhevsky et al. (2012), as the paper cites them; torch divides alpha by the size.
-_LRN = {"size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2.0}
-
 
 class VGG(nn.Module):
     """A VGG: `features`, `avgpool` and `classifier`, as torchvision names them.
 
-    It reads normalised images, (N, in_channels, H, W): `(image - mean) / std` for an image in [0, 1]. It returns
-    (N, classes) logits, or without a head the features of the last layer. Use `vgg` to build one.
+    It maps normalised images, (N, in_channels, H, W), to (N, classes) logits, or without a head to the activation of
+    the last layer. Normalised means `(image - mean) / std` for an image in [0, 1]; see `normalise`. Use `vgg` to build
+    one.
 
-    `classes` are the names of the outputs, numbers where nobody named them. `size` and `resize` say how pictures are
-    brought to the network: the shorter side to `resize` pixels, then the middle `size` x `size`.
+    `classes` are the names of the outputs, or their numbers as text. `size` and `resize` are the preprocessing of
+    pictures: resize the shorter side to `resize` pixels, then crop the central `size` x `size`.
+
+    >>> model = vgg("8,M,16", head="gap", num_classes=3, seed=0)
+    >>> model(model.normalise(torch.rand(2, 3, 32, 32))).shape
+    torch.Size([2, 3])
+    >>> model.network.name, model.classes
+    ('8,M,16', ('0', '1', '2'))
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class VGG(nn.Module):
         return x if self.head is None else self.classifier(torch.flatten(self.avgpool(x), 1))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """What the network reads of images in [0, 1]: (N, in_channels, H, W)."""
+        """Normalise images in [0, 1]: (N, in_channels, H, W). Raises `InputError` for other shapes."""
         channels = self.network.in_channels
         if images.ndim != 4 or images.shape[1] != channels:
             raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, {channels}, H, W)")
@@ -84,7 +86,7 @@ class VGG(nn.Module):
         return (images - mean) / std
 
     def extra_repr(self) -> str:
-        """What `print` shows above the modules."""
+        """The first line of `print`."""
         return f"{self.network.name}, head={self.head}, classes={len(self.classes)}"
 
 
@@ -106,31 +108,32 @@ def vgg(
     """Build a VGG with new weights.
 
     Args:
-        config: a name of `arch.NETWORKS` (`A-LRN`, `vgg16_bn`), a row as text, or a row: `[64, 64, "M", 128]`.
-        batch_norm: normalise every convolution's output.
+        config: a name of `arch.NETWORKS` (`A-LRN`, `vgg16_bn`), or a plan: `[64, 64, "M", 128]` or `64,64,M,128`.
+        batch_norm: normalise the output of every convolution.
         activation: `relu` or `leaky_relu`, also in the head.
-        slope: of `leaky_relu` below zero; 0.01 where it is left out.
+        slope: the negative slope of `leaky_relu`; 0.01 by default.
         num_classes: outputs of the head.
-        in_channels: of the images; 3 where neither this nor `config` says otherwise.
+        in_channels: channels of the images; by default those of `config`, normally 3.
         head: `paper` (7x7 average pool, two layers of `hidden` units with dropout, one of `num_classes`), `gap` (the
             average over the image and one linear layer), or None.
         hidden: units of each hidden layer of the paper's head.
-        dropout: share of those units that training leaves out.
-        init: `torchvision` (He et al., fan out; linear layers with a deviation of 0.01), `paper` (normal with a
-            variance of 0.01 throughout, section 3.1) or `glorot` (Glorot & Bengio, which the paper's authors found to
-            make their pre-training unnecessary); biases are 0.
-        seed: of the weights; None draws them from torch's own generator.
-        device: where the weights are made; `meta` makes none.
+        dropout: probability of dropping a unit of the hidden layers during training.
+        init: `torchvision` (He et al., fan out; linear layers with a standard deviation of 0.01), `paper` (normal with
+            a variance of 0.01 throughout, section 3.1) or `glorot` (Glorot & Bengio; with it, the paper's authors found
+            pre-training unnecessary). Biases are 0.
+        seed: seed of the weights; None uses torch's global generator.
+        device: device of the weights; `meta` allocates none.
 
-    Raises `LayerError` for a network that does not exist, `InputError` for other options that do not.
+    Raises `LayerError` for an unknown network, `InputError` for other invalid options.
+
+    >>> model = vgg("D", device="meta")
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    138357544
     """
-    for option, word, known in (
-        ("activation", activation, get_args(arch.Activation)),
-        ("init", init, get_args(Init)),
-        ("head", head, (*get_args(arch.Head), None)),
-    ):
-        if word not in known:
-            raise InputError(f"unknown {option} '{word}': {near(str(word), map(str, known))}")
+    one_of("activation", activation, get_args(arch.Activation))
+    one_of("init", init, get_args(Init))
+    if head is not None:
+        one_of("head", head, get_args(arch.Head))
     if slope is not None and activation == "relu":
         raise InputError("a slope belongs to activation='leaky_relu'")
     if num_classes < 1 or hidden < 1 or not 0 <= dropout < 1:
@@ -139,7 +142,7 @@ def vgg(
         )
     if activation == "leaky_relu" and slope is None:
         slope = arch.DEFAULT_SLOPE
-    network = arch.row(config, batch_norm=batch_norm, slope=slope, in_channels=in_channels)
+    network = arch.network(config, batch_norm=batch_norm, slope=slope, in_channels=in_channels)
     if head == "paper" and not arch.is_vgg(network):
         raise LayerError("alexnet is not a VGG, and its head is not the paper's: pass head='gap' or None")
     with torch.device("meta"):
@@ -152,7 +155,11 @@ def vgg(
 
 
 def initialise(model: nn.Module, init: Init = "torchvision", *, seed: int | None = None) -> None:
-    """Draw the weights of every convolution and linear layer anew, and reset what is batch-normalised. See `vgg`."""
+    """Draw new weights for all convolutions and linear layers, and reset batch normalisation. See `vgg`.
+
+    >>> model = vgg("8,M", head=None, seed=1)
+    >>> initialise(model, "glorot", seed=0)
+    """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
@@ -190,96 +197,24 @@ def _module(layer: arch.Layer) -> nn.Module:
         case "relu":
             return _activation(layer.slope)
         case "lrn":
-            return nn.LocalResponseNorm(**cast("dict[str, Any]", _LRN))
+            return nn.LocalResponseNorm(*arch.LRN)
         case "pool":
             return nn.MaxPool2d(layer.kernel, layer.step, layer.padding)
 
 
-def stack_of(model: nn.Module) -> nn.Sequential:
-    """The `features` of a VGG of any make, or a bare stack of layers itself. Raises `LayerError` for another module."""
-    found = getattr(model, "module", model) if isinstance(model, nn.parallel.DistributedDataParallel) else model
-    found = getattr(found, "features", found)
-    if not isinstance(found, nn.Sequential):
-        raise LayerError(f"a {type(model).__name__} has no `features` that is a torch.nn.Sequential")
-    return found
-
-
-def describe(features: nn.Sequential) -> arch.Network:
-    """The row that a stack of modules was built from, such as the outcome of anybody's `make_layers(cfg)`.
-
-    Raises `LayerError` where the stack is not one of convolutions, each with its activation, and of pools.
-    """
-    plan: list[int | str | arch.Conv | arch.Pool] = []
-    slopes: set[float] = set()
-    normalised: set[bool] = set()
-    in_channels = 0
-    kinds = [_kind(index, module) for index, module in enumerate(features)]
-    for index, (kind, module) in enumerate(zip(kinds, features, strict=True)):
-        follow = kinds[index + 1 : index + 3]
-        if isinstance(module, nn.Conv2d):
-            in_channels = in_channels or module.in_channels
-            if follow[:1] != ["relu"] and follow != ["bn", "relu"]:
-                raise LayerError(f"features.{index} is a convolution without an activation: no row describes it")
-            normalised.add(follow[0] == "bn")
-            (kernel, _), (step, _), (padding, _) = _square(index, module)
-            conv = arch.Conv(module.out_channels, kernel, step, padding)
-            plan.append(conv.channels if conv == arch.Conv(conv.channels) else conv)
-        elif kind == "relu":
-            slopes.add(float(getattr(module, "negative_slope", 0.0)))
-        elif kind == "lrn":
-            plan.append("LRN")
-        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-            (kernel, _), (step, _), (padding, _) = _square(index, module)
-            pool = arch.Pool(kernel, step, padding)
-            plan.append("M" if pool == arch.Pool() else pool)
-    if len(slopes) > 1 or len(normalised) > 1:
-        raise LayerError("the stack mixes several activations, or normalises some convolutions alone: no row says so")
-    return arch.row(plan, batch_norm=True in normalised, slope=next(iter(slopes), 0.0), in_channels=in_channels or None)
-
-
-_KINDS: tuple[tuple[arch.Kind, tuple[type[nn.Module], ...]], ...] = (
-    ("conv", (nn.Conv2d,)),
-    ("bn", (nn.BatchNorm2d, nn.SyncBatchNorm)),
-    ("relu", (nn.ReLU, nn.LeakyReLU)),
-    ("lrn", (nn.LocalResponseNorm,)),
-    ("pool", (nn.MaxPool2d, nn.AvgPool2d)),
-)
-
-
-def _kind(index: int, module: nn.Module) -> arch.Kind:
-    for kind, types in _KINDS:
-        if isinstance(module, types):
-            return kind
-    raise LayerError(f"features.{index} is a {type(module).__name__}, which no row describes")
-
-
-def _square(index: int, module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> Iterator[tuple[int, int]]:
-    """Kernel, stride and padding of a module that treats both sides alike."""
-    pairs = [
-        (value, value) if isinstance(value, int) else cast("tuple[int, int]", value)
-        for value in (module.kernel_size, module.stride, module.padding)
-    ]
-    plain = getattr(module, "groups", 1) == 1 and getattr(module, "dilation", 1) in (1, (1, 1))
-    if not plain or any(isinstance(pair, str) or pair[0] != pair[1] for pair in pairs):
-        raise LayerError(f"features.{index} is not square, or dilated or grouped: no row describes it")
-    return iter(pairs)
-
-
 def save(model: VGG, path: str | os.PathLike[str], *, source: str = "") -> None:
-    """Write a network as a safetensors file that says what it is; `load` and `weights=PATH` read it. Atomic."""
-    from safetensors.torch import save as encode
+    """Write a network as a safetensors file with its description, which `load` and `weights=PATH` read. Atomic.
 
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save(vgg("8,M", head="gap", num_classes=2, seed=0), f"{folder}/own.safetensors")
+    ...     load(f"{folder}/own.safetensors").classes
+    ('0', '1')
+    """
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     features = {key: state[key].float() for key in arch.state_shapes(model.network)}
-    about = {
-        "network": model.network.name,
-        "weights": Path(path).stem,
-        "source": source,
-        "licence": "",
-        "layers": weights_table.fingerprints(model.network.name, features),
-        **_preprocessing(model),
-    }
-    files.write(path, encode(state, metadata={"vggfeat": json.dumps(about, sort_keys=True)}))
+    about = {"weights": Path(path).stem, "source": source, "licence": "", **_preprocessing(model)}
+    checkpoints.write(Path(path), model.network.name, features, state, **about)
 
 
 def _preprocessing(model: VGG) -> dict[str, Any]:
@@ -295,30 +230,29 @@ def _preprocessing(model: VGG) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str], network: str = "auto", *, dropout: float = 0.5) -> VGG:
-    """The network that a file holds, in evaluation mode: one of `save`, or a state dict of torchvision's form.
+    """Load a network in evaluation mode, from a file of `save` or a state dict in torchvision's form.
 
-    `network` names it where the file does not. The head is read off the file's tensors. Raises `WeightsError` where
-    the file cannot be read or does not fit.
+    `network` is the network's name; `auto` takes the one that the file records. The head is derived from the tensors.
+    Raises `WeightsError` if the file cannot be read or does not fit. See `save` for an example.
     """
     path = Path(path)
-    state = weights_table.decode(weights_table.read_state(path))
-    about = weights_table.metadata(path)
-    row = arch.network(weights_table.network_for(network, path))
-    features, table_row = weights_table.load(row.name, path)
-    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    state = checkpoints.with_torchvision_keys(checkpoints.decode(checkpoints.read_state(path)))
+    about = checkpoints.metadata(path)
+    known = arch.network(weights_table.network_for(network, path))
+    features, entry = weights_table.load(known.name, path)
     classifier = {key: tensor for key, tensor in state.items() if key.startswith("classifier.")}
     head, classes, hidden = _head_of(path, classifier)
     size = int(about.get("size", 224))
     names = [str(name) for name in about.get("classes", ())]
     with torch.device("meta"):
         model = VGG(
-            row,
+            known,
             head=head,
             classes=names if len(names) == classes else [str(number) for number in range(classes)],
             hidden=hidden,
             dropout=dropout,
-            mean=table_row.mean,
-            std=table_row.std,
+            mean=entry.mean,
+            std=entry.std,
             size=size,
             resize=int(about.get("resize", 256)),
         )
@@ -328,12 +262,12 @@ def load(path: str | os.PathLike[str], network: str = "auto", *, dropout: float 
         model.load_state_dict({**features, **counters, **{k: v.float() for k, v in classifier.items()}})
     except RuntimeError as error:
         reason = " ".join(str(error).partition(":\n")[2].split())
-        raise WeightsError(f"'{path}' does not fit {row.name} with the {head} head: {reason}") from error
+        raise WeightsError(f"'{path}' does not fit {known.name} with the {head} head: {reason}") from error
     return model.eval()
 
 
 def _head_of(path: Path, classifier: Mapping[str, Tensor]) -> tuple[arch.Head | None, int, int]:
-    """Which head the tensors of a classifier make, how many classes it has, and how many hidden units."""
+    """The kind of head, the number of classes and the number of hidden units of a classifier's tensors."""
     keys = {key for key in classifier if key.endswith("weight")}
     if not keys:
         return None, 0, 4096

@@ -126,7 +126,7 @@ class Measures:
             return {**about, "by": f"kornia {version('kornia')}"}
         trunk = self._criteria[name].trunk
         if isinstance(trunk, FeatureExtractor):
-            about |= {"net": trunk.network, "weights": trunk.row.name, "sha256": trunk.row.sha256}
+            about |= {"net": trunk.network, "weights": trunk.weights_entry.name, "sha256": trunk.weights_entry.sha256}
         else:
             about |= _about_squeezenet()
         if name.startswith("lpips"):

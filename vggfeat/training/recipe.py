@@ -38,7 +38,7 @@ class TrainingRecipe:
     is multiplied by `step_factor` after every `step_epochs` epochs, `constant` stays.
     """
 
-    network: str = field(default="A", metadata=_help("network: a name, or a row such as 64,64,M,128,128,M"))
+    network: str = field(default="A", metadata=_help("network: a name, or a plan such as 64,64,M,128,128,M"))
     batch_norm: bool = field(default=False, metadata=_help("normalise every convolution's output"))
     activation: arch.Activation = field(default="relu", metadata=_help("relu or leaky_relu"))
     slope: float = field(default=arch.DEFAULT_SLOPE, metadata=_help("slope of leaky_relu below zero"))
@@ -99,11 +99,11 @@ class TrainingRecipe:
     def row(self) -> arch.Network:
         """The network that is trained."""
         slope = self.slope if self.activation == "leaky_relu" else None
-        return arch.row(self.network, batch_norm=self.batch_norm, slope=slope, in_channels=3)
+        return arch.network(self.network, batch_norm=self.batch_norm, slope=slope, in_channels=3)
 
     def frozen_layers(self) -> tuple[arch.Layer, ...]:
         """The layers that stay as they are."""
-        return arch.find(self.row(), self.freeze) if self.freeze else ()
+        return arch.find_layers(self.row(), self.freeze) if self.freeze else ()
 
     def rate(self, epoch: float) -> float:
         """The learning rate after so many epochs, whole or not."""

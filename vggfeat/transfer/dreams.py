@@ -53,7 +53,7 @@ def parse_target(network: str, text: str) -> tuple[str, int | None]:
     Raises `LayerError` for an unknown layer or channel.
     """
     name, colon, number = text.partition(":")
-    found = arch.find(network, name)
+    found = arch.find_layers(network, name)
     if len(found) != 1:
         raise LayerError(f"a dream is of one layer, and '{name}' names {len(found)}")
     layer = found[0]
@@ -213,7 +213,7 @@ def dream(
         if not least <= value <= most or not math.isfinite(value):
             raise InputError(f"{name.replace('_', ' ')} is {value:g}: it must be between {least:g} and {most:g}")
     target = parse_target(network, layer)
-    stride = arch.find(network, target[0])[0].stride
+    stride = arch.find_layers(network, target[0])[0].stride
     seen = sources.read(image, "image")
     long_side = min(size, max(seen.shape[2:]))
     recipe = Recipe(

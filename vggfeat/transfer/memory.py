@@ -117,7 +117,7 @@ def _readable(size: int) -> str:
 def _parts(recipe: Recipe) -> list[list[arch.Layer]]:
     """The layers that the recipe needs, in parts that end with a pooling, as `FeatureExtractor.parts` has them."""
     read = [name for name, weight in recipe.layer_weights().items() if weight]
-    deepest = arch.find(recipe.network, read, pooling=recipe.pooling)[-1]
+    deepest = arch.find_layers(recipe.network, read, pooling=recipe.pooling)[-1]
     stack = arch.layers(recipe.network, pooling=recipe.pooling)[: deepest.index + 1]
     parts: list[list[arch.Layer]] = [[]]
     for layer in stack:

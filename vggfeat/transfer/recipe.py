@@ -139,7 +139,7 @@ class Recipe:
 
     def deepest_layer(self) -> arch.Layer:
         """The last layer that is read."""
-        return arch.find(self.network, self.layer_weights())[-1]
+        return arch.find_layers(self.network, self.layer_weights())[-1]
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON."""
@@ -178,7 +178,7 @@ def _named(network: str, layers: Mapping[str, float]) -> Mapping[str, float]:
         raise RecipeError(f"layers come as {{name: weight}}, not as {type(layers).__name__}")
     named: dict[str, float] = {}
     for pattern, weight in layers.items():
-        for layer in arch.find(network, pattern):
+        for layer in arch.find_layers(network, pattern):
             if not 0 <= weight <= 1e12:
                 raise RecipeError(f"{layer.name} has the weight {weight:g}: it must be between 0 and 1e12")
             named[layer.name] = float(weight)
@@ -197,7 +197,7 @@ def parse_layers(network: str, text: str) -> dict[str, float]:
             value = float(weight) if colon else 1.0
         except ValueError:
             raise RecipeError(f"'{item}' gives {name} the weight '{weight}', which is not a number") from None
-        weights |= {layer.name: value for layer in arch.find(network, name)}
+        weights |= {layer.name: value for layer in arch.find_layers(network, name)}
     return weights
 
 

@@ -94,7 +94,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
     if network not in networks():
         raise RecipeError(f"the weights of '{network}' are not here: {near(network, networks())}")
     known = ["default", *(row.name for row in weights.TABLE if row.network == network)]
-    if name not in known or weights.find(network, name).status == "to be downloaded":
+    if name not in known or weights.find_entry(network, name).status == "to be downloaded":
         raise RecipeError(f"the weights '{name}' of {network} are not here: {near(name, known)}")
 
 

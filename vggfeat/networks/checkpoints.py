@@ -1,0 +1,259 @@
+"""State dicts as people save them: read from files, renamed to torchvision's keys, checked, fingerprinted, written."""
+
+import argparse
+import hashlib
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from vggfeat import files
+from vggfeat.errors import WeightsError
+from vggfeat.networks import arch
+from vggfeat.networks.table import WeightsEntry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Keys under which checkpoints keep a state dict.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "net")
+# What training code puts in front of torchvision's keys, in any combination.
+_PREFIXES = re.compile(r"(?:(?:module|_orig_mod|model|net|backbone|encoder|features)\.)+")
+# timm's names, and the numbers of classifiers converted from Caffe, as torchvision's.
+_HEADS = {
+    "pre_logits.fc1.": "classifier.0.",
+    "pre_logits.fc2.": "classifier.3.",
+    "head.fc.": "classifier.6.",
+}
+
+
+def read_state(path: Path) -> dict[str, "Tensor"]:
+    """The tensors of a state-dict file, also if the state dict is nested in a checkpoint. Executes nothing in the file.
+
+    Raises `WeightsError` for a file that is missing, damaged, or not a state dict.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+
+    try:
+        _check_file(path)
+        if path.suffix.lower() == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_harmless()):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise WeightsError(f"'{path}' is not a safetensors file, or is truncated ({error})") from error
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        holds = f"a {refused[1]}, which is not loaded" if refused else "text, or more than tensors"
+        raise WeightsError(f"'{path}' is not a state dict: it holds {holds}") from error
+    except Exception as error:  # torch.load passes on whatever unpickling and unzipping raise
+        raise WeightsError(f"'{path}' is not a state dict, or is truncated ({type(error).__name__})") from error
+    if not isinstance(content := _unwrapped(content), Mapping):
+        raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict")
+    return dict(cast("Mapping[str, Tensor]", content))
+
+
+def _harmless() -> list[Any]:
+    """Types of settings and metrics that checkpoints hold beside tensors; building one executes nothing."""
+    import numpy as np
+
+    scalar = cast("Any", np.float64(0)).__reduce__()[0]
+    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
+    # Files written with numpy 1 name the same function by its former place.
+    return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a folder, a missing or empty file, and an archive with a wrong checksum."""
+    if path.is_dir():
+        raise WeightsError(f"cannot read weights '{path}': it is a folder")
+    if not path.exists():
+        raise WeightsError(f"no weights file '{path}'")
+    if not path.stat().st_size:
+        raise WeightsError(f"'{path}' is empty")
+    if path.suffix.lower() != ".safetensors" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise WeightsError(f"'{path}' is damaged: {damaged} does not match its checksum")
+
+
+def _unwrapped(content: object) -> object:
+    """The innermost mapping under the keys of `_WRAPPERS`."""
+    while isinstance(content, Mapping):
+        mapping = cast("Mapping[str, object]", content)
+        key = next((key for key in _WRAPPERS if isinstance(mapping.get(key), Mapping)), None)
+        if key is None:
+            return mapping
+        content = mapping[key]
+    return content
+
+
+def with_torchvision_keys(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    """The tensors of a VGG's state dict as `features.N.*` and `classifier.N.*`; other entries are left out.
+
+    Prefixes such as `module.` and `_orig_mod.` are removed in any combination. timm's heads and classifiers numbered
+    1, 4, 6 (converted from Caffe) are renamed. Raises `WeightsError` if two entries have the same name afterwards.
+    """
+    import torch
+
+    renamed: dict[str, Tensor] = {}
+    origin: dict[str, str] = {}
+    for key, value in state.items():
+        if (name := _torchvision_key(str(key))) is None or not isinstance(value, torch.Tensor):
+            continue
+        if name in renamed:
+            raise WeightsError(f"the state dict holds {name} twice: as {origin[name]} and as {key}")
+        renamed[name], origin[name] = value, str(key)
+    if "classifier.1.weight" in renamed:
+        renamed = {re.sub(r"^classifier\.([14])\.", _one_less, key): tensor for key, tensor in renamed.items()}
+    # timm's fully connected layers are convolutions.
+    return {key: x.flatten(1) if key.startswith("classifier.") and x.ndim > 2 else x for key, x in renamed.items()}
+
+
+def _torchvision_key(key: str) -> str | None:
+    stem = _PREFIXES.sub("", key)
+    for theirs, ours in _HEADS.items():
+        if stem.startswith(theirs):
+            return ours + stem.removeprefix(theirs)
+    if stem[:1].isdecimal():
+        return f"features.{stem}"
+    return stem.replace("classifier.module.", "classifier.") if stem.startswith("classifier.") else None
+
+
+def _one_less(found: re.Match[str]) -> str:
+    return f"classifier.{int(found[1]) - 1}."
+
+
+def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """Replace each pair `KEY.codes` (uint8) and `KEY.codebook` (float32) by the tensor KEY that they encode."""
+    import numpy as np
+    import torch
+
+    state = dict(stored)
+    for key in [key.removesuffix(".codes") for key in stored if key.endswith(".codes")]:
+        codes, codebook = state.pop(f"{key}.codes"), state.pop(f"{key}.codebook")
+        # Numpy looks bytes up several times faster than torch does, if it need not check them.
+        mode = "clip" if len(codebook) == 256 else "raise"
+        state[key] = torch.from_numpy(np.take(codebook.numpy(), codes.numpy(), mode=mode))  # pyright: ignore[reportUnknownMemberType] (torch's stub)
+    return state
+
+
+def fit(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tensor"]:
+    """The features in `state`, as float32 under torchvision's keys in their order.
+
+    Raises `WeightsError`, which names `origin`, if they do not fit `network` or are not finite.
+    """
+    import torch
+
+    named = with_torchvision_keys(state)
+    features = {
+        key: x for key, x in named.items() if key.startswith("features.") and not key.endswith("num_batches_tracked")
+    }
+    features |= _zero_biases(network, features)
+    expected = arch.state_shapes(network)
+    came = {key: tuple(tensor.shape) for key, tensor in features.items()}
+    if came != expected:
+        fitting = [name for name in arch.NETWORKS if arch.state_shapes(name) == came]
+        hint = f"; it fits {', '.join(fitting)}" if fitting else ""
+        raise WeightsError(f"{origin} does not fit {network}: {_difference(came, expected)}{hint}")
+    if odd := [
+        key for key, x in features.items() if not x.is_floating_point() or x.layout != torch.strided or x.is_meta
+    ]:
+        raise WeightsError(f"{origin} does not fit {network}: {odd[0]} is not an ordinary tensor of floats")
+    result = {key: features[key].detach().float().contiguous() for key in expected}
+    # The extremes of a tensor that holds a NaN are NaN, and computing them copies nothing.
+    if broken := [key for key, x in result.items() if not torch.stack(torch.aminmax(x)).isfinite().all()]:
+        raise WeightsError(f"{origin} is damaged: {broken[0]} holds values that are not finite")
+    return result
+
+
+def _zero_biases(network: str, features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """The biases of a batch-normalised network whose convolutions were saved without any: zeros."""
+    import torch
+
+    convolutions = [layer for layer in arch.layers(network) if layer.kind == "conv"]
+    biases = {f"features.{layer.index}.bias": torch.zeros(layer.channels) for layer in convolutions}
+    return biases if arch.network(network).batch_norm and features and not biases.keys() & features.keys() else {}
+
+
+def _difference(came: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """The first difference between two sets of shapes."""
+    if not came:
+        return "it holds no tensor called features.N.weight"
+    for key, shape in expected.items():
+        if key not in came:
+            return f"{key} is missing"
+        if came[key] != shape:
+            return f"{key} is {_times(came[key])}, not {_times(shape)}"
+    return f"it also holds {next(key for key in came if key not in expected)}"
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def fingerprints(network: str, state: Mapping[str, "Tensor"]) -> dict[str, str]:
+    """{layer: the first 16 hexadecimal digits of the sha256 of its float32 values, in key order}.
+
+    >>> from vggfeat import weights
+    >>> state, _ = weights.load("64,M", None, seed=0)
+    >>> len(fingerprints("64,M", state)["conv1_1"])
+    16
+    """
+    digests: dict[str, str] = {}
+    for layer in arch.layers(network):
+        keys = [key for key in arch.state_shapes(network) if key.startswith(f"features.{layer.index}.")]
+        if keys:
+            digest = hashlib.sha256(b"".join(state[key].contiguous().numpy().tobytes() for key in keys))
+            digests[layer.name] = digest.hexdigest()[:16]
+    return digests
+
+
+def write(
+    path: Path,
+    network: str,
+    features: Mapping[str, "Tensor"],
+    stored: Mapping[str, "Tensor"],
+    **about: Any,  # noqa: ANN401 (any JSON)
+) -> None:
+    """Write `stored`, which decodes to `features`, as a safetensors file that records `about` and fingerprints. Atomic.
+
+    The metadata is one JSON text, because safetensors does not define the order of several entries and the same content
+    should give the same bytes.
+    """
+    from safetensors.torch import save
+
+    content = {"network": network, "layers": fingerprints(network, features), **about}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write(path, save(dict(stored), metadata={"vggfeat": json.dumps(content, sort_keys=True)}))
+
+
+def pack(path: Path, entry: WeightsEntry, features: Mapping[str, "Tensor"], stored: Mapping[str, "Tensor"]) -> None:
+    """Write the weights of an entry. See `write`."""
+    about = {"weights": entry.name, "source": entry.source, "licence": entry.licence}
+    write(path, entry.network, features, stored, **about)
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The metadata that `write` recorded in a file; for other files `{"layers": {}}`."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return {"layers": {}}
+    try:
+        with safe_open(path, framework="np") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+            about = cast("dict[str, str] | None", file.metadata())  # pyright: ignore[reportUnknownMemberType]
+        found: Any = json.loads((about or {})["vggfeat"])
+        return {**found, "layers": dict(found["layers"])}
+    except (KeyError, TypeError, ValueError, OSError, SafetensorError):
+        return {"layers": {}}

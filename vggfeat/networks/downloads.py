@@ -1,0 +1,77 @@
+"""The cache folder, and torchvision's files: found on this machine, or downloaded once and checked."""
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from urllib import request
+
+from vggfeat import files
+from vggfeat.errors import WeightsError
+
+
+def cache_dir() -> Path:
+    """The folder of downloads: `$VGGFEAT_CACHE`, else `vggfeat` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if chosen := os.environ.get("VGGFEAT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vggfeat"
+
+
+def torchvision_file(url: str, folder: Path, *, what: str, hint: str) -> Path:
+    """The path of torchvision's file behind `url`: one on this machine, else downloaded into `folder`.
+
+    The file may lie in the cache folder or in torch's. Raises `WeightsError` if it cannot be downloaded, which names
+    `what` and ends with `hint`, and if its sha256 does not begin with the digits at the end of its name.
+    """
+    import torch
+
+    name = url.rpartition("/")[2]
+    for place in (cache_dir(), Path(torch.hub.get_dir()) / "checkpoints", folder):
+        if (place / name).is_file():
+            _check_name(place / name, name, sha256(place / name))
+            return place / name
+    path = folder / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(path) as temporary:
+            _check_name(path, name, _download(url, temporary))
+    except OSError as error:  # the base class of urllib's errors
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise WeightsError(
+            f"{what} could not be downloaded ({reason}); {hint}; "
+            f"or put torchvision's {name} into '{cache_dir()}', or pass a file's path"
+        ) from error
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits. Raises `WeightsError` if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read weights '{path}': {error.strerror}") from error
+
+
+def _download(url: str, path: Path) -> str:
+    """Download `url` to `path`, with a progress bar if standard error is a terminal. Returns the sha256."""
+    from rich.console import Console
+    from rich.progress import wrap_file
+
+    console = Console(file=sys.stderr)
+    digest = hashlib.sha256()
+    with request.urlopen(url, timeout=30) as answer, path.open("wb") as file:  # noqa: S310 (torchvision's https addresses)
+        length = int(answer.headers.get("Content-Length", 0))
+        name, quiet = url.rpartition("/")[2], not console.is_terminal
+        with wrap_file(answer, length, description=name, console=console, disable=quiet) as body:
+            while chunk := body.read(1 << 20):
+                digest.update(chunk)
+                file.write(chunk)
+    return digest.hexdigest()
+
+
+def _check_name(file: Path, name: str, digest: str) -> None:
+    """Torchvision's file names end in the first digits of their sha256. Raises `WeightsError` if they do not."""
+    stated = Path(name).stem.rpartition("-")[2]
+    if not digest.startswith(stated):
+        raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")
