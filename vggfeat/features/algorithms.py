@@ -1,11 +1,11 @@
-"""Which algorithm computes a convolution, and which precision is fast: rules that anyone can print.
+"""Rules for the algorithm of a convolution and for the fast precision. `vggfeat layers --algorithms` prints them.
 
-The choice depends on the processor's capability, the dtype, the channels and the size of the picture, and on nothing
-else: neither the batch, nor the number of threads, nor the clock. So an image has the same features alone and in a
-batch, and a command that is run twice writes the same bytes.
+The choice depends only on the processor's capability, the dtype, the channels and the size of the picture. It does not
+depend on the batch, the number of threads or timings, so an image has the same features alone and in a batch, and a
+command that is run twice writes the same bytes.
 
-The limits come from the tables of `benchmarks/kernels.py`. A processor that was not measured, such as every Arm, runs
-torch's own convolutions in float32: what they cost there depends on the library that torch was built with.
+The limits come from the tables of `benchmarks/kernels.py`. Processors that were not measured, such as Arm's, use
+torch's own convolutions in float32.
 """
 
 from collections.abc import Iterable
@@ -73,8 +73,8 @@ def is_3x3(layer: arch.Layer) -> bool:
 def bfloat16_is_faster() -> bool:
     """Whether this CPU computes a network faster in bfloat16 than in float32.
 
-    That holds where AVX-512 multiplies bfloat16 (AVX512-BF16, AMX) and torch makes use of it. With AVX2 alone torch
-    emulates bfloat16, which is many times slower.
+    That is the case with bfloat16 instructions (AVX512-BF16 or AMX) that torch uses. With only AVX2, torch emulates
+    bfloat16, which is many times slower.
     """
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not hasattr(torch.cpu, "get_capabilities"):
         return False  # torch 2.9 has no public way to ask

@@ -1,4 +1,4 @@
-"""FeatureExtractor: images -> {layer: features}, in one pass that ends at the deepest layer asked for."""
+"""FeatureExtractor: images -> {layer: features}, in one pass that ends at the deepest requested layer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vggfeat.errors import one_of
 from vggfeat.features import steps
 from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.features.info import FeatureInfo
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     from vggfeat.features.tap import Tap
 
 
-# On CPU, split the batch so that the largest activation fits in this many bytes (at least one image): the system hands
-# out larger blocks anew for each layer, and clearing them takes up to a third of the time. The limit does not depend on
-# the number of threads, because results must not either.
-_RECYCLED_BYTES = 16 * 2**20
+# On CPU, split the batch so that the largest activation fits in this many bytes (at least one image). The allocator
+# reuses such blocks; it takes larger ones from the system, which clears them, at up to a third of the time. The limit
+# does not depend on the number of threads, because results must not either.
+_REUSED_BYTES = 16 * 2**20
 
-# The tensors that each kind of layer reads, in the order of its state dict.
+# The weights of each kind of layer, in state-dict order.
 _FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
     "conv": ("weight", "bias"),
     "bn": ("weight", "bias", "running_mean", "running_var"),
@@ -33,37 +34,49 @@ _FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
 
 
 class FeatureExtractor(Trunk):
-    """The named activations of a VGG network.
+    """Computes the named activations of a frozen VGG network.
 
     Args:
-        network: a name of `arch.NETWORKS`, such as `vgg16`; a row as text, such as `64,64,M,128,M`; or `auto` for the
-            one that a file of `vggfeat train` names.
-        layers: what to return: names (`relu3_3`), `features` indices (`15`, `features.15`) or globs (`relu*_1`).
-        weights: `default`, the name of a row of `weights.TABLE`, a file, a state dict, or None for random weights
-            drawn from `seed`. A row brings its own mean and std.
-        mean, std: per RGB channel for images in [0, 1], where weights of your own were trained on others.
-        input_range: what the images hold: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
-        precision: of the network's arithmetic; `auto` takes bfloat16 where `device` is fast at it, else float32.
+        network: a name of `arch.NETWORKS` such as `vgg16`; a plan as text such as `64,64,M,128,M`; or `auto` for the
+            network that a file written by `vggfeat train` records.
+        layers: the layers to return: names (`relu3_3`), `features` indices (`15`, `features.15`) or globs (`relu*_1`).
+        weights: `default`, the name of an entry of `weights.TABLE`, a file, a state dict, or None for random weights
+            drawn from `seed`. An entry sets `mean` and `std`.
+        seed: seed of random weights.
+        mean, std: the normalisation per RGB channel for images in [0, 1], if your weights need another one.
+        input_range: the range of the images: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
+        precision: the dtype of the network; `auto` is bfloat16 if `device` is fast at it, else float32.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
-        check: `raise` refuses NaN and images that leave the range by more than a quarter of its width; `warn` says
-            so once, and looks at the first few batches alone; `off` reads no value, and so never waits for a GPU.
-            Images that stay within a wider range but look like [0, 1] are warned of once either way. In a graph
-            compiled by torch no value is read.
-        channels_last: compute in torch's channels_last layout, and by Winograd's algorithm where that is faster than
-            torch's own convolutions. False keeps to these, for results that equal other tools' to the last bit.
-        device: where the weights are put; `.to()` moves them later.
+        check: `raise` refuses NaN, and values outside the range by more than a quarter of its width. `warn` warns once,
+            and checks only the first batches. `off` reads no values, so it never waits for a GPU. Unless `off`, images
+            in a wider range that appear to be in [0, 1] cause one warning. Compiled graphs check no values.
+        channels_last: use torch's channels_last layout, and Winograd's algorithm if it is faster than torch's own
+            convolutions. False gives results equal to other tools' to the last bit.
+        device: the device of the weights; `.to()` moves them later.
 
-    The extractor is frozen, as a `Trunk` is. Raises `LayerError` for unknown names, `WeightsError` for weights that
-    cannot be had or do not fit.
+    Raises `LayerError` for unknown names, and `WeightsError` for weights that cannot be loaded or do not fit. See
+    `Trunk` for what frozen means.
+
+    >>> extract = FeatureExtractor("vgg16", ["relu1_2", "relu3_3"])
+    >>> features = extract(torch.rand(1, 3, 64, 64))
+    >>> {name: tuple(x.shape) for name, x in features.items()}
+    {'relu1_2': (1, 64, 64, 64), 'relu3_3': (1, 256, 16, 16)}
+    >>> extract.feature_info.channels(), extract.feature_info.reduction()
+    ([64, 256], [1, 4])
     """
 
     weights_entry: weights_table.WeightsEntry
 
     @staticmethod
     def of(model: nn.Module, layers: str | Iterable[str], *, frozen: bool = True, **options: Any) -> "Tap":  # noqa: ANN401 (Tap's)
-        """The named activations of a live VGG, of ours, torchvision's or anybody's `make_layers`: see `tap.Tap`.
+        """The named activations of an existing VGG: ours, torchvision's, or a `make_layers` stack. See `tap.Tap`.
 
-        `options` are `mean`, `std`, `input_range` and `check`; what is left out comes from the model.
+        `options` are `mean`, `std`, `input_range` and `check`; by default the model's own are used.
+
+        >>> from vggfeat import vgg
+        >>> model = vgg("8,M,16", head="gap", num_classes=2, seed=0)
+        >>> FeatureExtractor.of(model, "relu2_1")(torch.rand(1, 3, 8, 8))["relu2_1"].shape
+        torch.Size([1, 16, 4, 4])
         """
         from vggfeat.features.tap import Tap
 
@@ -90,19 +103,20 @@ class FeatureExtractor(Trunk):
         dtype = resolve_precision(precision, place)
         network = weights_table.network_for(network, weights)
         taps = arch.find_layers(network, layers, pooling=pooling)
-        with torch.inference_mode(mode=False):  # what is made inside inference mode could never take part in a graph
-            state, row = weights_table.load(network, weights, seed=seed)
+        with torch.inference_mode(mode=False):  # tensors made in inference mode cannot take part in a graph
+            state, entry = weights_table.load(network, weights, seed=seed)
         super().__init__(
             [tap.name for tap in taps],
-            mean=mean or row.mean,
-            std=std or row.std,
+            mean=mean or entry.mean,
+            std=std or entry.std,
             input_range=input_range,
             check=check,
             minimum=taps[-1].minimum_size,
         )
-        self.weights_entry = row
+        self.weights_entry = entry
         self.network = network
         self.pooling: arch.Pooling = pooling
+        self.feature_info = FeatureInfo(taps)
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
         self._steps = steps.steps(self._stack, self.layers, pooling=pooling, plain=not channels_last)
         self.channels_last = channels_last
@@ -118,11 +132,11 @@ class FeatureExtractor(Trunk):
 
     @property
     def name(self) -> str:
-        """The network, for messages."""
+        """The network's name, for messages."""
         return self.network
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """The features of images that are checked, normalised and of the extractor's precision."""
+        """The features of normalised images in the extractor's precision."""
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         pieces = self._pieces(x)
         if len(pieces) == 1:
@@ -143,7 +157,7 @@ class FeatureExtractor(Trunk):
         return features
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The batch in pieces that are computed one after the other."""
+        """The batch, split into pieces that are computed one after the other."""
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
@@ -154,11 +168,11 @@ class FeatureExtractor(Trunk):
         ):
             return (x,)
         widest = max(layer.channels / layer.stride**2 for layer in self._stack)
-        together = max(1, int(_RECYCLED_BYTES / (widest * x.shape[2] * x.shape[3] * x.element_size())))
-        return x.tensor_split(max(1, -(-len(x) // together)))
+        images = max(1, int(_REUSED_BYTES / (widest * x.shape[2] * x.shape[3] * x.element_size())))
+        return x.tensor_split(max(1, -(-len(x) // images)))
 
     def run_steps(self, taken: Sequence[steps.Step], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Some consecutive steps: what of theirs is handed out, and the last one's activation."""
+        """Compute consecutive steps. Returns the requested features among them, and the last activation."""
         features: dict[str, Tensor] = {}
         for step in taken:
             x = step(x, self._tensors(step.layers[0]))
@@ -167,30 +181,32 @@ class FeatureExtractor(Trunk):
         return features, x
 
     def parts(self) -> tuple["Part", ...]:
-        """The network in parts that end with a pooling, for those who run it piece by piece."""
-        groups: list[list[steps.Step]] = [[]]
-        for step in self._steps:
-            groups[-1].append(step)
-            if step.layers[0].kind == "pool" and step is not self._steps[-1]:
-                groups.append([])
-        return tuple(Part(self, group) for group in groups)
+        """The network divided as `arch.parts` does, for running it part by part."""
+        return tuple(
+            Part(self, [step for step in self._steps if step.layers[0] in part]) for part in arch.parts(self._stack)
+        )
 
     def _tensors(self, layer: arch.Layer) -> list[Tensor]:
         return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS.get(layer.kind, ())]
 
     def extra_repr(self) -> str:
-        """What `print` shows: the weights, the layers and how far the deepest one sees."""
+        """The description in `print`: weights, layers, and the deepest layer's receptive field."""
         return (
-            f"{self.weights_entry}, layers={','.join(self.layers)}, input_range={self.input_range}, pooling={self.pooling}, "
-            f"receptive_field={self._stack[-1].receptive_field}"
+            f"{self.weights_entry}, layers={','.join(self.layers)}, input_range={self.input_range}, "
+            f"pooling={self.pooling}, receptive_field={self._stack[-1].receptive_field}"
         )
 
 
 class Part:
-    """Consecutive layers of an extractor: the last one's activation, and on the way those that are handed out.
+    """Consecutive layers of an extractor, up to and including a pool or the deepest layer.
 
-    `stride`: pixels of the image between two positions of its input. `halo`: how many positions of its input lie
-    between an output and the furthest input that it sees, rounded up to an even number.
+    `stride`: pixels of the image between neighbouring positions of the part's input. `halo`: the distance from an
+    output to the furthest input that it depends on, in positions of the input, rounded up to an even number. `layers`:
+    the requested layers in the part. `last`: its last layer.
+
+    >>> first, second = FeatureExtractor("vgg16", "relu2_1").parts()
+    >>> first.last.name, second.stride, [layer.name for layer in second.layers]
+    ('pool1', 2, ['relu2_1'])
     """
 
     def __init__(self, extract: FeatureExtractor, taken: Sequence[steps.Step]) -> None:
@@ -203,8 +219,8 @@ class Part:
         self.layers = tuple(step.layers[-1] for step in taken if step.name in extract.layers)
 
     def __call__(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Of the activation before it, {name: features} of `layers` and the activation of the last layer.
+        """Compute the part. Returns {name: features} of `layers`, and the activation of the last layer.
 
-        Before the first part: what `FeatureExtractor.normalised` returns.
+        `x` is the last activation of the part before; for the first part, the result of `FeatureExtractor.normalised`.
         """
         return self._extract.run_steps(self._steps, x)

@@ -1,6 +1,6 @@
-"""The steps of a forward pass: a layer each, or a convolution with the ReLU behind it.
+"""The steps of a forward pass: one layer each, or a convolution fused with its ReLU.
 
-A float32 convolution on a CPU runs by Winograd's algorithm where that is faster than torch's own.
+A float32 convolution on a CPU uses Winograd's algorithm if `algorithms.choose` says that it is faster than torch's.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from vggfeat.networks import arch
 
 @dataclass
 class Step:
-    """One layer, or a convolution with the ReLU behind it, ready to be run again and again.
+    """One layer, or a convolution and its ReLU.
 
     Args:
-        layers: the layer, or the two.
-        overwritable: nobody else reads what the step is given, so it may be reused.
-        pooling: the kind that `pool` layers are.
-        plain: use torch's own convolution always.
+        layers: the layer, or the convolution and its ReLU.
+        overwritable: the step may overwrite its input, because nothing else reads it.
+        pooling: the pooling that replaces the plan's max-pools.
+        plain: always use torch's own convolution.
     """
 
     layers: Sequence[arch.Layer]
@@ -32,11 +32,11 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The layer whose activation the step returns."""
+        """The name of the layer whose activation the step returns."""
         return self.layers[-1].name
 
     def __call__(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-        """The activation of `x` (N, C, H, W); `tensors` are the first layer's, in the order of its state dict."""
+        """The activation for an input `x` (N, C, H, W); `tensors` are the first layer's weights in state-dict order."""
         first, rectified = self.layers[0], len(self.layers) == 2
         match first.kind:
             case "conv":
@@ -49,8 +49,7 @@ class Step:
                     return F.leaky_relu(x, first.slope, inplace=self.overwritable)
                 return F.relu(x, inplace=self.overwritable)
             case "lrn":
-                # Krizhevsky et al. (2012), as the paper cites them; torch divides alpha by the size.
-                return F.local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
+                return F.local_response_norm(x, *arch.LRN)
             case "pool":
                 return _pool(x, first, self.pooling)
 
@@ -62,19 +61,19 @@ class Step:
 
 
 def steps(
-    stack: Sequence[arch.Layer], handed_out: Sequence[str], *, pooling: arch.Pooling, plain: bool
+    stack: Sequence[arch.Layer], returned: Sequence[str], *, pooling: arch.Pooling, plain: bool
 ) -> tuple[Step, ...]:
-    """The steps that run `stack`, of which the layers named in `handed_out` are returned to the caller."""
+    """The steps that compute `stack`; the layers named in `returned` are returned to the caller."""
     found: list[Step] = []
-    overwritable = False  # the images are the caller's
+    overwritable = False  # the images belong to the caller
     rest = list(stack)
     while rest:
         layer = rest.pop(0)
         taken = [layer]
-        if layer.kind == "conv" and layer.name not in handed_out and rest and _is_plain_relu(rest[0]):
+        if layer.kind == "conv" and layer.name not in returned and rest and _is_plain_relu(rest[0]):
             taken.append(rest.pop(0))
         found.append(Step(taken, overwritable, pooling, plain))
-        overwritable = taken[-1].name not in handed_out
+        overwritable = taken[-1].name not in returned
     return tuple(found)
 
 
@@ -89,7 +88,7 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
         case "avg":
             return F.avg_pool2d(x, layer.kernel, layer.step, layer.padding)
         case "l2":
-            # Ding et al. (2020): a normalised Hann window over the squares. Half precision would lose the 1e-12.
+            # Ding et al. (2020): a normalised Hann window over the squares. Half precision cannot represent the 1e-12.
             hann = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
             window = torch.outer(hann, hann).expand(layer.channels, 1, -1, -1)
             squares = F.conv2d(
@@ -114,7 +113,7 @@ def _algorithm(layer: arch.Layer, x: Tensor, weight: Tensor) -> algorithms.Algor
 
 
 def has_memory(x: Tensor) -> bool:
-    """Whether `x` has values in memory: the tensors of torch.func have none, nor fake ones."""
+    """Whether `x` has values in memory. Tensors inside torch.func transforms and fake tensors have none."""
     try:
         x.data_ptr()
     except RuntimeError:

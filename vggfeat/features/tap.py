@@ -1,4 +1,4 @@
-"""Tap: the named activations of a module that lives, trained or still training."""
+"""Tap: the named activations of a live module, also while it trains."""
 
 from collections.abc import Iterable
 from typing import Self
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vggfeat.features.info import FeatureInfo
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.networks import arch
 from vggfeat.networks.describe import describe, stack_of
@@ -16,11 +17,11 @@ from vggfeat.pictures.ranges import InputRange
 
 
 class Tap(Trunk):
-    """The named activations of a VGG that somebody else holds. `FeatureExtractor.of` makes one.
+    """The named activations of an existing VGG module. `FeatureExtractor.of` makes one.
 
-    Frozen, it reads the model's weights as they are at each call and in evaluation mode, whatever mode the model is
-    in; gradients flow to the images alone, and neither parameters nor keys of a `state_dict()` are added. Otherwise
-    the model is a part of it: gradients reach its weights, and batch normalisation follows `train()`.
+    With `frozen`, each call uses the model's current weights in evaluation mode, whatever mode the model is in.
+    Gradients flow only to the images, and the tap adds neither parameters nor keys of a `state_dict()`. Without
+    `frozen`, the model is a submodule: gradients reach its weights, and batch normalisation follows `train()`.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class Tap(Trunk):
         check: Check = "raise",
     ) -> None:
         stack = stack_of(model)
-        row = model.network if isinstance(model, VGG) else describe(stack)
-        taps = arch.find_layers(row, layers)
-        channels = row.in_channels
+        known = model.network if isinstance(model, VGG) else describe(stack)
+        taps = arch.find_layers(known, layers)
+        channels = known.in_channels
         super().__init__(
             [tap.name for tap in taps],
             mean=(mean or getattr(model, "mean", IMAGENET_MEAN))[:channels],
@@ -46,10 +47,11 @@ class Tap(Trunk):
             check=check,
             minimum=taps[-1].minimum_size,
         )
-        self.network = row.name
+        self.network = known.name
+        self.feature_info = FeatureInfo(taps)
         self.frozen = frozen
         self._last = taps[-1].index
-        self._held = (stack,)  # in a tuple, torch does not see it
+        self._held = (stack,)  # in a tuple, so that torch does not register it
         if not frozen:
             self.model = model
             self.train(model.training)
@@ -57,11 +59,11 @@ class Tap(Trunk):
 
     @property
     def name(self) -> str:
-        """The network, for messages."""
+        """The network's name, for messages."""
         return self.network
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """As `Trunk.forward`; a tap that is not frozen takes part in autocast, as training does."""
+        """Compute features as `Trunk.forward` does. Without `frozen`, autocast applies."""
         if self.frozen:
             return super().forward(images)
         self._check_shape(images)
@@ -70,33 +72,33 @@ class Tap(Trunk):
         return self.run(self.normalised(images))
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """The features of images that are checked and normalised, in the precision of the model's weights."""
+        """The features of normalised images, in the precision of the model's weights."""
         [stack] = self._held
         x = x.to(next(stack.parameters()).dtype)
         features: dict[str, Tensor] = {}
-        handed_out = False
+        returned = False
         for layer, module in zip(arch.layers(self.network)[: self._last + 1], stack, strict=False):
-            if handed_out and getattr(module, "inplace", False):
-                x = x.clone()  # what was handed out is the caller's
-            x = _still(module, x) if self.frozen else module(x)
-            handed_out = layer.name in self.layers
-            if handed_out:
+            if returned and getattr(module, "inplace", False):
+                x = x.clone()  # x belongs to the caller
+            x = _frozen(module, x) if self.frozen else module(x)
+            returned = layer.name in self.layers
+            if returned:
                 features[layer.name] = x
         return features
 
     def train(self, mode: bool = True) -> Self:
-        """Not frozen, the model's mode; else evaluation mode for ever."""
+        """Set the model's mode; a frozen tap stays in evaluation mode."""
         if not self.frozen:
             nn.Module.train(self, mode)
         return self
 
     def extra_repr(self) -> str:
-        """What `print` shows."""
+        """The description in `print`."""
         return f"{self.network}, layers={','.join(self.layers)}, frozen={self.frozen}"
 
 
-def _still(module: nn.Module, x: Tensor) -> Tensor:
-    """One layer in evaluation mode, whose weights take no gradient."""
+def _frozen(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply one module in evaluation mode, without gradients for its weights."""
     if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
         state = (module.running_mean, module.running_var, module.weight.detach(), module.bias.detach())
         return F.batch_norm(x, *state, training=False, eps=module.eps)

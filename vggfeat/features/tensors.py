@@ -1,4 +1,4 @@
-"""Small helpers on tensors: precision, autocast, and typed access to values."""
+"""Helpers for tensors: precision, autocast, and typed access to values."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """A context that switches off any surrounding autocast, so that the code inside keeps its own precision."""
+    """A context that disables any surrounding autocast, so that the code inside keeps its own precision."""
     if device_type != "meta" and torch.is_autocast_enabled(device_type):  # the meta device has no autocast
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
@@ -20,5 +20,5 @@ def values(x: Tensor) -> list[Any]:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """`x` in float32 if it is in half precision, otherwise unchanged. Statistics are computed from this."""
+    """`x` in float32 if it is in half precision, otherwise unchanged. Statistics accumulate in this."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Trunk: what every frozen network shares."""
+"""Trunk: the base class of frozen networks. Checks images, normalises them, and keeps the network frozen."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,17 +13,16 @@ from vggfeat.pictures.ranges import RANGES, InputRange, RangeWarning, check_rang
 
 Check = Literal["raise", "warn", "off"]
 
-# With `check="warn"` only the first batches are checked: the range of a user's images does not change, and each check
+# With `check="warn"` only the first batches are checked: the range of a user's images rarely changes, and each check
 # waits for the GPU.
-_LOOKS = 64
+_CHECKED_BATCHES = 64
 
 
 class Trunk(nn.Module):
-    """What every frozen network shares: it checks images, normalises them, and stays as it is.
+    """The base class of frozen networks that map images to features.
 
-    It has no parameters, adds no key to a parent's `state_dict()` and stays in evaluation mode. Inside autocast it
-    keeps its own precision. A child computes features in `run`, and offers what it reads as buffers that are not
-    persistent.
+    It has no parameters, adds no key to a parent's `state_dict()`, and stays in evaluation mode. Inside autocast it
+    keeps its own precision. A subclass implements `run`, and registers its weights as buffers that are not persistent.
     """
 
     offset: Tensor
@@ -45,7 +44,7 @@ class Trunk(nn.Module):
         self.layers = tuple(layers)
         self.input_range: InputRange = input_range
         self.check: Check = check
-        self._looks_left = _LOOKS
+        self._checks_left = _CHECKED_BATCHES
         self._warned = False
         self.minimum_size = minimum
         self.dtype = torch.float32
@@ -54,17 +53,17 @@ class Trunk(nn.Module):
         super().train(mode=False)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """The features of images that are checked, normalised and of the trunk's precision."""
+        """The features of normalised images in the trunk's precision."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The features of `images`: (N, 3, H, W), RGB, floating point, in `input_range`.
+        """Compute the features of `images`: (N, 3, H, W), RGB, floating point, in `input_range`.
 
-        Returns {name: (N, C, h, w)} in the order of the network, in the trunk's precision. What is returned is the
-        caller's: no later operation overwrites it. Gradients flow to `images`.
+        Returns {name: (N, C, h, w)} in the order of the network, in the trunk's precision. No later call overwrites the
+        returned tensors. Gradients flow to `images`.
 
-        Raises `InputError` for a wrong shape or type, a side below `minimum_size`, and, if `check` is `raise`, for NaN
-        and for values in another range.
+        Raises `InputError` for a wrong shape or type and for a side below `minimum_size`. With `check="raise"` it also
+        does so for NaN and for values outside the range.
         """
         self._check_shape(images)
         if self.check != "off" and not torch.compiler.is_compiling():
@@ -81,14 +80,14 @@ class Trunk(nn.Module):
             suspicion = str(error)
         if suspicion and not self._warned:
             self._warned = True
-            warnings.warn(f"{suspicion} (said once)", RangeWarning, stacklevel=users_line())
+            warnings.warn(f"{suspicion} (warned once)", RangeWarning, stacklevel=users_line())
         if self.check == "warn":
-            self._looks_left -= 1
-            if self._warned or not self._looks_left:
+            self._checks_left -= 1
+            if self._warned or not self._checks_left:
                 self.check = "off"
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Centre and scale in float32 at least, then take on the trunk's precision."""
+        """Normalise in float32 or more, then convert to the trunk's precision."""
         work = torch.promote_types(images.dtype, torch.float32)
         return ((images.to(work) - self.offset.to(work)) / self.scale.to(work)).to(self.dtype)
 
@@ -105,7 +104,7 @@ class Trunk(nn.Module):
             raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, 3, H, W){hint}")
         channels = self.offset.shape[1]
         if images.shape[1] != channels:
-            hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not read, take images[:, :3]"}
+            hint = {1: ": a grey image is images.expand(-1, 3, -1, -1)", 4: ": alpha is not used, pass images[:, :3]"}
             came = images.shape[1]
             raise InputError(
                 f"images have {came} channels, not {channels}{hint.get(came, '') if channels == 3 else ''}"
@@ -121,15 +120,15 @@ class Trunk(nn.Module):
 
     @property
     def name(self) -> str:
-        """The network, for messages."""
+        """The network's name, for messages."""
         return type(self).__name__
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
-        """Stay in evaluation mode: a parent's `train()` does not reach the frozen network."""
+        """Stay in evaluation mode, also when a parent's `train()` is called."""
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # A parent's .half() means the network's arithmetic: a mean of three digits would shift every colour.
+        # A parent's .half() applies to the network's arithmetic: a mean rounded to half would shift every colour.
         super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         self._set_normalisation(self.offset.device)

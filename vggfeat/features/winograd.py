@@ -20,17 +20,17 @@ from torch import Tensor
 TILE, WINDOW = 4, 6  # F(4x4, 3x3): 4x4 outputs from 6x6 inputs
 FREQUENCIES = WINDOW**2
 
-# Interpolation points, besides infinity: of the usual choices the one with the smallest error (Barabasz et al., 2018).
+# Interpolation points besides infinity: the usual choice with the smallest error (Barabasz et al., 2018).
 _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 
-# The frequency at which both coordinates are 1: a constant there is the same constant at each output of a tile.
+# The frequency at point 1 in both dimensions: a constant added there is added to every output of a tile.
 _CONSTANT = _POINTS.index(1.0) * WINDOW + _POINTS.index(1.0)
 
-# Tiles of a round at most: fewer leave the products inefficient, more no longer fit the cache.
+# The most tiles in a round: with fewer, the products are inefficient; more do not fit the cache.
 _ROUND = 128
 
-# Bytes of transformed weights in one allocation: glibc keeps up to 32 MiB for the next call, and takes what is larger
-# from the system each time, whose clearing costs more than the transform.
+# Bytes of transformed weights in one allocation. glibc reuses blocks of up to 32 MiB; larger ones come from the system
+# on each call, which clears them first, and that costs more than the transform.
 _ALLOCATION = 16 * 2**20
 
 
@@ -39,11 +39,11 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, rectify: bool = False) 
 
     Args:
         x: (N, C, H, W), float32 on a CPU, in any memory layout.
-        weight: (O, C, 3, 3), frozen: no gradient reaches it, nor the bias.
+        weight: (O, C, 3, 3). Neither it nor the bias gets a gradient.
         bias: (O,)
         rectify: whether to return `relu(y)` instead of `y`.
 
-    Returns (N, O, H, W) in channels_last. The gradient with respect to `x` can be differentiated again.
+    Returns (N, O, H, W) in channels_last. It can be differentiated twice with respect to `x`.
 
     >>> x, weight, bias = torch.randn(1, 8, 10, 12), torch.randn(16, 8, 3, 3), torch.randn(16)
     >>> torch.allclose(convolve(x, weight, bias), torch.conv2d(x, weight, bias, padding=1), atol=1e-3)
@@ -68,7 +68,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401 (torch's own)
         gradient = grad_outputs[0]
         y = ctx.saved_tensors[0] if ctx.rectify else None
-        if torch.is_grad_enabled():  # a gradient of the gradient is wanted
+        if torch.is_grad_enabled():  # a second derivative may be taken
             if y is not None:
                 gradient = gradient.where(y > 0, 0)
             found = _Convolution.apply(gradient, ctx.weight, None, False, not ctx.adjoint)
@@ -86,14 +86,14 @@ def _filter(
     positive: Tensor | None = None,
     adjoint: bool = False,
 ) -> Tensor:
-    """Convolve `x` round by round. `positive`: a ReLU's output; `x` counts where it is above zero."""
+    """Convolve `x` round by round. `positive` is a ReLU's output: `x` is zeroed unless it is above zero."""
     images, _, height, width = x.shape
     rows, columns = _round(height, width)
     tiles = _Round(rows, columns, _at_frequencies(weight, adjoint=adjoint), bias)
     source = x.permute(0, 2, 3, 1)
     positive = None if positive is None else positive.permute(0, 2, 3, 1)
     y = x.new_empty(images, height, width, weight.shape[1 if adjoint else 0])
-    # One image at a time: its features are the same, bit for bit, alone and in any batch.
+    # One image at a time, so that its features are the same to the last bit in any batch.
     for image, top, left in product(range(images), _starts(height, rows), _starts(width, columns)):
         down, across = _inside(top, rows, height), _inside(left, columns, width)
         part = source[image, down, across]
@@ -101,7 +101,7 @@ def _filter(
         if positive is None:
             inner.copy_(part)
         else:
-            # A tenth faster than `where`; where the ReLU is shut, an infinite gradient becomes NaN instead of 0.
+            # A tenth faster than `where`. For an inactive ReLU, an infinite gradient becomes NaN instead of 0.
             torch.sign(positive[image, down, across], out=inner).mul_(part)
         place = y[image, top : top + TILE * rows, left : left + TILE * columns]
         found = tiles.convolved()[: place.shape[0], : place.shape[1]]
@@ -113,10 +113,10 @@ def _filter(
 
 
 class _Round:
-    """Convolves `rows` x `columns` tiles at a time, in memory of its own: fill `picture`, then take `convolved`.
+    """Convolves `rows` x `columns` tiles in its own buffers: write to `picture`, then read `convolved`.
 
     The transforms are separable. Frequencies are in the order (down, across), the pixels of a tile (across, down).
-    Every product is a `bmm`: the bits of a `mm` may depend on the number of threads.
+    Every product is a `bmm`, because the rounding of a `mm` may depend on the number of threads.
     """
 
     def __init__(self, rows: int, columns: int, kernels: Sequence[Tensor], bias: Tensor | None) -> None:
@@ -125,7 +125,7 @@ class _Round:
         self._bias = bias
         self._framed = like.new_empty(TILE * rows + 2, TILE * columns + 2, inputs)
         self._filled: tuple[int, ...] | None = None
-        # Two buffers suffice: what has been transformed is not read again.
+        # Two buffers suffice, because each stage reads only the one before it.
         one, two = like.new_empty(2, FREQUENCIES * tiles * max(inputs, outputs))
         self._bands = _part(one, rows, WINDOW, self._framed[0].numel())
         self._windows = _part(two, WINDOW, WINDOW, rows, columns, inputs)
@@ -150,14 +150,14 @@ class _Round:
         self._tiled = self._painted.view(rows, TILE, columns, TILE, outputs).permute(3, 1, 0, 2, 4)
 
     def picture(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """(height, width, inputs): the part of the frame to fill. Around it lies the padding, which is zero."""
+        """(height, width, inputs): the part of the input to write to. The zero padding surrounds it."""
         if (region := (top, left, height, width)) != self._filled:
             self._framed.zero_()
             self._filled = region
         return self._framed[top : top + height, left : left + width]
 
     def convolved(self) -> Tensor:
-        """(4 rows, 4 columns, outputs): the convolution of the frame. The next call overwrites it."""
+        """(4 rows, 4 columns, outputs): the convolution of the input. The next call overwrites it."""
         torch.bmm(self._down_in, self._overlapping, out=self._bands)
         self._windows.copy_(self._sliding)
         by_row = WINDOW, WINDOW, -1
@@ -173,19 +173,19 @@ class _Round:
 
 
 def _part(buffer: Tensor, *shape: int) -> Tensor:
-    """The beginning of a buffer, as a tensor of this shape."""
+    """The first elements of a buffer, as a tensor of this shape."""
     return buffer[: math.prod(shape)].view(shape)
 
 
 def _inside(start: int, tiles: int, pixels: int) -> slice:
-    """Of the pixels that `tiles` from `start` on read, a frame of one included, those inside the picture."""
+    """The pixels that tiles from `start` on read, with a border of one, clipped to the picture."""
     return slice(max(0, start - 1), min(pixels, start + TILE * tiles + 1))
 
 
 def _at_frequencies(weight: Tensor, *, adjoint: bool) -> list[Tensor]:
-    """The matrices to multiply by at the 36 frequencies, (n, inputs, outputs) each, n frequencies in one allocation.
+    """The transformed weights at the 36 frequencies: tensors of (n, inputs, outputs), for n frequencies each.
 
-    `adjoint`: of the transposed convolution.
+    `adjoint`: those of the transposed convolution.
     """
     _, to_frequencies, _ = transforms()
     if adjoint:
@@ -200,29 +200,29 @@ def _at_frequencies(weight: Tensor, *, adjoint: bool) -> list[Tensor]:
 
 
 def _round(height: int, width: int) -> tuple[int, int]:
-    """How many rows and columns of tiles a round has."""
+    """The rows and columns of tiles in a round."""
     columns = _even(-(-width // TILE), _ROUND)
     return _even(-(-height // TILE), _ROUND // columns), columns
 
 
 def _even(length: int, most: int) -> int:
-    """The size of pieces of at most `most` that cover `length` with as little overlap as possible."""
+    """The size, at most `most`, of equal pieces that cover `length` with the least overlap."""
     return -(-length // -(-length // most))
 
 
 def _starts(pixels: int, tiles: int) -> list[int]:
-    """The pixels where rounds of `tiles` begin that cover `pixels`; the last may overlap the one before it."""
+    """The first pixels of the rounds of `tiles` that cover `pixels`. The last round may overlap the one before it."""
     last = TILE * (-(-pixels // TILE) - tiles)
     return [min(start, last) for start in range(0, pixels, TILE * tiles)]
 
 
 @lru_cache
 def transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """The matrices of F(4, 3) in float64: to outputs (4, 6), of weights (6, 3) and of inputs (6, 6) to frequencies.
+    """The float64 matrices of F(4, 3): frequencies to outputs (4, 6), weights (6, 3) and inputs (6, 6) to frequencies.
 
-    The construction of Toom and Cook: evaluate polynomials at the points, multiply there, interpolate.
+    Toom and Cook's construction: evaluate polynomials at the points, multiply the values, interpolate.
     """
-    with torch.device("cpu"), torch.inference_mode(mode=False):  # whatever the caller has set
+    with torch.device("cpu"), torch.inference_mode(mode=False):  # independent of the caller's settings
         points = torch.tensor(_POINTS, dtype=torch.float64)
         powers = points[:, None] ** torch.arange(TILE)
         at_infinity = torch.eye(WINDOW, dtype=torch.float64)[-1]
