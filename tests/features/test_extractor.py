@@ -148,7 +148,7 @@ def test_pooling(images):
         (torch.rand(3, 32, 32), r"3x32x32, not \(N, 3, H, W\): a single image is images\[None\]"),
         (torch.rand(32, 32), r"32x32, not \(N, 3, H, W\)"),
         (torch.rand(1, 1, 32, 32), "1 channels, not 3: a grey image is images.expand"),
-        (torch.rand(1, 4, 32, 32), "4 channels, not 3: alpha is not read"),
+        (torch.rand(1, 4, 32, 32), "4 channels, not 3: alpha is not used"),
         (torch.rand(1, 3, 3, 32), "3x32 pixels are too small for relu3_3 of vgg16: it needs at least 4 a side"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), r"images are torch.uint8: pass floating point in \[0, 1\]"),
         (torch.rand(1, 3, 32, 32) * 255, r"outside \[0, 1\] of input_range='unit': is it input_range='byte'\?"),
@@ -370,10 +370,9 @@ def test_pieces_where_gradients_are_switched_off(mode, run_at_once):
     assert not found.requires_grad
 
 
-def test_bit_for_bit_a_batch_stays_whole(run_at_once, monkeypatch):
-    monkeypatch.setattr("vggfeat.features.extractor._RECYCLED_BYTES", 1)
-    extract = FeatureExtractor("vgg16", "relu1_2", channels_last=False)
-    extract(torch.rand(3, 3, 32, 32))
+def test_bit_for_bit_a_batch_stays_whole(run_at_once):
+    extract = FeatureExtractor("vgg16", "relu1_1", channels_last=False)
+    extract(torch.rand(3, 3, 224, 224))  # larger than the pieces of the tests above
     assert run_at_once == [3]
 
 

@@ -47,9 +47,10 @@ def _served(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def vgg11():
-    """A whole torchvision vgg11, untrained."""
+    """An untrained torchvision vgg11 with narrow fully connected layers."""
     torch.manual_seed(0)
-    return torchvision.models.vgg11(weights=None).state_dict()
+    state = torchvision.models.vgg11(weights=None).state_dict()
+    return {key: x[:2].clone() if key.startswith("classifier") else x for key, x in state.items()}
 
 
 def test_bundled_vgg16_is_torchvisions():
@@ -261,7 +262,7 @@ def test_torchvisions_file_at_hand_is_converted_once(place, vgg11, tmp_path):
     again = weights.load_entry(entry)
     assert all(torch.equal(again[key], state[key]) for key in state)
     assert entry.status == "cached"
-    assert entry.size < 40e6  # only the features, of 507 MB
+    assert entry.size < 37e6  # only the features
     weights.verify(entry)
     assert not [path for path in weights.cache_dir().iterdir() if path != entry.path]
 

@@ -159,12 +159,10 @@ class FeatureExtractor(Trunk):
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         """The batch, split into pieces that are computed one after the other."""
         if (
-            torch.compiler.is_compiling()
-            or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
+            not steps.is_eager(x)
             or not self.channels_last
             or x.device.type != "cpu"
             or (torch.is_grad_enabled() and x.requires_grad)
-            or not steps.has_memory(x)
         ):
             return (x,)
         widest = max(layer.channels / layer.stride**2 for layer in self._stack)

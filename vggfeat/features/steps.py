@@ -99,12 +99,10 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
 
 def _algorithm(layer: arch.Layer, x: Tensor, weight: Tensor) -> algorithms.Algorithm:
     if (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
+        not is_eager(x)
         or not algorithms.is_3x3(layer)
         or {x.device.type, weight.device.type} != {"cpu"}
         or x.dtype != weight.dtype
-        or not has_memory(x)
     ):
         return "torch"
     capability = torch.backends.cpu.get_cpu_capability()
@@ -112,8 +110,10 @@ def _algorithm(layer: arch.Layer, x: Tensor, weight: Tensor) -> algorithms.Algor
     return algorithms.choose(capability, x.dtype, (outputs, inputs), (height, width))
 
 
-def has_memory(x: Tensor) -> bool:
-    """Whether `x` has values in memory. Tensors inside torch.func transforms and fake tensors have none."""
+def is_eager(x: Tensor) -> bool:
+    """Whether `x` has values in memory: not in compiled or traced code, in torch.func transforms, or if it is fake."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage] (documented)
+        return False
     try:
         x.data_ptr()
     except RuntimeError:
