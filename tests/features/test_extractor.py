@@ -383,3 +383,11 @@ def test_a_trace_serves_every_batch(layer, precision):
     traced = torch.jit.trace(extract, torch.rand(3, 3, 256, 256), strict=False, check_trace=False)
     images = torch.rand(5, 3, 224, 192)
     torch.testing.assert_close(traced(images)[layer], extract(images)[layer], rtol=1e-3, atol=1e-4)
+
+
+def test_weights_that_read_bgr(images):
+    state, entry = weights.load("vgg16")
+    theirs = state | {"features.0.weight": state["features.0.weight"].flip(1)}
+    options = {"mean": entry.mean, "std": entry.std}
+    found = FeatureExtractor("vgg16", "relu1_1", weights=theirs, input_order="bgr", **options)(images)
+    assert torch.equal(found["relu1_1"], FeatureExtractor("vgg16", "relu1_1")(images)["relu1_1"])

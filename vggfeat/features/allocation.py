@@ -2,6 +2,9 @@
 
 Each step of a run allocates and frees the same gigabytes. By default the C library returns large blocks to the system,
 which clears every page before it hands it out again. On large pictures that takes as long as the arithmetic.
+
+>>> from vggfeat import allocation
+>>> held = allocation.hold()  # at the beginning of a program
 """
 
 import ctypes

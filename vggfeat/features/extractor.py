@@ -44,6 +44,8 @@ class FeatureExtractor(Trunk):
             drawn from `seed`. An entry sets `mean` and `std`.
         seed: seed of random weights.
         mean, std: the normalisation per RGB channel for images in [0, 1], if your weights need another one.
+        input_order: `rgb` or `bgr`, the order of the colours that your weights were trained on; the images stay RGB. By
+            default files converted from Caffe are recognised, see `weights.load`.
         input_range: the range of the images: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
         precision: the dtype of the network; `auto` is bfloat16 if `device` is fast at it, else float32.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
@@ -91,6 +93,7 @@ class FeatureExtractor(Trunk):
         seed: int = 0,
         mean: Triple | None = None,
         std: Triple | None = None,
+        input_order: weights_table.InputOrder | None = None,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
         pooling: arch.Pooling = "max",
@@ -104,7 +107,7 @@ class FeatureExtractor(Trunk):
         network = weights_table.network_for(network, weights)
         taps = arch.find_layers(network, layers, pooling=pooling)
         with torch.inference_mode(mode=False):  # tensors made in inference mode cannot take part in a graph
-            state, entry = weights_table.load(network, weights, seed=seed)
+            state, entry = weights_table.load(network, weights, seed=seed, input_order=input_order)
         super().__init__(
             [tap.name for tap in taps],
             mean=mean or entry.mean,

@@ -1,6 +1,10 @@
 """Networks as data: plans, layer tables, lookups of layers, costs and heads. No torch.
 
 The public module of `plans`, `layers` and `heads`.
+
+>>> from vggfeat import arch
+>>> [layer.name for layer in arch.find_layers("vgg16", "relu?_3")], arch.count_parameters("vgg16").total
+(['relu3_3', 'relu4_3', 'relu5_3'], 138357544)
 """
 
 import re

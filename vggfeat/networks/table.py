@@ -14,7 +14,8 @@ Triple = tuple[float, float, float]
 
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-_BYTE_STD: Triple = (1 / 255, 1 / 255, 1 / 255)  # networks trained on 0-255 minus a mean colour
+BYTE_STD: Triple = (1 / 255, 1 / 255, 1 / 255)  # networks trained on 0-255 minus a mean colour
+OXFORD_MEAN: Triple = (123.68 / 255, 116.779 / 255, 103.939 / 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ TABLE: tuple[WeightsEntry, ...] = (
         file="vgg19-oxford.safetensors",
         source="Simonyan & Zisserman, coded to 256 values a layer",
         licence="CC-BY-4.0",
-        mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
-        std=_BYTE_STD,
+        mean=OXFORD_MEAN,
+        std=BYTE_STD,
         sha256="d6c239f22273d1a5fd9038b6316d54bf391c9f0a04e6fe62bcb0aebf61df6bb4",
     ),
     WeightsEntry(
@@ -105,7 +106,7 @@ TABLE: tuple[WeightsEntry, ...] = (
         file="vgg16_features-amdegroot-88682ab5.pth",
         source="torchvision IMAGENET1K_FEATURES",
         mean=(0.48235, 0.45882, 0.40784),
-        std=_BYTE_STD,
+        std=BYTE_STD,
     ),
     WeightsEntry("vgg11", "imagenet1k_v1", "vgg11-8a719046.pth", _TORCHVISION),
     WeightsEntry("vgg13", "imagenet1k_v1", "vgg13-19584684.pth", _TORCHVISION),

@@ -4,35 +4,72 @@ Weights are those of a network's `features` stack, in float32, under torchvision
 Bundled ones are files of the package `vggfeat_assets`; others are downloaded once, and their features are kept in the
 cache folder. On each read, a bundled file is checked against the hash in the table, and a cached one against the
 fingerprints of its layers.
+
+>>> from vggfeat import weights
+>>> state, entry = weights.load("vgg19")
+>>> entry.name, entry.licence, state["features.0.weight"].shape
+('oxford', 'CC-BY-4.0', torch.Size([64, 3, 3, 3]))
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from vggfeat.errors import LayerError, WeightsError
+from vggfeat.errors import LayerError, WeightsError, users_line
 from vggfeat.networks import arch
 from vggfeat.networks.checkpoints import decode, fingerprints, fit, metadata, pack, read_state
 from vggfeat.networks.downloads import cache_dir, sha256, torchvision_file
-from vggfeat.networks.table import DISTS_FILE, DISTS_SHA256, TABLE, Triple, WeightsEntry, bundled_path, find_entry
-from vggfeat.networks.table import IMAGENET_MEAN as IMAGENET_MEAN
-from vggfeat.networks.table import IMAGENET_STD as IMAGENET_STD
+from vggfeat.networks.table import (
+    BYTE_STD,
+    DISTS_FILE,
+    DISTS_SHA256,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OXFORD_MEAN,
+    TABLE,
+    Triple,
+    WeightsEntry,
+    bundled_path,
+    find_entry,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = [
+    "BYTE_STD", "DISTS_FILE", "DISTS_SHA256", "IMAGENET_MEAN", "IMAGENET_STD", "OXFORD_MEAN", "TABLE", "InputOrder",
+    "Triple", "WeightsEntry", "WeightsLike", "cache_dir", "decode", "file_of", "find_entry", "fingerprints", "load",
+    "load_dists", "load_entry", "looks_bgr", "metadata", "named_network", "network_for", "pack", "read_state",
+    "verify", "whole",
+]  # fmt: skip
+
 WeightsLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Tensor] | None"
 
+InputOrder = Literal["rgb", "bgr"]
 
-def load(network: str, weights: WeightsLike = "default", *, seed: int = 0) -> tuple[dict[str, "Tensor"], WeightsEntry]:
+# The first digits of the sha256 of files converted from Caffe, which Justin Johnson published for torch.
+_CAFFE_FILES = ("00b39a1b", "d01eb7cb")
+
+
+def load(
+    network: str, weights: WeightsLike = "default", *, seed: int = 0, input_order: InputOrder | None = None
+) -> tuple[dict[str, "Tensor"], WeightsEntry]:
     """The float32 features of a network under torchvision's keys, and the weights entry that describes them.
 
     `weights`: the name of an entry; the path of a `.pth`, `.pt` or `.safetensors` state dict, of a whole VGG or of its
     features; such a state dict itself; or None for random weights drawn from `seed`. Files and state dicts that record
-    no preprocessing are assumed to use ImageNet's mean and std. Raises `WeightsError` for weights that are unknown,
+    no preprocessing are assumed to use ImageNet's mean and std.
+
+    `input_order` is the order of the colour channels that a file or a state dict was trained on; the returned weights
+    always read RGB. By default it is RGB, except for the well-known conversions from Caffe, `vgg16-00b39a1b.pth` and
+    `vgg19-d01eb7cb.pth`. They are recognised by their sha256, and also get their mean and std. A warning says if other
+    weights look like BGR.
+
+    Raises `WeightsError` for weights that are unknown,
     cannot be downloaded, or do not fit the network.
 
     >>> state, entry = load("vgg16")
@@ -42,14 +79,52 @@ def load(network: str, weights: WeightsLike = "default", *, seed: int = 0) -> tu
     if weights is None:
         return _random(network, seed), WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
     if isinstance(weights, Mapping):
-        return fit(weights, network, "the state dict"), WeightsEntry(network, "state dict", "", "given as a mapping")
+        entry = WeightsEntry(network, "state dict", "", "given as a mapping")
+        return _in_rgb(fit(weights, network, "the state dict"), entry, None, input_order)
     if path := file_of(weights):
         state = fit(decode(read_state(path)), network, f"'{path}'")
         if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
             raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
-        return state, _entry_of(path, network)
+        entry = _entry_of(path, network)
+        return (state, entry) if recorded else _in_rgb(state, entry, path, input_order)
     entry = find_entry(network, str(weights))
     return load_entry(entry), entry
+
+
+def _in_rgb(
+    state: dict[str, "Tensor"], entry: WeightsEntry, path: Path | None, order: InputOrder | None
+) -> tuple[dict[str, "Tensor"], WeightsEntry]:
+    """Reorder the first convolution's inputs to RGB, if `order` or a well-known file says that they are BGR."""
+    key, first = next(iter(state.items()))
+    if order is None and looks_bgr(first):
+        if path and sha256(path).startswith(_CAFFE_FILES):
+            order, entry = "bgr", replace(entry, source="converted from Caffe", mean=OXFORD_MEAN, std=BYTE_STD)
+        else:
+            warnings.warn(
+                f"the weights '{entry.name}' look as if they read BGR: pass input_order='bgr', and the mean and std of "
+                "their training; or input_order='rgb' if they read RGB",
+                stacklevel=users_line(),
+            )
+    return (state | {key: first.flip(1)} if order == "bgr" else state), entry
+
+
+def looks_bgr(weight: "Tensor") -> bool:
+    """Whether the weights (O, C, h, w) of a trained first convolution appear to expect the channels as BGR.
+
+    After training on photographs, neighbouring colours have similar filters, and those of red have more energy than
+    those of blue: 1.27 (VGG-19), 1.47 (VGG-16) and 1.51 (AlexNet) times as much in the bundled weights.
+
+    >>> looks_bgr(load("vgg16")[0]["features.0.weight"].flip(1))
+    True
+    """
+    import torch
+
+    if weight.shape[1] != 3 or len(weight) < 32:  # few filters tell little
+        return False
+    filters = weight.double().transpose(0, 1).flatten(1)
+    similar = torch.corrcoef(filters)
+    blue, _, red = filters.square().sum(1)
+    return bool(similar[0, 1] > 0.3 and similar[1, 2] > 0.3 and red > 1.1 * blue)
 
 
 def load_entry(entry: WeightsEntry) -> dict[str, "Tensor"]:
