@@ -1,5 +1,7 @@
 """Devices and precisions by the names that users give them, and the test for running out of memory."""
 
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -62,3 +64,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     # On the CPU, torch's allocator raises a plain RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Generator[None]:
+    """Make cuDNN choose algorithms that give the same result each time; on other devices nothing changes."""
+    allow_tf32 = torch.backends.cudnn.allow_tf32
+    flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=allow_tf32)
+    with flags if device.type == "cuda" else nullcontext():
+        yield

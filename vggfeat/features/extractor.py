@@ -201,9 +201,9 @@ class FeatureExtractor(Trunk):
 class Part:
     """Consecutive layers of an extractor, up to and including a pool or the deepest layer.
 
-    `stride`: pixels of the image between neighbouring positions of the part's input. `halo`: the distance from an
-    output to the furthest input that it depends on, in positions of the input, rounded up to an even number. `layers`:
-    the requested layers in the part. `last`: its last layer.
+    `stack`: its layers. `last`: the last of them. `layers`: the requested ones. `stride`: pixels of the image between
+    neighbouring positions of its input. `halo`: the distance from an output to the furthest input that it depends on,
+    in positions of the input, rounded up to an even number.
 
     >>> first, second = FeatureExtractor("vgg16", "relu2_1").parts()
     >>> first.last.name, second.stride, [layer.name for layer in second.layers]
@@ -212,10 +212,10 @@ class Part:
 
     def __init__(self, extract: FeatureExtractor, taken: Sequence[steps.Step]) -> None:
         self._extract, self._steps = extract, taken
-        every = [layer for step in taken for layer in step.layers]
-        self.last = every[-1]
-        self.stride = every[0].stride // every[0].step
-        reach = sum(layer.kernel // 2 for layer in every if layer.kernel % 2)
+        self.stack = tuple(layer for step in taken for layer in step.layers)
+        self.last = self.stack[-1]
+        self.stride = self.stack[0].stride // self.stack[0].step
+        reach = sum(layer.kernel // 2 for layer in self.stack if layer.kernel % 2)
         self.halo = reach + reach % 2
         self.layers = tuple(step.layers[-1] for step in taken if step.name in extract.layers)
 

@@ -246,11 +246,16 @@ def _unknown(name: str, word: str, table: tuple[Layer, ...]) -> str:
 
 
 def sized_layers(
-    name: str | Network, height: int = 224, width: int | None = None, *, pooling: Pooling = "max"
+    name: str | Network,
+    height: int = 224,
+    width: int | None = None,
+    *,
+    pooling: Pooling = "max",
+    last: str | None = None,
 ) -> tuple[SizedLayer, ...]:
     """The layer table for an image of `height` x `width` pixels (square if `width` is left out).
 
-    Raises `InputError` if the image is too small for the network's last layer.
+    `last` is the layer that the table ends with. Raises `InputError` if the image is too small for it.
 
     >>> last = sized_layers("vgg16", 224)[-1]
     >>> last.name, last.height, round(last.macs / 1e9, 2)
@@ -258,6 +263,8 @@ def sized_layers(
     """
     width = height if width is None else width
     table = layers(name, pooling=pooling)
+    if last is not None:
+        table = table[: find_layers(name, last, pooling=pooling)[-1].index + 1]
     if min(height, width) < table[-1].minimum_size:
         raise InputError(
             f"{height}x{width} is too small for {network(name).name}: "
