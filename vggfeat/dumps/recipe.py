@@ -118,7 +118,7 @@ class DumpRecipe:
     @property
     def minimum_size(self) -> int:
         """The smallest image side for which the deepest layer has an output."""
-        return arch.find(self.network, self.layers, pooling=self.pooling)[-1].minimum_size
+        return arch.find_layers(self.network, self.layers, pooling=self.pooling)[-1].minimum_size
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values. A `seed` that has no effect is None."""

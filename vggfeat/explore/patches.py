@@ -68,7 +68,7 @@ def most_activating(
     recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
     network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
     entries = {entry.id: entry for entry in dump.manifest}
-    row = arch.find(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"])[0]
+    row = arch.find_layers(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"])[0]
     places = Places({name: entry.path for name, entry in entries.items()})
     patches: list[Patch] = []
     for name in names[:top]:

@@ -218,4 +218,4 @@ def _extractor(network: str, layers: Iterable[str], options: TrunkOptions) -> Fe
 def _named(network: str, layers: Layers) -> dict[str, float]:
     """{layer name: weight}, with globs and indices resolved to names."""
     weighted = layer_weights(layers)
-    return {layer.name: weight for pattern, weight in weighted.items() for layer in arch.find(network, pattern)}
+    return {layer.name: weight for pattern, weight in weighted.items() for layer in arch.find_layers(network, pattern)}
