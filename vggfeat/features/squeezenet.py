@@ -43,7 +43,7 @@ class SqueezeNet(Trunk):
         place = choose_device(device)
         self.dtype = resolve_precision(precision, place)
         features = squeezenet1_1(weights=None).features.requires_grad_(requires_grad=False)
-        features.load_state_dict(_state(weights))
+        features.load_state_dict(_squeezenet_state(weights))
         # In a list, so that a parent sees neither its parameters nor its keys.
         self._features = [features.to(place, self.dtype)]
         self._set_normalisation(place)
@@ -67,7 +67,7 @@ class SqueezeNet(Trunk):
         return super()._apply(fn, recurse)
 
 
-def _state(weights: WeightsLike) -> dict[str, Tensor]:
+def _squeezenet_state(weights: WeightsLike) -> dict[str, Tensor]:
     """The `features` of a SqueezeNet's state dict: torchvision's, a file's, a mapping's, or random ones for None."""
     from torchvision.models import SqueezeNet1_1_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
 
