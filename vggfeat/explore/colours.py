@@ -1,18 +1,19 @@
-"""Colour maps whose equal steps look equal: computed from a way through OKLab, not read from tables.
+"""Colour maps of features: lightness grows evenly in OKLab, so equal steps look equal.
 
+They are computed because matplotlib's maps with a dark centre are neither black at 0 nor equally light at both ends.
 OKLab and its matrices: Ottosson, "A perceptual color space for image processing" (2020).
 """
 
 import torch
 from torch import Tensor
 
-# Each way is within sRGB. Heat: hues in degrees from 0 to 1, the most chroma, at the middle, and the lightness at 1.
+# Both paths stay within sRGB. Heat: hue in degrees at 0 and 1, chroma at its maximum (0.5), lightness at 1.
 _HUES, _CHROMA, _LIGHTEST = (300, 455), 0.17, 0.97
 
-# Signed: black at 0, blue below and orange above; chroma and lightness at either end.
+# Signed: black at 0, blue below, orange above; hues, chroma at its maximum, lightness at both ends.
 _BELOW, _ABOVE, _SIGNED_CHROMA, _SIGNED_LIGHTEST = 256, 50, 0.115, 0.96
 
-# From OKLab to the cube roots of the cones' answers, and from the cones to linear sRGB.
+# From OKLab to cube roots of cone responses, and from cone responses to linear sRGB.
 _CONES = (
     (1.0, 0.3963377774, 0.2158037573),
     (1.0, -0.1055613458, -0.0638541728),
@@ -26,18 +27,21 @@ _LINEAR = (
 
 
 def heat(share: Tensor) -> Tensor:
-    """(N, 1, H, W) in [0, 1] to RGB, (N, 3, H, W): black, violet, red, orange, white.
+    """Map (N, 1, H, W) in [0, 1] to RGB (N, 3, H, W): black, violet, red, orange, white.
 
-    Lightness grows evenly in OKLab, so that equal steps look equal, and read in grey too.
+    Lightness grows evenly in OKLab, so a grey copy shows the same order.
+
+    >>> heat(torch.zeros(1, 1, 2, 2)).amax().item()
+    0.0
     """
     hue = torch.deg2rad(_HUES[0] + (_HUES[1] - _HUES[0]) * share)
     return _rgb(_LIGHTEST * share, _CHROMA * (torch.pi * share).sin().clamp_min(0), hue)
 
 
 def signed(share: Tensor) -> Tensor:
-    """(N, 1, H, W) in [-1, 1] to RGB, (N, 3, H, W): light blue, blue, black, orange, light orange.
+    """Map (N, 1, H, W) in [-1, 1] to RGB (N, 3, H, W): light blue, blue, black, orange, light orange.
 
-    Lightness grows evenly in OKLab with the magnitude, the same on both sides.
+    Lightness grows evenly in OKLab with the magnitude, equally on both sides.
     """
     hue = torch.deg2rad(torch.where(share < 0, float(_BELOW), float(_ABOVE)))
     size = share.abs()
@@ -45,7 +49,7 @@ def signed(share: Tensor) -> Tensor:
 
 
 def over(picture: Tensor, share: Tensor) -> Tensor:
-    """Heat of (1, 1, H, W) in [0, 1], over the dim grey of the (1, 3, H, W) picture where it is small."""
+    """Lay the heat of (1, 1, H, W) in [0, 1] over the (1, 3, H, W) picture, dimmed to grey: (1, 3, H, W)."""
     weights = torch.tensor([0.2126, 0.7152, 0.0722], device=picture.device).reshape(1, 3, 1, 1)
     grey = (picture * weights).sum(1, keepdim=True)
     return (heat(share) + 0.25 * grey * (1 - share) ** 2).clamp(0, 1)
