@@ -6,12 +6,16 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path, PurePath
 
 from vggfeat.errors import VggfeatError
 
 PREFIX = ".vggfeat-"
 """The name of an unfinished file starts with this."""
+
+HEIC = frozenset({".heic", ".heif"})
+"""Endings that need the plugin pillow-heif."""
 
 # Pillow lists their endings but needs another program, or draws a vector graphic, to read them.
 _NOT_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
@@ -92,8 +96,11 @@ def picture_endings() -> frozenset[str]:
     """
     from PIL import Image
 
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
     known = Image.registered_extensions()  # loads all plugins, which fills Image.OPEN
-    return frozenset(ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_PICTURES)
+    found = {ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_PICTURES}
+    return frozenset(found | HEIC)  # without the plugin these count too, and the error names it
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:

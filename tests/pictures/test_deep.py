@@ -1,19 +1,20 @@
-"""vggfeat.pictures.deep and what vggfeat.pictures.images makes of it: PNG and TIFF of 16 bits a channel."""
+"""vggfeat.pictures.deep and its callers: PNG and TIFF of 16 bits a channel."""
 
-import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import kornia_rs
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from vggfeat.errors import ImageError, InputError
 from vggfeat.pictures import deep
-from vggfeat.pictures.images import Picture, from_pil, read_picture, read_text, write_picture
+from vggfeat.pictures.images import Picture, check_writable, from_pil, read_picture, read_text, write_picture
 
 RANDOM = np.random.default_rng(0)
 
@@ -105,11 +106,6 @@ def test_png_with_every_filter(tmp_path: Path, colour: int, channels: int, filte
     picture = read(tmp_path / "a.png", png(width, height, colour, rows))
     assert picture.bits == 16
     assert np.array_equal(pixels(picture), expected[..., [0, 0, 0, 1]] if channels == 2 else expected)
-
-
-def test_png_of_several_bands(tmp_path: Path) -> None:
-    image = noise(deep.BAND * 2 + 5, 3, 3)
-    assert np.array_equal(pixels(read(tmp_path / "a.png", deep.encode_png(image))), image)
 
 
 def test_one_transparent_colour_of_16_bits(tmp_path: Path) -> None:
@@ -240,7 +236,33 @@ def test_values_are_clamped_and_rounded(tmp_path: Path) -> None:
     assert pixels(read_picture(tmp_path / "a.png"))[0].T.ravel().tolist() == [0, 65535, 0, 2, 2, 3]
 
 
-def test_a_tiff_says_where_its_strips_are() -> None:
-    with Image.open(io.BytesIO(deep.encode_tiff(noise(300, 2000, 3)))) as opened:
-        assert len(opened.tag_v2[273]) == len(opened.tag_v2[279]) == 4
-        assert opened.tag_v2[278] == 87
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_without_the_extra_the_error_names_it(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"a.{ending}"
+    write_picture(path, torch.rand(1, 3, 2, 2), bits=16)
+    for name in ("imagecodecs", "tifffile"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        ImageError, match=r"^cannot read '.*': 16 bits a channel need \w+: pip install 'vggfeat\[deep\]'$"
+    ):
+        read_picture(path)
+    write_picture(tmp_path / "b.png", torch.rand(1, 3, 2, 2), bits=16)  # PNG is written without it
+    with pytest.raises(ImageError, match=r"^cannot write '.*': 16 bits a channel need tifffile"):
+        check_writable(tmp_path / "b.tif", bits=16)
+    with pytest.raises(ImageError, match=r"^cannot write '.*': 16 bits a channel need tifffile"):
+        write_picture(tmp_path / "b.tif", torch.rand(1, 3, 2, 2), bits=16)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_tiff_of_other_compressions(tmp_path: Path, compression: str) -> None:
+    image = noise(20, 30, 3)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", compression=compression)
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.bits == 16
+    assert np.array_equal(pixels(picture), image)
+
+
+def test_tiff_of_planes(tmp_path: Path) -> None:
+    image = noise(20, 30, 3)
+    tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(image, 2, 0), photometric="rgb", planarconfig="separate")
+    assert np.array_equal(pixels(read_picture(tmp_path / "a.tif")), image)

@@ -840,10 +840,21 @@ def test_an_interrupt_removes_the_temporary(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"cannot write '.*a\.webp': Pillow refuses it \(.*16383"):
-        write_picture(tmp_path / "a.webp", torch.zeros(1, 3, 1, 16384))
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("ending", "most"), [("webp", 16383), ("jpg", 65500)])
+def test_what_a_format_cannot_hold_is_saved_as_png(tmp_path: Path, ending: str, most: int) -> None:
+    path = tmp_path / f"a.{ending}"
+    check_writable(path, size=(1, most))
+    write_picture(path, torch.zeros(1, 3, 1, most))
+    path.unlink()
+    rgb = torch.arange(most + 1).remainder(256).div(255).expand(1, 3, 1, -1)
+    told = f"at most {most} pixels a side, not 1x{most + 1}"
+    with pytest.raises(ImageError, match=told):
+        check_writable(path, size=(1, most + 1))
+    (tmp_path / "a.png").write_bytes(b"another")
+    with pytest.raises(ImageError, match=rf"cannot write '.*a\.{ending}': .*{told}.*; it is saved as '.*a-2\.png'"):
+        write_picture(path, rgb)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "a-2.png"}
+    assert torch.equal(read_picture(tmp_path / "a-2.png").rgb, rgb)
 
 
 def test_a_kill_in_mid_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -914,3 +925,21 @@ def test_a_picture_is_frozen_and_small_to_print() -> None:
         picture.icc = None  # type: ignore[misc] - that it fails is the point
     assert "icc" not in repr(picture)
     assert picture != Picture(RGB, icc=ADOBE_ICC)  # compared by identity: tensors have no one truth value
+
+
+def test_heic_is_read_with_its_plugin(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    saved(tmp_path / "a.heic", Image.new("RGB", (16, 8), (200, 100, 50)))
+    assert np.abs(pixels(read_picture(tmp_path / "a.heic")) - (200, 100, 50)).max() < 5
+
+
+def test_heic_without_its_plugin_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from vggfeat.pictures.images import read_picture\nread_picture(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "a.heic"], capture_output=True, text=True, check=False
+    )
+    assert "a.heic': HEIC needs pillow-heif: pip install 'vggfeat[heic]'" in done.stderr

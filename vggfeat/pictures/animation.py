@@ -1,4 +1,4 @@
-"""Pictures one after the other, as a GIF, a WebP or an MP4."""
+"""Write sequences of pictures as GIF, WebP or MP4."""
 
 import os
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pictures import images
 
 ENDINGS = (".gif", ".webp", ".mp4")
-"""What `write_animation` writes."""
+"""The endings that `write_animation` accepts."""
 
 
 def check_animation(path: str | os.PathLike[str]) -> None:
-    """Raise what `write_animation` would raise because of `path`; call it before long work."""
+    """Raise the error that `write_animation` would raise for `path`; call it before long work."""
     path = Path(path)
     images.writable(path, ENDINGS)
     if path.suffix.lower() == ".mp4" and (find_spec("imageio") is None or find_spec("imageio_ffmpeg") is None):
@@ -26,23 +26,27 @@ def check_animation(path: str | os.PathLike[str]) -> None:
 
 
 def frame(picture: Tensor, height: int, width: int) -> Image.Image:
-    """A picture, (1, 3, H, W) in [0, 1], as a frame of `height` x `width`."""
+    """Convert a picture, (1, 3, H, W) in [0, 1], to a frame of `height` x `width` pixels."""
     return images.to_pil(images.resize(picture, height, width))
 
 
 def write_animation(
     path: str | os.PathLike[str], frames: Sequence[Image.Image], *, fps: float = 12.0, hold: float = 2.0
 ) -> None:
-    """Write `frames`, RGB of one size, as the ending of `path` says: .gif and .webp (both repeat for ever), or .mp4.
+    """Write RGB `frames` of one size as .gif or .webp, which repeat for ever, or .mp4.
 
     Args:
         path: the file. It appears whole or not at all.
         frames: at least one.
-        fps: frames a second; a GIF rounds their time to 1/100 s.
+        fps: frames a second; GIF rounds their duration to 1/100 s.
         hold: seconds for which the last frame stays.
 
-    An MP4 has even sides: an odd one loses a line. Raises `ImageError` for a file that cannot be written,
-    `InputError` for frames of several sizes, and `VggfeatError` for an MP4 where the extra `video` is missing.
+    MP4 needs even sides: an odd side loses its last line. Raises `ImageError` for a file that cannot be written,
+    `InputError` for frames of several sizes, and `VggfeatError` for MP4 if the extra `video` is not installed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_animation(f"{folder}/a.gif", [Image.new("RGB", (8, 6), name) for name in ("red", "blue")])
     """
     path = Path(path)
     check_animation(path)
@@ -56,10 +60,10 @@ def write_animation(
 
 
 def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:
-    each = max(20, round(1000 / fps))  # viewers slow down what is shorter
+    each = max(20, round(1000 / fps))  # viewers slow down shorter frames
     durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
     if path.suffix == ".gif":
-        # One palette a frame: what is painted changes its colours on the way.
+        # One palette for each frame: colours change from frame to frame.
         frames = [item.quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for item in frames]
         options: dict[str, Any] = {"optimize": False, "disposal": 1}
     else:

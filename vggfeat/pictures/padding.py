@@ -1,4 +1,4 @@
-"""Surround images and cut them, with gradients that are the same each time on a GPU too."""
+"""Pad and crop images, with gradients that are deterministic on GPUs too."""
 
 from typing import Any
 
@@ -7,9 +7,12 @@ from torch import Tensor
 
 
 def mirror_pad(images: Tensor, margin: int) -> Tensor:
-    """Surround (N, C, H, W) by `margin` pixels of its mirror image, the edge not repeated; less than H and W.
+    """Pad (N, C, H, W) by reflection without repeating the edge; `margin` is less than H and W.
 
-    As torch's reflection padding, but with the same gradient each time on a GPU too.
+    Equals torch's reflection padding, whose gradient is not deterministic on a GPU.
+
+    >>> mirror_pad(torch.tensor([[[[0, 1, 2]] * 3]]), 1)[0, 0, 0].tolist()
+    [1, 0, 1, 2, 1]
     """
     for axis in (2, 3):
         side = images.shape[axis]
@@ -20,7 +23,7 @@ def mirror_pad(images: Tensor, margin: int) -> Tensor:
 
 
 def wrap_pad(images: Tensor, margin: int) -> Tensor:
-    """Surround (N, C, H, W) by `margin` pixels of itself: what leaves at one edge comes in at the other."""
+    """Pad (N, C, H, W) circularly: pixels beyond an edge are those of the opposite edge."""
     for axis in (2, 3):
         side = images.shape[axis]
         turns, rest = divmod(margin, side)
@@ -30,17 +33,20 @@ def wrap_pad(images: Tensor, margin: int) -> Tensor:
 
 
 def crop(x: Tensor, cut: int) -> Tensor:
-    """Cut `cut` positions off each side of (N, C, H, W); a view, whose gradient keeps the memory layout of `x`."""
+    """Remove `cut` positions from each side of (N, C, H, W): a view whose gradient keeps the memory format of `x`."""
     return window(x, cut, x.shape[2] - cut, cut, x.shape[3] - cut) if cut else x
 
 
 def window(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
-    """The rows `top` to `bottom` and columns `left` to `right` of (N, C, H, W), the ends not included; as `crop`."""
+    """The view `x[:, :, top:bottom, left:right]` of (N, C, H, W); its gradient keeps the memory format of `x`."""
     return _Window.apply(x, top, bottom, left, right)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 class _Window(torch.autograd.Function):
-    """Autograd's own slice would fill a contiguous gradient, which a channels_last network must then convert."""
+    """A slice whose gradient has the memory format of its input.
+
+    That of autograd's own slice is always contiguous, which a channels_last network must convert.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *sides: int) -> Tensor:  # noqa: ANN401 (torch's own)

@@ -1,4 +1,4 @@
-"""The ranges that image tensors come in, and a check that they are what they are said to be."""
+"""The ranges of image tensors, and checks of what callers pass."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,26 +11,30 @@ from vggfeat.errors import InputError
 InputRange = Literal["unit", "signed", "byte"]
 RANGES: Mapping[str, tuple[float, float]] = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0), "byte": (0.0, 255.0)}
 
-# Share of a range's width by which values may leave it: resampling and generators without a last clamp overshoot by
-# less, another range by far more.
+# Values may leave a range by this share of its width: resampling and generators without a final clamp overshoot by
+# less, a wrong range by far more.
 _TOLERANCE = 0.25
 
 
 class RangeWarning(UserWarning):
-    """Images that do not look like the range that was named for them."""
+    """Images are inside the `input_range` that the caller named, but probably belong to another.
+
+    >>> print(check_range(torch.linspace(0, 1, 12).reshape(1, 3, 2, 2), "byte"))
+    images reach from 0 to 1, which looks like input_range='unit', not 'byte'
+    """
 
 
 def check_range(images: Tensor, input_range: InputRange) -> str | None:
-    """Refuse NaN and images outside `input_range`; return what is suspicious about images inside it, if anything.
+    """Refuse NaN and images outside `input_range`; return a warning about images inside it, or None.
 
-    Values may leave the range by a quarter of its width. Bytes that are all at most 1 look like [0, 1], and so do
-    signed images without a single value below 0: both can be right, of a dark or a bright picture. Raises `InputError`.
+    Values may leave the range by a quarter of its width. Byte images with no value above 1 are suspicious, and so are
+    signed images with no value below 0: either can be right, for a dark or a bright picture. Raises `InputError`.
     """
     if not images.numel():
         return None
     try:
         lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
-    except RuntimeError:  # meta tensors, fake ones, and those under torch.func have no values to look at
+    except RuntimeError:  # meta tensors, fake ones, and those under torch.func have no values
         return None
     if lowest != lowest:  # noqa: PLR0124 (NaN differs from itself)
         raise InputError("images hold NaN")
@@ -44,3 +48,12 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
     if input_range != "unit" and -0.01 <= lowest < highest <= 1.01:
         return f"{span}, which looks like input_range='unit', not '{input_range}'"
     return None
+
+
+def check_tensor(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> None:
+    """Raise `InputError` unless `tensor` is floating, not empty and of `shape`; words in it stand for any length."""
+    came = tuple(tensor.shape)
+    fits = len(came) == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(came, shape, strict=True))
+    if not (fits and tensor.numel() and tensor.is_floating_point()):
+        known = f"({', '.join(map(str, shape))})"
+        raise InputError(f"{name} is a {tensor.dtype} tensor of shape {came}, not a floating one of shape {known}")
