@@ -1,7 +1,7 @@
-"""What vggfeat refuses, and how it says so.
+"""The exceptions of vggfeat, and the wording that their messages share.
 
-Every message is one line that names what came, what is possible and, where something is near, what is near.
-A command prints that line and exits with code 2.
+Every message is one line that names what was given, what is allowed and, if something is similar, what is near.
+Commands print that line and exit with code 2.
 """
 
 import sys
@@ -11,33 +11,73 @@ from typing import TypeVar
 
 
 class VggfeatError(Exception):
-    """Base of every refusal of vggfeat."""
+    """Base class of the exceptions that vggfeat raises.
+
+    >>> from vggfeat import FeatureExtractor
+    >>> try:
+    ...     FeatureExtractor("vgg16", "relu9_9", weights=None)
+    ... except VggfeatError as error:
+    ...     print(type(error).__name__)
+    LayerError
+    """
 
 
 class LayerError(VggfeatError, ValueError):
-    """A network or a layer that does not exist."""
+    """A network or a layer does not exist.
+
+    >>> from vggfeat import FeatureExtractor
+    >>> FeatureExtractor("vgg16", "relu9_9", weights=None)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    vggfeat.errors.LayerError: ...
+    """
 
 
 class WeightsError(VggfeatError):
-    """Weights that are unknown, cannot be had, or are not what they should be."""
+    """Weights are unknown, cannot be downloaded or read, or do not fit the network.
+
+    >>> from vggfeat import FeatureExtractor
+    >>> FeatureExtractor("vgg16", "relu1_1", weights="missing.safetensors")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    vggfeat.errors.WeightsError: ...
+    """
 
 
 class InputError(VggfeatError, ValueError):
-    """A tensor of the wrong shape, type or range."""
+    """A tensor has the wrong shape, type or range, or an argument a value that is not allowed.
+
+    >>> one_of("pooling", "mac", ("max", "avg"))
+    Traceback (most recent call last):
+    vggfeat.errors.InputError: unknown pooling 'mac': near are max
+    """
 
 
 class ImageError(VggfeatError):
-    """A picture file that cannot be read or written."""
+    """A picture file cannot be read or written.
+
+    >>> from vggfeat import read_picture
+    >>> read_picture("missing.png")
+    Traceback (most recent call last):
+    vggfeat.errors.ImageError: cannot read 'missing.png': no such file
+    """
 
 
 class RecipeError(VggfeatError, ValueError):
-    """A recipe that names unknown fields or asks for the impossible."""
+    """A recipe is unknown, has unknown fields, or values that are not allowed.
+
+    >>> from vggfeat import recipe
+    >>> recipe("default", steps=-1)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    vggfeat.errors.RecipeError: ...
+    """
 
 
 def near(word: object, known: Iterable[str], *, limit: int = 3) -> str:
-    """The end of an error message: the known words near `word`, or all of them where none is near.
+    """The end of an error message: the known words similar to `word`, or all of them if none is.
 
     For non-strings, report the type.
+
+    >>> near("men", ["mean", "max"])
+    'near are mean'
     """
     known = list(known)
     everything = f"known are {', '.join(known)}"
@@ -52,7 +92,7 @@ _Word = TypeVar("_Word", bound=str)
 
 
 def one_of(option: str, value: _Word, known: Iterable[str]) -> _Word:
-    """Return `value` if it is among the known words. Raises `InputError`, which names the option and what is near.
+    """Return `value` if it is a known word. Raises `InputError`, which names the option and similar words.
 
     >>> one_of("pooling", "max", ("max", "avg"))
     'max'
@@ -64,9 +104,9 @@ def one_of(option: str, value: _Word, known: Iterable[str]) -> _Word:
 
 
 def users_line() -> int:
-    """The `stacklevel` with which the caller's warning points at the line of the user's code that led to it.
+    """The `stacklevel` that makes the caller's warning point at the user's code.
 
-    That is the nearest line outside vggfeat and torch, through which modules call each other.
+    That is the nearest frame outside vggfeat and the libraries through which its modules call each other.
     """
     level, frame = 1, sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] (warnings' own way)
     while frame.f_back and _package(frame.f_globals) in _INTERNAL:

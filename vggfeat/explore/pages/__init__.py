@@ -1,1 +1,1 @@
-"""Pages to look at: pictures with their titles, laid out."""
+"""Pages of pictures with titles, laid out for viewing."""

@@ -1,4 +1,4 @@
-"""A dark page to set pictures and their titles on, with Pillow and the font that it brings."""
+"""A dark page for pictures and titles, drawn with Pillow and its built-in font."""
 
 import unicodedata
 from functools import cache
@@ -15,14 +15,14 @@ from vggfeat.pictures import images
 BACKGROUND, SLATE, ACCENT = (18, 20, 24), (72, 78, 90), (64, 224, 255)
 TEXT, DIM = (240, 240, 240), (158, 164, 174)
 
-# Pixels of a page: what a reader's viewer opens at once.
+# The most pixels of a page: viewers open this many without trouble.
 _MOST_PIXELS = 60_000_000
 
 Anchor = Literal["la", "ma", "ra"]
 
 
 class Canvas:
-    """A page of `width` x `height` pixels. Raises `InputError` for one that no viewer would open."""
+    """A page of `width` x `height` pixels. Raises `InputError` if it is too large for viewers."""
 
     def __init__(self, width: int, height: int) -> None:
         if width * height > _MOST_PIXELS:
@@ -31,7 +31,7 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
 
     def put(self, x: int, y: int, picture: Tensor | Image.Image) -> None:
-        """Set a picture, (1, 3, H, W) in [0, 1], with its upper left corner at (x, y)."""
+        """Place a picture, (1, 3, H, W) in [0, 1], with its upper left corner at (x, y)."""
         self.image.paste(images.to_pil(picture) if isinstance(picture, Tensor) else picture, (x, y))
 
     def write(
@@ -45,9 +45,9 @@ class Canvas:
         anchor: Anchor = "la",
         width: float | None = None,
     ) -> float:
-        """Write a line with its top at `y`; `anchor` says where `x` is in it. Returns its width.
+        """Write a line with its top at `y`, and `x` at its `anchor`. Returns its width in pixels.
 
-        Where it is wider than `width` its end is left out. The font knows ASCII: other letters lose their accents,
+        A line wider than `width` is cut off with an ellipsis. The font has ASCII only: other letters lose their accents
         or become question marks.
         """
         font, line = _font(size), _plain(text)
@@ -70,7 +70,7 @@ def contain(height: int, width: int, most_height: int, most_width: int) -> tuple
 
 
 def scaled(picture: Tensor, height: int, width: int, *, smooth: bool = False) -> Tensor:
-    """A picture at another size: averaged where it shrinks; where it grows, square cells, or `smooth`."""
+    """Resize a picture: averaged if it shrinks; if it grows, each pixel is a square unless `smooth`."""
     if smooth or (height < picture.shape[2] and width < picture.shape[3]):
         return images.resize(picture, height, width)
     return interpolate(picture, (height, width), mode="nearest-exact")

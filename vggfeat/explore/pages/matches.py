@@ -1,4 +1,4 @@
-"""Two pictures side by side, with lines between the places that match."""
+"""A page of two pictures side by side, with lines between matches."""
 
 from math import atan2, ceil, cos, hypot, pi
 
@@ -19,11 +19,10 @@ _STRENGTH = 0.75
 
 
 def side_by_side(matches: Matches, a: Tensor, b: Tensor, *, lines: int = 120) -> Tensor:
-    """A page of `a` and `b`, (1, 3, H, W) in [0, 1] as they came, with a dot for each match in either picture.
+    """Lay out `a` and `b`, the original pictures (1, 3, H, W) in [0, 1], with a dot for each match: (1, 3, H, W).
 
-    Both dots of a match have one colour, which goes by its place in `a`. `lines` says how many matches are also
-    joined by one, spread over `a`: the surest of each part of it. Returns (1, 3, H, W). Raises `InputError` where the
-    pictures are not of the size that was matched.
+    Both dots of a match have a colour that encodes its position in `a`. `lines` matches, spread over `a`, are joined by
+    a line: those of highest score in each cell of a grid. Raises `InputError` if a picture is not of the matched size.
     """
     if lines < 0:
         raise InputError(f"lines is {lines}: it is at least 0")
@@ -50,7 +49,7 @@ def side_by_side(matches: Matches, a: Tensor, b: Tensor, *, lines: int = 120) ->
 
 
 def spread(matches: Matches, count: int, width: int, height: int) -> list[int]:
-    """At most `count` matches that lie apart in `a`: the surest of each cell of a grid, in the order of matches."""
+    """At most `count` matches spread over `a`: the best of each cell of a grid, in the order of matches."""
     if not count:
         return []
     side = (width * height / count) ** 0.5
@@ -62,7 +61,7 @@ def spread(matches: Matches, count: int, width: int, height: int) -> list[int]:
 
 
 def _plan(a: Tensor, b: Tensor) -> tuple[list[tuple[int, int]], list[tuple[int, int]], int]:
-    """The (height, width) and the (x, y) of either picture, one as tall as the other, and the page's height."""
+    """The (height, width) and the (x, y) of both pictures, equally tall, and the page's height."""
     shapes = [picture.shape[3] / picture.shape[2] for picture in (a, b)]
     tall = min(_TALLEST, (_WIDTH - 2 * _MARGIN - _GAP) / sum(shapes))
     sizes = [(max(1, round(tall)), max(1, int(tall * shape))) for shape in shapes]
@@ -88,7 +87,7 @@ def _write_header(page: canvas.Canvas, matches: Matches, lines: int, corners: li
 
 
 def _colours(points: Tensor, width: int, height: int) -> list[tuple[int, int, int]]:
-    """A colour for each place: its hue goes around the middle of the picture, and is pale there."""
+    """A colour for each point: the hue is its angle around the centre of the picture, which is pale."""
     found: list[tuple[int, int, int]] = []
     for x, y in numbers(points):
         across, down = 2 * (x + 0.5) / width - 1, 2 * (y + 0.5) / height - 1
@@ -102,7 +101,7 @@ def _colours(points: Tensor, width: int, height: int) -> list[tuple[int, int, in
 
 
 def _draw(page: canvas.Canvas, a: Tensor, b: Tensor, colours: list[tuple[int, int, int]], joined: list[int]) -> None:
-    """Dots at points of the page, and lines between those that are joined."""
+    """Draw dots at points of the page, and lines between those in `joined`."""
     size = page.image.width * _FINER, page.image.height * _FINER
     layer = page.image.resize(size, Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(layer)

@@ -1,4 +1,4 @@
-"""Pictures that differ in two values, as one labelled page: a row for each of one, a column for each of the other."""
+"""A labelled grid of pictures that differ in two values, one for rows and one for columns."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ def grid(
     sources: Mapping[str, Tensor],
     size: tuple[int, int],
 ) -> Tensor:
-    """The page: (1, 3, H, W) in [0, 1].
+    """Lay out a grid of pictures as a page: (1, 3, H, W) in [0, 1].
 
     Args:
-        cells: by (row, column) a picture, (1, 3, H, W) in [0, 1], or a line that says why there is none; a cell that is
-            missing was not painted.
+        cells: {(row, column): a picture, (1, 3, H, W) in [0, 1], or a line that says why there is none}. A missing cell
+            is shown as not painted.
         rows: the labels of the rows.
         columns: the labels of the columns.
-        names: what is written before the labels of rows and columns.
+        names: what rows and columns stand for, written before their labels.
         title: of the page.
-        facts: a line below it.
-        sources: pictures by their captions, which are shown small beside the title.
+        facts: a line below the title.
+        sources: {caption: picture}, shown small beside the title.
         size: (height, width) of a cell.
     """
     height, width = size
