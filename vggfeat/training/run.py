@@ -1,55 +1,48 @@
-"""Run a recipe: epoch by epoch, step by step, yielding progress; resumable at any step."""
+"""Train a network: epoch by epoch, step by step, yielding progress; resumable at any step."""
 
-import hashlib
-import json
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from vggfeat import files
 from vggfeat.errors import InputError, RecipeError, VggfeatError
-from vggfeat.explore import plots
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device, resolve_precision
 from vggfeat.networks import network as networks
-from vggfeat.networks import weights as weights_table
 from vggfeat.networks.network import VGG
-from vggfeat.pictures import images
-from vggfeat.training import processes
+from vggfeat.training import processes, randomness
 from vggfeat.training.augment import DRAWS, augment
+from vggfeat.training.build import build_network, build_optimiser
+from vggfeat.training.checkpoint import check_resumable, read_checkpoint, run_folder, write_checkpoint
 from vggfeat.training.data import Data, Report, load_data
-from vggfeat.training.evaluation import Evaluation, csv_text, tally
+from vggfeat.training.evaluation import Evaluation, tally
 from vggfeat.training.recipe import TrainingRecipe
+from vggfeat.training.report import COLUMNS, METRICS, metrics_csv, write_report
 
-CHECKPOINT = "checkpoint.pt"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
-METRICS = "metrics.csv"
 
-_COLUMNS = ("epoch", "loss", "accuracy", "held_out_loss", "held_out_accuracy", "learning_rate", "seconds")
-
-# What a resumed run may have changed: how long it goes on.
-_MAY_CHANGE = ("epochs", "patience")
-
-# Steps from one time that processes agree on a checkpoint to the next: each makes them wait for one another.
+# Several processes agree on a checkpoint every so many steps, since agreeing makes them wait for each other.
 _AGREE = 16
+
+# Independent streams of random numbers. Dropout adds the rank of the process to its own.
+_ORDER, _AUGMENT, _DROPOUT = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands after a step. Epochs and steps count from 1; `seconds` since the run began.
+class TrainingProgress:
+    """The state of a run after a step. Epochs and steps count from 1; `seconds` is the time since the run began.
 
-    Reading `loss` and `accuracy`, the means over this epoch's training pictures so far, waits for the device; nothing
-    else does. `evaluation` is that of the held-out pictures, once at the end of each epoch.
+    `loss` and `accuracy` are means over this epoch's training pictures so far. Reading them waits for the device;
+    nothing else does. `evaluation` is that of the held-out pictures, at the end of each epoch, and None before.
     """
 
     epoch: int
@@ -63,20 +56,20 @@ class Progress:
 
     @property
     def loss(self) -> float:
-        """The mean loss."""
+        """Mean cross-entropy."""
         return float(self.sums[0] / self.sums[2])
 
     @property
     def accuracy(self) -> float:
-        """The share of pictures whose class was found."""
+        """Share of pictures classified correctly, from 0 to 1."""
         return float(self.sums[1] / self.sums[2])
 
 
 class Training:
-    """A run of a recipe. Iterate over it for `Progress`; `result()` runs what is left and returns the network.
+    """A training run. Iterate over it for `TrainingProgress`; `result()` runs it to the end and returns the network.
 
-    `model` is the network as it stands, `best` the evaluation of the epoch whose network is kept, `history` a row an
-    epoch. `save()` writes a checkpoint at once.
+    `model` is the network in its current state, `best` the evaluation of the best epoch so far, `history` the values of
+    `report.COLUMNS` for each epoch. `save()` writes a checkpoint at once.
     """
 
     def __init__(
@@ -100,12 +93,12 @@ class Training:
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._batches = count_batches(len(data.train), recipe.batch_size)
         self._kind: Literal["none", "shift", "photo"] = data.augment if recipe.augment == "auto" else recipe.augment
-        self.model = _build(recipe, data).to(device)
+        self.model = build_network(recipe, data).to(device)
         self.model.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue] (torch's stubs lack it)
         frozen = [f"features.{layer.index}" for layer in recipe.frozen_layers()]
         for name in frozen:
             self.model.get_submodule(name).requires_grad_(requires_grad=False)
-        self._optimiser = _optimiser(self.model, recipe)
+        self._optimiser = build_optimiser(self.model, recipe)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self._epoch = self._step = self._waited = 0
         self._before = 0.0
@@ -117,26 +110,26 @@ class Training:
         self._began = time.monotonic()
         self._progress = self._run()
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Iterator[TrainingProgress]:
         return self._progress
 
     def result(self) -> VGG:
-        """Run to the end; return the best network of all epochs, in evaluation mode, on the CPU."""
+        """Run to the end and return the network of the best epoch, in evaluation mode, on the CPU."""
         for _ in self._progress:
             pass
         return networks.load(self.output / BEST)
 
     @property
     def seconds(self) -> float:
-        """How long the run has taken, without the time between a kill and a resume."""
+        """The time that the run has taken, without the time between a kill and a resume."""
         return self._before + time.monotonic() - self._began
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes files."""
         return processes.rank() == 0
 
-    def _run(self) -> Iterator[Progress]:
+    def _run(self) -> Iterator[TrainingProgress]:
         saved = time.monotonic()
         while self._epoch < self.recipe.epochs and not self._stopped():
             order = self.order(self._epoch)
@@ -155,7 +148,7 @@ class Training:
         self._finish()
 
     def _due(self, saved: float) -> bool:
-        """Whether a checkpoint is to be written; several processes agree about it now and then."""
+        """Whether to write a checkpoint now. Several processes follow the first one."""
         due = time.monotonic() - saved >= self._interval
         if processes.count() == 1:
             return due
@@ -165,14 +158,12 @@ class Training:
         return bool(self.recipe.patience) and self._waited >= self.recipe.patience
 
     def order(self, epoch: int) -> Tensor:
-        """The training pictures in the order of an epoch."""
-        generator = torch.Generator().manual_seed(_mix(self.recipe.seed, 1, epoch))
-        return torch.randperm(len(self.data.train), generator=generator)
+        """The indices of the training pictures in the order of an epoch, (N,)."""
+        return torch.randperm(len(self.data.train), generator=randomness.generator(self.recipe.seed, _ORDER, epoch))
 
     def _shares(self, order: Tensor) -> Generator[tuple[Tensor, Tensor, int]]:
-        """What is left of the epoch: the augmented share of each batch that is this process's, and the batch's size."""
-        generator = torch.Generator().manual_seed(_mix(self.recipe.seed, 2, self._epoch))
-        draws = torch.rand(len(order), DRAWS, generator=generator)
+        """For each remaining batch of the epoch: this process's augmented pictures and labels, and the batch's size."""
+        draws = torch.rand(len(order), DRAWS, generator=randomness.generator(self.recipe.seed, _AUGMENT, self._epoch))
         wholes = [
             order[start : start + self.recipe.batch_size]
             for start in range(0, self._batches * self.recipe.batch_size, self.recipe.batch_size)
@@ -184,7 +175,7 @@ class Training:
             yield changed, labels.to(self.device), len(whole)
 
     def _learn(self, pictures: Tensor, labels: Tensor, number: int, rate: float) -> None:
-        """One step of the optimiser; `number` is the size of the batch over all processes."""
+        """Take one optimisation step. `number` is the size of the batch over all processes."""
         self._trained.train()
         for module in self._frozen:
             module.eval()
@@ -192,14 +183,12 @@ class Training:
             group["lr"] = rate
         self._optimiser.zero_grad()
         x = self.model.normalise(pictures).contiguous(memory_format=self._layout)
-        # Dropout's numbers depend on the seed and the step alone, so that a resumed run draws the same ones.
-        with _seeded(
-            _mix(self.recipe.seed, 3 + processes.rank(), self._epoch * self._batches + self._step), self.device
-        ):
+        stream, step = _DROPOUT + processes.rank(), self._epoch * self._batches + self._step
+        with randomness.seeded(self.device, self.recipe.seed, stream, step):
             with self._autocast():
                 logits = self._trained(x)
             loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self.recipe.label_smoothing)
-        # The processes' gradients are averaged: the sum over all pictures, divided by their number, is what is meant.
+        # DistributedDataParallel averages gradients over processes; the gradient of the batch's mean is wanted.
         scaled = self._scaler.scale(loss * (processes.count() / number))
         scaled.backward()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
         self._scaler.step(self._optimiser)
@@ -212,9 +201,11 @@ class Training:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
-    def _report(self, rate: float, evaluation: Evaluation | None = None, sums: Tensor | None = None) -> Progress:
+    def _report(
+        self, rate: float, evaluation: Evaluation | None = None, sums: Tensor | None = None
+    ) -> TrainingProgress:
         epoch, step = (self._epoch, self._batches) if evaluation else (self._epoch + 1, self._step)
-        return Progress(
+        return TrainingProgress(
             epoch=epoch,
             epochs=self.recipe.epochs,
             step=step,
@@ -225,8 +216,8 @@ class Training:
             evaluation=evaluation,
         )
 
-    def _end_epoch(self, rate: float) -> Progress:
-        """Evaluate, keep the network if it is the best, and write a checkpoint."""
+    def _end_epoch(self, rate: float) -> TrainingProgress:
+        """Evaluate, save the network if it is the best so far, and write a checkpoint."""
         sums = processes.total(self._sums.clone(), self.device)
         if not sums.isfinite().all():
             raise RecipeError(
@@ -237,23 +228,23 @@ class Training:
         self._epoch, self._step = self._epoch + 1, 0
         progress = self._report(rate, evaluation, sums)
         better = self.best is None or (evaluation.accuracy, -evaluation.loss) > (self.best.accuracy, -self.best.loss)
-        # Waiting counts from the last better accuracy: a loss that still creeps down is not worth waiting for.
+        # Patience counts from the last better accuracy, whatever the loss does.
         self._waited = 0 if self.best is None or evaluation.accuracy > self.best.accuracy else self._waited + 1
-        row = (self._epoch, progress.loss, progress.accuracy, evaluation.loss, evaluation.accuracy, rate, self.seconds)
-        self.history.append(dict(zip(_COLUMNS, row, strict=True)))
+        means = progress.loss, progress.accuracy, evaluation.loss, evaluation.accuracy
+        self.history.append(dict(zip(COLUMNS, (self._epoch, *means, rate, self.seconds), strict=True)))
         self._sums.zero_()
         if better:
             self.best = evaluation
             if self.first:
-                # Before the checkpoint: a run killed between the two makes the same file again.
+                # Before the checkpoint: a run killed in between writes the same file again.
                 networks.save(self.model, self.output / BEST, source=self._source())
         if self.first:
-            files.write(self.output / METRICS, self.metrics_csv())
+            files.write(self.output / METRICS, metrics_csv(self.history))
         self.save()
         return progress
 
     def evaluate(self) -> Evaluation:
-        """Classify the held-out pictures with the network as it stands."""
+        """Classify the held-out pictures with the network in its current state."""
         self._trained.eval()
 
         def logits_of(pixels: Tensor) -> Tensor:
@@ -269,12 +260,8 @@ class Training:
         loss, confusion = processes.total(loss, self.device), processes.total(confusion, self.device)
         return Evaluation(self.data.classes, float(loss) / max(1, int(confusion.sum())), confusion)
 
-    def metrics_csv(self) -> str:
-        """A row an epoch: loss and accuracy of the training and the held-out pictures, learning rate, seconds."""
-        return csv_text(_COLUMNS, [[_number(row[column]) for column in _COLUMNS] for row in self.history])
-
     def save(self) -> None:
-        """Write a checkpoint: all that a killed run needs to go on exactly. Atomic. Every process calls it."""
+        """Write a checkpoint, from which a killed run continues exactly. Every process must call it."""
         sums = processes.total(self._sums.clone(), self.device)
         if not self.first:
             return
@@ -293,22 +280,10 @@ class Training:
             "history": self.history,
             "best": self.best and {"loss": self.best.loss, "confusion": self.best.confusion},
         }
-        # By a stream: torch would write the name of the file into it, and equal runs would differ.
-        with files.replacing(self.output / CHECKPOINT) as unfinished, unfinished.open("wb") as file:
-            torch.save(content, file)
+        write_checkpoint(self.output, content)
 
     def _restore(self, checkpoint: Mapping[str, Any]) -> None:
-        before, now = checkpoint["recipe"], self.recipe.as_dict()
-        if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:
-            key = changed[0]
-            raise RecipeError(
-                f"the run in '{self.output}' began with {key.replace('_', ' ')} {before.get(key)!r}, not {now[key]!r}: "
-                "resume it with its own options, or begin in another folder"
-            )
-        if checkpoint["data"] != self.data.fingerprint:
-            raise InputError(
-                f"the pictures of '{self.data.name}' are not those that the run in '{self.output}' began with"
-            )
+        check_resumable(checkpoint, self.recipe, self.data, self.output)
         self.model.load_state_dict(checkpoint["model"])
         self._optimiser.load_state_dict(checkpoint["optimiser"])
         self._scaler.load_state_dict(checkpoint["scaler"])
@@ -324,73 +299,12 @@ class Training:
         return f"trained on {self.data.name}, epoch {self._epoch}"
 
     def _finish(self) -> None:
-        """Write the last network and what there is to know about the run."""
-        if not self.first:
+        """Write the network of the last epoch and the report."""
+        if not self.first or self.best is None:
             return
         networks.save(self.model, self.output / LAST, source=self._source())
-        write_report(self)
-
-
-def write_report(training: Training) -> None:
-    """Write metrics.csv, classes.csv, confusion.csv, report.json and the pictures curves.png and confusion.png."""
-    history, best, output = training.history, training.best, training.output
-    if best is None:
-        return
-    texts = {
-        METRICS: training.metrics_csv(),
-        "classes.csv": best.classes_csv(),
-        "confusion.csv": best.confusion_csv(),
-        "report.json": json.dumps(
-            {
-                "data": training.data.name,
-                "classes": list(training.data.classes),
-                "training_pictures": len(training.data.train),
-                "held_out_pictures": len(training.data.held_out),
-                "skipped": training.data.skipped,
-                "recipe": training.recipe.as_dict(),
-                "network": training.model.network.name,
-                "best": best.as_dict(),
-                "history": history,
-            },
-            indent=1,
-        )
-        + "\n",
-    }
-    for name, text in texts.items():
-        files.write(output / name, text)
-    for name, picture in _pictures(training, best).items():
-        images.write_picture(output / name, images.from_pil(picture).rgb)
-
-
-def _pictures(training: Training, best: Evaluation) -> dict[str, Image.Image]:
-    history = training.history
-    epochs = [row["epoch"] for row in history]
-
-    def curves(column: str, title: str) -> Image.Image:
-        lines = {
-            "training": [row[column] for row in history],
-            "held out": [row[f"held_out_{column}"] for row in history],
-        }
-        return plots.line_chart(lines, x=epochs, title=title, x_label="epoch")
-
-    counts = best.confusion
-    found = {
-        "curves.png": plots.beside(curves("loss", "Loss"), curves("accuracy", "Accuracy")),
-        "confusion.png": plots.matrix_chart(
-            tensors.values(counts / counts.sum(1, keepdim=True).clamp_min(1)),
-            training.data.classes,
-            training.data.classes,
-            numbers=tensors.values(counts),
-            title=f"{best.accuracy:.2%} of {int(counts.sum())} held-out pictures",
-            row_label="is",
-            column_label="taken for",
-            low=0.0,
-            high=1.0,
-        ),
-    }
-    if len(training.data.classes) <= 200:
-        found["classes.png"] = plots.bar_chart(best.class_accuracy, title="Accuracy by class", high=1.0)
-    return found
+        network = self.model.network.name
+        write_report(self.output, self.recipe, self.data, self.history, self.best, network=network)
 
 
 def train(
@@ -405,44 +319,48 @@ def train(
     checkpoint_seconds: float = 60.0,
     report: Report | None = None,
 ) -> Training:
-    """Train a VGG to tell classes of pictures apart.
+    """Train a VGG to classify pictures.
 
     Args:
-        data: `digits`, `stl10`, or a folder of pictures (see `load_data`); or such data itself.
-        output: folder for the networks `best.safetensors` and `last.safetensors`, `checkpoint.pt`, and at the end
-            metrics.csv, classes.csv, confusion.csv, report.json and charts. It is made if need be.
-        recipe: what is trained and how; the default one trains configuration A.
-        resume: go on from the checkpoint in `output`, if there is one. On a CPU the outcome is exactly that of a run
-            which was never stopped: the order of the pictures, their augmentation and dropout are functions of the
-            seed, the epoch and the step, so that no generator's state has to be kept.
-        device: `auto` (CUDA, else MPS, else the CPU) or a torch device; that of this process under `torchrun`.
-        precision: of the network's arithmetic while the weights stay float32; `auto` takes bfloat16 where the device
-            is fast at it; float16 scales the gradients.
-        channels_last: compute in torch's channels_last layout.
-        checkpoint_seconds: a checkpoint is written that long after the last one, and at the end of each epoch; 0
-            writes one after every step.
-        report: is told how the looking at the pictures of a folder goes.
+        data: `digits`, `stl10`, or a folder of pictures (see `load_data`); or a `Data`.
+        output: folder for `best.safetensors`, `last.safetensors`, `checkpoint.pt`, and at the end metrics.csv,
+            classes.csv, confusion.csv, report.json and charts. It is made if it does not exist.
+        recipe: what to train and how. None trains configuration A.
+        resume: continue from the checkpoint in `output`, if there is one. On a CPU the result is exactly that of an
+            uninterrupted run: order, augmentation and dropout are functions of the seed, the epoch and the step.
+        device: `auto` (CUDA, else MPS, else the CPU; under `torchrun` the process's own) or a torch device.
+        precision: of the forward and backward pass; weights stay float32. `auto` is bfloat16 where that is faster.
+            float16 scales the loss.
+        channels_last: use torch's channels_last memory layout.
+        checkpoint_seconds: seconds between checkpoints within an epoch; 0 writes one after every step. There is always
+            one at the end of an epoch.
+        report: called with the number of decoded pictures and their total while a folder is read.
 
-    Several processes, joined by `processes.join()` or by you, each take their share of every batch; the batch, the loss
-    and batch normalisation are those of one process with the whole batch. A remainder of the pictures that does not
-    give each process one (or one process two) is left out of the epoch.
+    Several processes, joined by `processes.join()` or by the caller, divide each batch among them. Loss and batch
+    normalisation are those of one process with the whole batch. If the last batch of an epoch has fewer pictures than
+    processes, or fewer than two, it is skipped.
 
     Raises `InputError`, `RecipeError`, `LayerError`, `WeightsError`, `ImageError`.
+
+    >>> import tempfile
+    >>> recipe = TrainingRecipe(network="4,M,8", size=8, epochs=1, batch_size=512)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = train("digits", folder, recipe, device="cpu")
+    ...     for progress in run:  # one after each step
+    ...         done = progress.step, progress.steps
+    ...     network = run.result()
+    >>> done, network.classes[:3], len(run.history)
+    ((3, 3), ('0', '1', '2'), 1)
     """
     recipe = TrainingRecipe() if recipe is None else recipe
     folder = Path(output)
     place = choose_device(device) if processes.count() == 1 or device != "auto" else _own_device()
-    with _folder(folder):
-        checkpoint = None
-        if processes.rank() == 0:
-            checkpoint = _checkpoint(folder, resume=resume)
-            for rest in filter(Path.is_file, folder.glob(f"{files.PREFIX}*")):  # of a killed run
-                rest.unlink(missing_ok=True)
-        checkpoint = processes.from_first(checkpoint)
+    with run_folder(folder):
+        checkpoint = processes.from_first(read_checkpoint(folder, resume=resume) if processes.rank() == 0 else None)
         if not isinstance(data, Data):
             waits = str(data) == "stl10" and processes.rank() > 0
             if waits:
-                processes.from_first(None)  # until the first process has downloaded it
+                processes.from_first(None)  # wait until the first process has downloaded it
             found = load_data(
                 data,
                 size=recipe.size,
@@ -468,78 +386,15 @@ def train(
     )
 
 
-@contextmanager
-def _folder(folder: Path) -> Generator[None]:
-    """Make the folder of a run, and take it away again where it stays empty since the run cannot begin."""
-    made = not folder.exists()
-    with _explained(f"cannot write into '{folder}'"):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-
-
 def _own_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _checkpoint(folder: Path, *, resume: bool) -> Mapping[str, Any] | None:
-    """What the folder's checkpoint holds. Raises `InputError` where it may not be overwritten or cannot be read."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    if not resume:
-        raise InputError(f"'{folder}' holds a run: resume it, or name another folder")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load lets through whatever unpickling and unzipping raise
-        raise InputError(f"the checkpoint '{path}' cannot be read ({type(error).__name__}): delete it") from error
-    return cast("Mapping[str, Any]", content)
-
-
-def _build(recipe: TrainingRecipe, data: Data) -> VGG:
-    """The network at the start of a run, with the preprocessing that belongs to it."""
-    row = recipe.row()
-    model = networks.vgg(
-        row,
-        head=recipe.head,
-        num_classes=len(data.classes),
-        hidden=recipe.hidden,
-        dropout=recipe.dropout,
-        init=recipe.init,
-        seed=recipe.seed,
-    )
-    model.classes, model.size, model.resize = data.classes, data.size, data.train.side
-    if not recipe.source:
-        model.mean, model.std = data.train.mean_std()
-        return model
-    features, known = weights_table.load(row.name, recipe.source)
-    model.mean, model.std = known.mean, known.std
-    model.load_state_dict(features, strict=False)
-    if path := weights_table.file_of(recipe.source):
-        other = networks.load(path, row.name)
-        if (other.head, other.classes, other.hidden) == (model.head, model.classes, model.hidden):
-            model.classifier.load_state_dict(other.classifier.state_dict())
-    return model
-
-
-def _optimiser(model: nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-
-
 def count_batches(pictures: int, size: int) -> int:
-    """Batches of an epoch. Batch normalisation needs two pictures, and every process one."""
+    """The number of batches of an epoch. The last one needs a picture for each process, and at least two.
+
+    Raises `InputError` for too few pictures.
+    """
     rest = pictures % size
     batches = pictures // size + (rest >= max(2, processes.count()))
     if not batches:
@@ -547,26 +402,9 @@ def count_batches(pictures: int, size: int) -> int:
     return batches
 
 
-def _mix(*numbers: int) -> int:
-    """One seed of several numbers, each of which changes all of it."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Generator[None]:
-    """Draw from `seed` inside, and leave torch's own generators as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        yield
-
-
 @contextmanager
 def _settings(device: torch.device, batch: int) -> Generator[None]:
-    """What a step needs whatever the caller has set: gradients, and results that repeat."""
+    """Enable gradients and deterministic cuDNN, whatever the caller has set. Name the batch size if memory runs out."""
     repeatable = (
         torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
@@ -581,15 +419,3 @@ def _settings(device: torch.device, batch: int) -> Generator[None]:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise VggfeatError(f"out of memory with a batch of {batch}: choose a smaller batch size") from error
         raise
-
-
-@contextmanager
-def _explained(what: str) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{what}: {files.reason(error)}") from error
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"

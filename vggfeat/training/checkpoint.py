@@ -1,0 +1,77 @@
+"""The folder of a run and its checkpoint."""
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from vggfeat import files
+from vggfeat.errors import InputError, RecipeError
+from vggfeat.training.data import Data
+from vggfeat.training.recipe import TrainingRecipe
+
+CHECKPOINT = "checkpoint.pt"
+
+# What a resumed run may change: how long it continues.
+_MAY_CHANGE = ("epochs", "patience")
+
+
+@contextmanager
+def run_folder(folder: Path) -> Generator[None]:
+    """Make the folder of a run. If the block fails, remove the folder again unless something is in it.
+
+    Raises `InputError` if it cannot be made.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into '{folder}': {files.reason(error)}") from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def read_checkpoint(folder: Path, *, resume: bool) -> Mapping[str, Any] | None:
+    """Read the checkpoint of a folder, if there is one, and remove the unfinished files of a killed run.
+
+    Raises `InputError` if there is one that cannot be read, or that is not to be resumed.
+    """
+    path = folder / CHECKPOINT
+    if path.exists() and not resume:
+        raise InputError(f"'{folder}' holds a run: resume it, or name another folder")
+    for unfinished in filter(Path.is_file, folder.glob(f"{files.PREFIX}*")):
+        unfinished.unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load lets through whatever unpickling and unzipping raise
+        raise InputError(f"the checkpoint '{path}' cannot be read ({type(error).__name__}): delete it") from error
+    return cast("Mapping[str, Any]", content)
+
+
+def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
+    """Replace the checkpoint of a folder atomically."""
+    # Through a stream: given a path, torch stores the name of the file, and equal runs would differ.
+    with files.replacing(folder / CHECKPOINT) as unfinished, unfinished.open("wb") as file:
+        torch.save(content, file)
+
+
+def check_resumable(checkpoint: Mapping[str, Any], recipe: TrainingRecipe, data: Data, folder: Path) -> None:
+    """Raise `RecipeError` or `InputError` if the checkpoint is of another recipe or other data."""
+    before, now = checkpoint["recipe"], recipe.as_dict()
+    if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:
+        key = changed[0]
+        raise RecipeError(
+            f"the run in '{folder}' began with {key.replace('_', ' ')} {before.get(key)!r}, not {now[key]!r}: "
+            "resume it with its own options, or begin in another folder"
+        )
+    if checkpoint["data"] != data.fingerprint:
+        raise InputError(f"the pictures of '{data.name}' are not those that the run in '{folder}' began with")
