@@ -1,4 +1,4 @@
-"""What a command was asked to paint, and painting it for many contents."""
+"""Stylize one content or many with the same styles, recipe and options."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,9 @@ import click
 from vggfeat.errors import VggfeatError
 from vggfeat.transfer.recipe import Recipe
 
-from ._painting import How, Job, paint
+from ._options import SOME_FAILED
+from ._outputs import check_paths
+from ._painting import Painting, RunOptions, paint
 from ._progress import tell
 from ._recipes import recipe_files
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Order:
-    """The styles, the recipe and the other arguments of `vggfeat.stylize`, for one content or for many."""
+class Styling:
+    """The arguments of `vggfeat.stylize` except the content. `read`: further files that must not be overwritten."""
 
     styles: Sequence[str]
     recipe: Recipe
@@ -28,23 +30,27 @@ class Order:
     masks: Sequence[str | None]
     keep: str | None
     compiled: bool
-    how: How
+    options: RunOptions
+    read: Sequence[Path] = ()
     _last: "Stylization | None" = field(default=None, repr=False)
 
-    def paint(self, content: str, output: str | Path | None, otherwise: str = "") -> None:
-        """Paint `content`. What the last run found in the styles is used again."""
-        from vggfeat.pictures import images
-        from vggfeat.transfer.record import record
-        from vggfeat.transfer.run import stylize
-
-        roles = [
-            ("content", content),
+    def inputs(self) -> list[tuple[str, str]]:
+        """Every input except the content, as (role, name)."""
+        return [
             *(("style", name) for name in self.styles),
             *(("mask", name) for name in self.masks if name),
             *([("keep", self.keep)] if self.keep else []),
             *recipe_files(self.recipe),
         ]
-        job = Job(output, otherwise, roles, self.how)
+
+    def paint(self, content: str, output: str | Path | None, default: str = "", partial: Path | None = None) -> None:
+        """Paint `content`. Style targets of the previous run are reused."""
+        from vggfeat.pictures import images
+        from vggfeat.transfer.record import record
+        from vggfeat.transfer.run import stylize
+
+        roles = [("content", content), *self.inputs()]
+        painting = Painting(output, default, roles, self.options, read=self.read, partial=partial)
         picture = images.read_picture(content)
         self._last = stylize(
             images.flatten(picture),
@@ -53,61 +59,75 @@ class Order:
             weights=self.weights,
             masks=self.masks,
             keep=self.keep,
-            resume=self.how.resume,
+            resume=self.options.resume,
             after=self._last,
             compiled=self.compiled,
-            **self.how.arguments(),
+            **self.options.arguments(),
         )
-        text, facts = record(self.recipe, job.read).text(), {"recipe": self.recipe.as_dict()}
-        paint(job, self._last, text=text, facts=facts, like=picture)
+        text, facts = record(self.recipe, painting.inputs).text(), {"recipe": self.recipe.as_dict()}
+        paint(painting, self._last, text=text, facts=facts, like=picture)
 
 
-def paint_all(order: Order, contents: Sequence[str], folder: Path, *, sequence: bool) -> None:
-    """Paint every content into `folder`, but for those that are there; exit with 3 where some could not be painted.
+def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequence: bool) -> None:
+    """Paint every content into `folder`, except those that it already holds. Exit with 3 if some could not be painted.
 
-    In a `sequence` each starts from the one painted before.
+    In a `sequence` each picture starts from the one before. A picture whose run is interrupted is saved as
+    `NAME.partial.png`, so that the next run paints it again.
     """
     targets = {name: folder / f"{Path(name).stem}.png" for name in contents}
-    twins = [name for name in contents if list(targets.values()).count(targets[name]) > 1]
-    if twins:
-        raise click.UsageError(f"{', '.join(twins)} would be painted into one file, '{targets[twins[0]]}'")
+    _check_targets(styling, targets)
     folder.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
-    first = order.recipe
+    first, quiet = styling.recipe, styling.options.quiet
     for number, (name, target) in enumerate(targets.items(), 1):
-        if not order.how.quiet:
+        if not quiet:
             tell(f"{number}/{len(targets)} {name}{': painted before' if target.exists() else ''}")
         if not target.exists():
+            partial = _partial(target)
             try:
-                order.paint(name, target)
+                styling.paint(name, target, partial=partial)
             except VggfeatError as error:
                 failed.append(name)
                 tell(f"{name}: {error}")
                 continue
+            partial.unlink(missing_ok=True)
         if sequence:
-            order.recipe = replace(first, start=str(target))
-    if sequence and not order.how.quiet:
+            styling.recipe = replace(first, start=str(target))
+    if sequence and not quiet:
         _tell_flicker([name for name in targets if name not in failed], targets)
     if failed:
         tell(f"{len(failed)} of {len(targets)} could not be painted: {', '.join(failed)}")
-        raise click.exceptions.Exit(3)
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _check_targets(styling: Styling, targets: Mapping[str, Path]) -> None:
+    """Refuse two contents for one file, and files that are read."""
+    twins = [name for name, target in targets.items() if list(targets.values()).count(target) > 1]
+    if twins:
+        raise click.UsageError(f"{', '.join(twins)} would be painted into one file, '{targets[twins[0]]}'")
+    read = [*targets, *(name for _, name in styling.inputs() if Path(name).is_file()), *styling.read]
+    outputs = [("the output", target) for target in targets.values()]
+    check_paths([*outputs, *(("an interrupted picture", _partial(target)) for target in targets.values())], read)
+
+
+def _partial(target: Path) -> Path:
+    """Where the picture of an interrupted run is saved."""
+    return target.with_suffix(".partial.png")
 
 
 def _tell_flicker(frames: Sequence[str], targets: Mapping[str, Path]) -> None:
-    """How much frames change from one to the next: the contents, and what was painted."""
+    """Report the mean change from frame to frame, of the contents and of the paintings."""
     from vggfeat.pictures import images
 
     def change(names: Sequence[str | Path]) -> float:
         pictures = (images.flatten(images.read_picture(name)) for name in names)
-        moved: list[float] = []
+        changes: list[float] = []
         last = next(pictures)
         for picture in pictures:
-            moved.append(float((picture - images.resize(last, *picture.shape[2:])).abs().mean()))
+            changes.append(float((picture - images.resize(last, *picture.shape[2:])).abs().mean()))
             last = picture
-        return sum(moved) / len(moved)
+        return sum(changes) / len(changes)
 
     if len(frames) > 1:
         contents, painted = change(frames), change([targets[name] for name in frames])
-        tell(
-            f"from frame to frame a value changes by {contents:.4f} in the contents and {painted:.4f} in the paintings"
-        )
+        tell(f"mean change of a value from frame to frame: {contents:.4f} in the contents, {painted:.4f} as painted")

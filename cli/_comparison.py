@@ -1,12 +1,11 @@
-"""How a comparison is shown: tables and what the values depend on, and on standard error what is missing."""
+"""Print a comparison: its values and settings on standard output, missing and failed pairs on standard error."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._tables import print_table
-from ._text import printable
+from ._text import print_table, printable
 
 if TYPE_CHECKING:
     from vggfeat.pairs.result import Comparison
@@ -15,7 +14,7 @@ _SHOWN_DIGITS = 12
 
 
 def print_comparison(result: "Comparison") -> None:
-    """Print a line a pair and the mean, the layers' part in it, and the metadata."""
+    """Print a line for each pair, the mean, the contribution of layers, and the settings."""
     metrics = [name for name in result.mean if "/" not in name]
     rows = [(row.pair.name, row.values) for row in result.rows]
     if len(rows) > 1:
@@ -24,14 +23,14 @@ def print_comparison(result: "Comparison") -> None:
     column = "mean" if len(result.rows) > 1 else "value"
     for name, count in result.infinite.items():
         if count < len(result.rows):
-            click.echo(f"{name} is infinite for {count} of {len(result.rows)} pairs, which its mean leaves out")
+            click.echo(f"{name} is infinite for {count} of {len(result.rows)} pairs, which are left out of its mean")
     _print_values("layer", [column], [(name, {column: value}) for name, value in result.mean.items() if "/" in name])
     for line in _metadata_lines(result.metadata):
         click.echo(line)
 
 
 def report_missing(result: "Comparison") -> None:
-    """List what had no counterpart and what could not be compared."""
+    """List pictures without a counterpart and pairs that could not be compared."""
     for picture, reason in result.unmatched.items():
         click.echo(printable(f"unmatched: '{picture}': {reason}"), err=True)
     for failure in result.failures:
@@ -49,7 +48,7 @@ def _print_values(title: str, names: Sequence[str], rows: Sequence[tuple[str, Ma
     for name in names:
         cells = [name, *(f"{values[name]:z.4f}" for _, values in rows)]
         width = max(map(len, cells))
-        columns.append([cell.rjust(width) for cell in cells])  # also where one is inf, or negative
+        columns.append([cell.rjust(width) for cell in cells])  # print_table would not align inf and negative values
     header, *body = zip(*columns, strict=True)
     print_table(header, body)
     click.echo()

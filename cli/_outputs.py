@@ -1,40 +1,107 @@
-"""How commands write files: checked before long work, then whole or not at all."""
+"""Output files: checked before the work begins, then written whole or not at all."""
 
 import itertools
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import click
 
 from vggfeat import files
 
-# A chain of symbolic links that is longer leads nowhere, to Linux too.
+# Linux follows no longer chain of symbolic links either.
 _MOST_LINKS = 40
 
-
-def check_spares(path: Path, inputs: Iterable[str | Path]) -> None:
-    """Refuse to write over a picture that was read."""
-    if any(path.exists() and Path(name).exists() and path.samefile(name) for name in inputs):
-        raise click.UsageError(f"the output '{path}' is one of the inputs")
+Named = tuple[str, str | Path]
+"""What a file is for, as an error names it (`the output`, `--plot`), and its path."""
 
 
-def unused(path: Path) -> Path:
-    """`path`, or with a number at its end where it exists: a name nobody chose overwrites nothing."""
+def check_paths(outputs: Iterable[Named], inputs: Iterable[str | Path]) -> None:
+    """Refuse an output that is one of the inputs, and two outputs with one path."""
+    read = {_identity(path) for path in inputs}
+    written: dict[object, str] = {}
+    for role, path in outputs:
+        place = _identity(path)
+        if place in read:
+            name = f"the output '{path}'" if role == "the output" else f"the output '{path}' ({role})"
+            raise click.UsageError(f"{name} is one of the inputs")
+        if place in written:
+            raise click.UsageError(f"{written[place]} and {role} are both '{path}': give each a file of its own")
+        written[place] = role
+
+
+def _identity(path: str | Path) -> object:
+    """The same for two names of one file, whether it exists or not."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return os.path.normcase(os.path.realpath(path))
+    return status.st_dev, status.st_ino
+
+
+def chosen_output(output: str | None, default: str) -> Path:
+    """The path of `output`, or if it is None, `default` with a number at its end if such a file exists."""
+    if output is not None:
+        return Path(output)
+    path = Path(default)
     candidates = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     return path if not path.exists() else next(other for other in candidates if not other.exists())
 
 
-def check_text_file(path: Path, rooms: Collection[str] = ()) -> None:
-    """Refuse a file that `write_text_file` could not write. `rooms`: real paths of folders that will be made."""
+def picture_output(output: str | None, default: str, inputs: Iterable[str | Path]) -> Path:
+    """As `chosen_output`, for a picture that can be written and is none of the inputs."""
+    from vggfeat.pictures import images
+
+    path = chosen_output(output, default)
+    images.check_writable(path)
+    check_paths([("the output", path)], inputs)
+    return path
+
+
+def check_text_outputs(
+    texts: Mapping[str, str], pictures: Iterable[Named], inputs: Iterable[str | Path], folders: Collection[str] = ()
+) -> None:
+    """Refuse text files that cannot be written, or are an input or another output.
+
+    Args:
+        texts: {option: file}; `-` stands for standard output.
+        pictures: further outputs.
+        inputs: files that are read.
+        folders: real paths of folders that will be made.
+    """
+    for name in texts.values():
+        if not name:
+            raise click.UsageError("an output has an empty name: - prints")
+        if name != "-":
+            check_text_file(Path(name), folders)
+    if list(texts.values()).count("-") > 1:
+        raise click.UsageError(f"{' and '.join(texts)} cannot both go to '-'")
+    check_paths([*((option, name) for option, name in texts.items() if name != "-"), *pictures], inputs)
+
+
+def write_texts(texts: Mapping[str, str], contents: Mapping[str, Callable[[], str]]) -> bool:
+    """Write or print the contents of {option: file}. Returns whether standard output is free for other text."""
+    for option, name in texts.items():
+        if name == "-":
+            click.echo(contents[option](), nl=False)
+            continue
+        try:
+            files.write(name, contents[option]())
+        except OSError as error:
+            raise click.ClickException(f"cannot write '{name}': {files.reason(error)}") from error
+    return "-" not in texts.values()
+
+
+def check_text_file(path: Path, folders: Collection[str] = ()) -> None:
+    """Refuse a file that cannot be replaced atomically. `folders`: real paths of folders that will be made."""
     reason = None
     target = Path(os.path.realpath(path))
-    if target.is_dir() or str(target) in rooms:
+    if target.is_dir() or str(target) in folders:
         reason = "it is a folder"
     elif target.is_symlink() or (target.exists() and not target.is_file()) or _is_stream(path):
         reason = "it is not a regular file (- prints)"
     elif not target.parent.is_dir():
-        reason = None if str(target.parent) in rooms else f"no such folder '{target.parent}'"
+        reason = None if str(target.parent) in folders else f"no such folder '{target.parent}'"
     elif not os.access(target.parent, os.W_OK | os.X_OK) or (target.exists() and not os.access(target, os.W_OK)):
         reason = "permission denied"
     if reason:
@@ -42,7 +109,7 @@ def check_text_file(path: Path, rooms: Collection[str] = ()) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a name such as `/dev/stdout` or `/dev/fd/3` stands for what is open already."""
+    """Whether the path is one of an open file, such as `/dev/stdout` or `/dev/fd/3`."""
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(path.parent)
         if folder in ("/dev", "/dev/fd") or folder.startswith("/proc/"):
@@ -51,11 +118,3 @@ def _is_stream(path: Path) -> bool:
             return False
         path = Path(folder, path.readlink())
     return True
-
-
-def write_text_file(path: Path, text: str) -> None:
-    """Write `text` beside its place, then rename; a symbolic link stays, and what it points to is replaced."""
-    try:
-        files.write(path, text)
-    except OSError as error:
-        raise click.ClickException(f"cannot write '{path}': {files.reason(error)}") from error

@@ -1,16 +1,19 @@
-"""Paint one picture as a command does: its options, the files it is made from, what is kept whatever ends it."""
+"""Paint one picture as a command does: options of the run, checks of its files, and saving if it is interrupted."""
 
 import json
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import click
 
-from ._files import check_spares, check_text_file, unused
-from ._progress import keeping, report, tell, uninterrupted
+from ._options import Command, Decorator, device_option, precision_option, quiet_option, summary_option
+from ._outputs import check_paths, check_text_file, chosen_output
+from ._progress import report, tell
+from ._signals import saving, uninterrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,46 +21,42 @@ if TYPE_CHECKING:
     from vggfeat.pictures.images import Picture
     from vggfeat.transfer.run import Progress, Run, Stylization
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
-
 _FILE = click.Path(path_type=Path)
-_OPTIONS = {
-    "seconds": click.option("--seconds", type=float, help="Time for the optimisation, instead of steps."),
-    "device": click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-    "precision": click.option(
-        "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        show_default=True,
-        help="Of the network; auto takes bfloat16 where it is fast.",
-    ),
+_OPTIONS: dict[str, Decorator] = {
+    "seconds": click.option("--seconds", type=float, help="Time limit of the optimisation, instead of steps."),
+    "device": device_option,
+    "precision": precision_option("auto"),
     "memory_limit": click.option(
         "--memory",
         "memory_limit",
         metavar="4GB",
-        help="What a step may take; above it, in blocks.  [default: 0.6 of what is free]",
+        help="Most memory that a step may use; larger pictures are computed in blocks.  [default: 60% of free memory]",
     ),
     "checkpoint": click.option(
-        "--checkpoint", type=_FILE, help="A file to resume from, written now and then, and at Ctrl-C."
+        "--checkpoint", type=_FILE, help="File to resume from; written at intervals, at the end and at Ctrl-C."
     ),
     "checkpoint_every": click.option(
-        "--checkpoint-every", type=click.FloatRange(0), default=60.0, show_default=True, help="In seconds."
+        "--checkpoint-every",
+        type=click.FloatRange(0),
+        default=60.0,
+        show_default=True,
+        help="Seconds between checkpoints.",
     ),
     "resume": click.option(
-        "--resume", type=click.Path(), help="Go on from a checkpoint of the same pictures, with its recipe."
+        "--resume", type=click.Path(), help="Continue from a checkpoint of the same pictures, with its recipe."
     ),
     "save_every": click.option(
         "--save-every", type=click.IntRange(1), metavar="STEPS", help="Also save OUTPUT-0001.png and so on."
     ),
-    "plot": click.option("--plot", type=_FILE, help="Draw the losses of the steps into a PNG."),
-    "quiet": click.option("--quiet", is_flag=True, help="No progress."),
-    "as_json": click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON."),
+    "plot": click.option("--plot", type=_FILE, help="Save a chart of the losses."),
+    "quiet": quiet_option,
+    "as_json": summary_option,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class How:
-    """What the options of `run_options` say; what a command has no option for is as here."""
+class RunOptions:
+    """The values of `run_options`; the defaults stand for options that a command does not have."""
 
     seconds: float | None = None
     device: str = "auto"
@@ -72,26 +71,26 @@ class How:
     as_json: bool = False
 
     @classmethod
-    def taken(cls, options: dict[str, Any]) -> Self:
-        """Take out of a command's options what is of the run."""
+    def pop_from(cls, options: dict[str, Any]) -> Self:
+        """Remove the run's options from those of a command."""
         return cls(**{field.name: options.pop(field.name) for field in fields(cls) if field.name in options})
 
-    def hold(self) -> None:
-        """Hold on to freed memory where no limit is given: steps are faster so, and take more of it."""
+    def keep_freed_memory(self) -> None:
+        """Without a memory limit, let the allocator keep freed memory: steps become faster and use more."""
         from vggfeat.features import allocation
 
         if self.memory_limit is None:
             allocation.hold()
 
     def arguments(self) -> dict[str, Any]:
-        """Those of every function that makes a run."""
+        """The arguments that `stylize`, `texture`, `invert` and `dream` have in common."""
         return {name: getattr(self, name) for name in ("seconds", "device", "precision", "memory_limit")}
 
 
-def run_options(*names: str, without: Sequence[str] = ()) -> Callable[[_Function], _Function]:
-    """The options of a run: all of them, or these, or all but those."""
+def run_options(*names: str, without: Sequence[str] = ()) -> Decorator:
+    """The options of a run: these, or all except those in `without`."""
 
-    def add(command: _Function) -> _Function:
+    def add(command: Command) -> Command:
         for name in reversed([name for name in names or _OPTIONS if name not in without]):
             command = _OPTIONS[name](command)
         return command
@@ -99,126 +98,150 @@ def run_options(*names: str, without: Sequence[str] = ()) -> Callable[[_Function
     return add
 
 
-class Job:
-    """One picture to paint: the files that it is made from, and those that are written, which are checked.
+class Painting:
+    """The files of one painted picture, checked before the run begins.
 
     Args:
-        output: the picture; None is `otherwise`, with a number where that exists.
-        otherwise: a name for it.
-        roles: what it is made from, by role; what is no file is left out.
-        how: what the options say.
+        output: the picture; None stands for `default`, numbered if that exists.
+        default: its name where none is given.
+        roles: (role, name) of each input, which the picture's metadata record. Names without a file are left out.
+        options: of the run.
+        read: further files that must not be overwritten.
+        partial: where an interrupted picture is saved, `output` if None.
     """
 
-    def __init__(self, output: str | Path | None, otherwise: str, roles: Sequence[tuple[str, str]], how: How) -> None:
+    def __init__(
+        self,
+        output: str | Path | None,
+        default: str,
+        roles: Iterable[tuple[str, str]],
+        options: RunOptions,
+        *,
+        read: Iterable[Path] = (),
+        partial: Path | None = None,
+    ) -> None:
         from vggfeat.pictures import images
 
-        self.target = Path(output) if output is not None else unused(Path(otherwise))
-        self.read = [(role, Path(name)) for role, name in roles if Path(name).is_file()]
-        self.how = how
-        images.check_writable(self.target)
-        self.check(self.target)
-        if how.checkpoint is not None:
-            check_text_file(how.checkpoint)
-        if how.plot is not None:
-            images.check_writable(how.plot)
-        for path in filter(None, (how.checkpoint, how.plot)):
-            check_spares(path, [self.target])
-            self.check(path)
+        self.output = chosen_output(None if output is None else str(output), default)
+        self.partial = partial or self.output
+        self.inputs = [(role, Path(name)) for role, name in roles if Path(name).is_file()]
+        self.options = options
+        self._protected = [*(path for _, path in self.inputs), *read]
+        if options.resume is not None and options.checkpoint != Path(options.resume):
+            self._protected.append(Path(options.resume))
+        images.check_writable(self.output)
+        if options.checkpoint is not None:
+            check_text_file(options.checkpoint)
+        if options.plot is not None:
+            images.check_writable(options.plot)
+        others = [("--plot", options.plot), ("--checkpoint", options.checkpoint)]
+        self._others = [(role, path) for role, path in others if path is not None]
+        check_paths([("the output", self.output), *self._others, *self._numbered()], self._protected)
 
-    def check(self, path: Path) -> None:
-        """Refuse to write over what the picture is made from."""
-        check_spares(path, [name for _, name in self.read])
+    def _numbered(self) -> list[tuple[str, Path]]:
+        """The names of other files that --save-every would use."""
+        if not self.options.save_every:
+            return []
+        pattern = re.compile(rf"{re.escape(self.output.stem)}-\d{{4,}}{re.escape(self.output.suffix)}")
+        names = {path.name for path in (*self._protected, *(path for _, path in self._others))}
+        return [("--save-every", self.output.with_name(name)) for name in names if pattern.fullmatch(name)]
+
+    def intermediate(self, step: int) -> Path:
+        """Where --save-every saves the picture after a step."""
+        path = self.output.with_stem(f"{self.output.stem}-{step:04}")
+        check_paths([*self._others, ("--save-every", path)], self._protected)
+        return path
 
 
 def paint(
-    job: Job,
+    painting: Painting,
     run: "Run",
     *,
     text: Mapping[str, str],
     facts: Mapping[str, object],
     like: "Picture | None" = None,
 ) -> None:
-    """Run to the end and write the picture; write what there is where the run is ended before.
+    """Run to the end and write the picture. If the run is interrupted or fails, save what there is.
 
     Args:
-        job: where to.
-        run: what paints.
-        text: what the picture's metadata say.
-        facts: what the summary says besides size, time and losses.
-        like: a picture whose transparency, profile and depth the painted one gets.
+        painting: the files.
+        run: the run to iterate over.
+        text: the picture's metadata.
+        facts: what the JSON summary contains besides size, time and losses.
+        like: a picture whose transparency, colour profile and bit depth the painted one gets.
     """
-    job.how.hold()
-    painter = _Painter(job, run, text, facts, like)
-    with keeping(painter.keep):
-        painter.run_through()
+    painting.options.keep_freed_memory()
+    writer = _Writer(painting, run, text, facts, like)
+    with saving(writer.save_interrupted):
+        writer.run_to_end()
         with uninterrupted():
-            painter.finish()
+            writer.save_finished()
 
 
 @dataclass
-class _Painter:
-    job: Job
+class _Writer:
+    """Iterates over a run and writes its picture, checkpoints and chart."""
+
+    painting: Painting
     run: "Run"
     text: Mapping[str, str]
     facts: Mapping[str, object]
     like: "Picture | None"
+    latest: "Progress | None" = None
+    losses: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
 
-    def __post_init__(self) -> None:
-        self.latest: Progress | None = None
-        self.losses: dict[int, dict[str, float]] = {}
-
-    def run_through(self) -> None:
-        how, target = self.job.how, self.job.target
+    def run_to_end(self) -> None:
+        options = self.painting.options
         saved = time.monotonic()
-        for progress in report(self.run, quiet=how.quiet):
+        for progress in report(self.run, quiet=options.quiet):
             self.latest = progress
             if progress.note:
                 tell(progress.note)
-            if how.plot is not None:
+            if options.plot is not None:
                 self.losses[progress.taken] = progress.losses
-            if how.save_every and progress.taken % how.save_every == 0:
-                self.write(target.with_stem(f"{target.stem}-{progress.taken:04}"), progress.image)
-            if time.monotonic() - saved >= how.checkpoint_every:
-                self.save()
+            if options.save_every and progress.taken % options.save_every == 0:
+                self._write(self.painting.intermediate(progress.taken), progress.image)
+            if time.monotonic() - saved >= options.checkpoint_every:
+                self._save_checkpoint()
                 saved = time.monotonic()
 
-    def keep(self) -> bool:
+    def save_interrupted(self) -> bool:
         if self.latest is None:
             return False
-        self.write(self.job.target, self.latest.image)
-        self.plot()
-        self.save()
+        path, options = self.painting.partial, self.painting.options
+        self._save_all(path, self.latest)
         height, width = self.latest.image.shape[2:]
-        tell(f"interrupted: '{self.job.target}' holds the picture after {self.latest.seconds:.0f} s, {width}x{height}")
-        if self.job.how.checkpoint is not None:
-            tell(f"--resume '{self.job.how.checkpoint}' goes on from here")
-        self.tell_result(self.latest, quiet=True)
+        tell(f"interrupted: '{path}' holds the picture after {self.latest.seconds:.0f} s, {width}x{height}")
+        if options.checkpoint is not None:
+            tell(f"--resume '{options.checkpoint}' continues from here")
+        self._print_summary(path, self.latest, quiet=True)
         return True
 
-    def finish(self) -> None:
-        assert self.latest is not None  # noqa: S101 (every run has something to show)
-        self.write(self.job.target, self.latest.image)
-        self.plot()
-        self.save()
-        self.tell_result(self.latest, quiet=self.job.how.quiet)
+    def save_finished(self) -> None:
+        assert self.latest is not None  # noqa: S101 (every run has a step)
+        self._save_all(self.painting.output, self.latest)
+        self._print_summary(self.painting.output, self.latest, quiet=self.painting.options.quiet)
 
-    def save(self) -> None:
-        if self.job.how.checkpoint is not None:
-            cast("Stylization", self.run).save(self.job.how.checkpoint)  # dreams have no such option
+    def _save_all(self, path: Path, progress: "Progress") -> None:
+        self._write(path, progress.image)
+        if self.painting.options.plot is not None and self.losses:
+            self._plot(self.painting.options.plot)
+        self._save_checkpoint()
 
-    def write(self, path: Path, image: "Tensor") -> None:
+    def _save_checkpoint(self) -> None:
+        if self.painting.options.checkpoint is not None:
+            cast("Stylization", self.run).save(self.painting.options.checkpoint)  # dreams lack the option
+
+    def _write(self, path: Path, image: "Tensor") -> None:
         from vggfeat.pictures import images
 
-        self.job.check(path)
         if self.like is None:
             images.write_picture(path, image, text=self.text)
             return
         alpha = None if self.like.alpha is None else images.resize(self.like.alpha, *image.shape[2:])
         images.write_picture(path, image, alpha=alpha, icc=self.like.icc, text=self.text, bits=self.like.bits)
 
-    def plot(self) -> None:
-        if self.job.how.plot is None or not self.losses:
-            return
+    def _plot(self, path: Path) -> None:
         from vggfeat.explore.plots import line_chart
         from vggfeat.pictures import images
 
@@ -226,18 +249,18 @@ class _Painter:
         series = {name: [each[name] for each in steps] for name in steps[0]}
         chart = line_chart(
             series,
-            title=str(self.job.target),
+            title=str(self.painting.output),
             x_label="step",
             y_label="loss",
             x=list(self.losses),
-            log=any(value > 0 for value in steps[0].values()),  # a dream's are not
+            log=any(value > 0 for value in steps[0].values()),  # a dream's losses are negative
         )
-        images.write_picture(self.job.how.plot, images.from_pil(chart).rgb)
+        images.write_picture(path, images.from_pil(chart).rgb)
 
-    def tell_result(self, progress: "Progress", *, quiet: bool) -> None:
-        if self.job.how.as_json:
+    def _print_summary(self, path: Path, progress: "Progress", *, quiet: bool) -> None:
+        if self.painting.options.as_json:
             summary = {
-                "output": str(self.job.target),
+                "output": str(path),
                 "width": progress.image.shape[3],
                 "height": progress.image.shape[2],
                 "seconds": round(progress.seconds, 3),
@@ -247,4 +270,4 @@ class _Painter:
             }
             click.echo(json.dumps(summary, allow_nan=False))
         elif not quiet:
-            click.echo(str(self.job.target))
+            click.echo(str(path))

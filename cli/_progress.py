@@ -1,10 +1,8 @@
-"""How a run shows itself: a bar on a terminal, one line a stage elsewhere. On standard error."""
+"""Progress on standard error: a bar on a terminal, lines elsewhere."""
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,110 +13,72 @@ if TYPE_CHECKING:
 
     from vggfeat.transfer.run import Progress
 
-# Reading a loss waits for the device, and a terminal shows no more than this: seconds between two looks.
+# Reading a loss waits for the device: show it at most this often, in seconds.
 _INTERVAL = 0.2
 
 
 def tell(line: str) -> None:
-    """Print a line on standard error. That nobody can read it ends no run."""
+    """Print a line on standard error. If nobody can read it, go on."""
     with suppress(OSError):
         click.echo(line, err=True)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: what a Ctrl-C keeps, this keeps too."""
+def on_terminal() -> bool:
+    """Whether standard error is a terminal. A process may have been started without one."""
+    return sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
 
 
 @contextmanager
-def _handling(handlers: Mapping[signal.Signals, Any]) -> Generator[None]:
-    """Let these signals do something else for a while; only the main thread can say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def bar(
+    description: str, *, quiet: bool, total: float | None = None, unit: bool = True
+) -> Generator[Callable[..., None]]:
+    """Show a bar on a terminal unless `quiet`; yield a function that takes `completed`, `total` and `description`.
 
-
-@contextmanager
-def uninterrupted() -> Generator[None]:
-    """Let no request to end break what is done inside: it takes a moment, and keeps what took long."""
-    with _handling({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN}):
-        yield
-
-
-@contextmanager
-def _ending() -> Generator[None]:
-    """Raise `Terminated` where the process is asked to end."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise Terminated
-
-    with _handling({signal.SIGTERM: end}):
-        yield
-
-
-def _exit(error: KeyboardInterrupt) -> click.exceptions.Exit:
-    """By convention: 130 after Ctrl-C, 143 when terminated."""
-    return click.exceptions.Exit(128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT))
-
-
-@contextmanager
-def terminable(message: str) -> Generator[None]:
-    """End by convention, with `message`, where Ctrl-C or SIGTERM ends what is done inside."""
-    try:
-        with _ending():
-            yield
-    except KeyboardInterrupt as error:
-        tell(message)
-        raise _exit(error) from None
-
-
-@contextmanager
-def keeping(keep: Callable[[], bool]) -> Generator[None]:
-    """Whatever ends what is done inside, `keep` what there is, undisturbed; it says whether there was anything.
-
-    Ctrl-C and SIGTERM end by convention, errors go on.
+    `unit`: show how many of how many, instead of a percentage.
     """
-    try:
-        with _ending():
-            yield
-    except BaseException as error:
-        with uninterrupted():
-            kept = keep()
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        if not kept:
-            tell("interrupted before there was anything to save")
-        raise _exit(error) from None
+    if quiet or not on_terminal():
+        yield _nothing
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = MofNCompleteColumn() if unit else TaskProgressColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task(description, total=total)
+
+        def update(**changes: Any) -> None:  # noqa: ANN401 (rich's)
+            shown.update(task, **changes)
+
+        yield update
+
+
+def _nothing(**_changes: Any) -> None:  # noqa: ANN401 (rich's)
+    """Update no bar."""
 
 
 def report(run: "Iterable[Progress]", *, quiet: bool) -> "Iterator[Progress]":
-    """Pass on a run's progress, showing it unless `quiet`."""
+    """Pass on a painting's progress, and show it unless `quiet`: in a bar, or a line for each stage."""
     if quiet:
         return iter(run)
-    # A process may be started without a standard error.
-    on_terminal = sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
-    return _bar(run) if on_terminal else _lines(run)
+    return _bar(run) if on_terminal() else _lines(run)
 
 
 def _bar(run: "Iterable[Progress]") -> "Iterator[Progress]":
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("looking at the pictures", total=1.0)
+    with bar("reading the pictures", quiet=False, total=1.0, unit=False) as update:
         shown = 0.0
         for progress in run:
             if time.monotonic() - shown > _INTERVAL or progress.done == 1:
                 size = f"{progress.image.shape[3]}x{progress.image.shape[2]}"
                 text = f"stage {progress.stage}/{progress.stages}  {size}  loss {progress.losses['total']:.3g}"
-                bar.update(task, description=text, completed=progress.done)
+                update(description=text, completed=progress.done)
                 shown = time.monotonic()
             yield progress
 

@@ -1,8 +1,9 @@
-"""The options of a recipe, and the recipe that they choose."""
+"""Options for the fields of a recipe, and the recipe that a command's options choose."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any, TypeVar, cast
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,38 +20,47 @@ from vggfeat.transfer.recipe import (
     parse_layers,
 )
 
-_Function = TypeVar("_Function", bound=Callable[..., None])
+from ._options import Command, Decorator
 
 
-def recipe_options(preset: str, names: Sequence[str] | None = None) -> Callable[[_Function], _Function]:
-    """`--recipe`, and an option for each of these fields, or for all, that shows the preset's value.
+def field_option(
+    field: "Field[Any]",
+    kind: Any,  # noqa: ANN401 (a type)
+    choices: Collection[str] | None,
+    *flags: str,
+    suffix: str = "",
+    **settings: Any,  # noqa: ANN401 (click's)
+) -> Decorator:
+    """The option for a field of a recipe, with the field's help text. It takes one of `choices`, or a `kind`."""
+    text: str = field.metadata["help"]
+    kind = click.Choice(list(choices)) if choices else kind
+    return click.option(*flags, field.name, type=kind, help=f"{text[0].upper()}{text[1:]}.{suffix}", **settings)
 
-    None stands for what the recipe says.
+
+def recipe_options(preset: str, names: Sequence[str] | None = None) -> Decorator:
+    """`--recipe`, and an option for each of these fields (all if None). Help shows the preset's values.
+
+    An option that is not given is None, so that the chosen recipe's own value applies.
     """
     known = {field.name: field for field in fields(Recipe) if field.name not in LABELS}
 
-    def add(command: _Function) -> _Function:
+    def add(command: Command) -> Command:
         for name in reversed(list(known) if names is None else names):
             default: Any = getattr(RECIPES[preset], name)
-            kind = cast("Any", type(default))
-            if name in CHOICES:
-                kind = click.Choice(CHOICES[name])
-            elif name in LAYER_FIELDS:
-                kind, default = str, format_layers(default)
-            text: str = known[name].metadata["help"]
+            default = format_layers(default) if name in LAYER_FIELDS else default
             flags = [f"--{name.replace('_', '-')}", *(["--tv"] if name == "tv_weight" else [])]
-            option = click.option(*flags, name, type=kind, help=f"{text[0].upper()}{text[1:]}.  [default: {default}]")
-            command = option(command)
-        known_recipes = f"{', '.join(RECIPES)}, a .toml file, or a picture painted before; options override it."
-        return click.option("--recipe", "recipe_name", help=f"{known_recipes}  [default: {preset}]")(command)
+            suffix = f"  [default: {default}]"
+            command = field_option(known[name], type(default), CHOICES.get(name), *flags, suffix=suffix)(command)
+        sources = f"{', '.join(RECIPES)}, a .toml file, or a picture made by vggfeat; options override it."
+        return click.option("--recipe", "recipe_name", help=f"{sources}  [default: {preset}]")(command)
 
     return add
 
 
 def chosen_recipe(preset: str, options: Mapping[str, Any], resume: str | None = None) -> Recipe:
-    """The recipe that was named, else that of the checkpoint, else the preset, with the options that were given.
+    """The recipe of --recipe, else that of the checkpoint `resume`, else the preset, changed by the other options.
 
-    Layers are read for its network, which a weights file names if nobody else does.
+    Layer names are resolved for the recipe's network. Without --network that is the one which a weights file names.
     """
     changes = {key: value for key, value in options.items() if value is not None}
     name = changes.pop("recipe_name", None)
@@ -61,7 +71,7 @@ def chosen_recipe(preset: str, options: Mapping[str, Any], resume: str | None = 
     else:
         base = recipe(name or preset)
     if "network" not in changes and "weights" in changes and (named := weights.named_network(changes["weights"])):
-        changes["network"] = named  # what a file of `vggfeat train` says of itself
+        changes["network"] = named
     for key in LAYER_FIELDS:
         if key in changes:
             changes[key] = parse_layers(changes.get("network", base.network), changes[key])
@@ -69,5 +79,11 @@ def chosen_recipe(preset: str, options: Mapping[str, Any], resume: str | None = 
 
 
 def recipe_files(chosen: Recipe) -> list[tuple[str, str]]:
-    """What a recipe may name files in, by role."""
+    """The fields of a recipe that may name files, as (role, name)."""
     return [("start", chosen.start), ("weights", chosen.weights)]
+
+
+def files_read(chosen: Recipe, options: Mapping[str, Any], *others: str | None) -> list[Path]:
+    """The files that a run reads: `others`, those that the recipe names, and the file of --recipe."""
+    names = [*others, *(name for _, name in recipe_files(chosen)), options.get("recipe_name")]
+    return [Path(name) for name in names if name and Path(name).is_file()]

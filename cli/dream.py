@@ -1,12 +1,12 @@
-"""`vggfeat dream`: a picture in which a layer sees more of what it looks for."""
+"""`vggfeat dream`: amplify what a layer responds to (DeepDream)."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._networks import chosen_network, network_option
-from ._painting import How, Job, paint, run_options
+from ._options import chosen_network, network_option, output_option, size_option, weights_option
+from ._painting import Painting, RunOptions, paint, run_options
 
 
 @click.command()
@@ -17,24 +17,18 @@ from ._painting import How, Job, paint, run_options
     default="relu4_3",
     show_default=True,
     metavar="NAME[:CHANNEL]",
-    help="What is to see more: a layer, or one of its channels.",
+    help="The layer, or one of its channels, whose activation is increased.",
 )
-@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-dream.png]")
-@click.option(
-    "--size",
-    type=click.IntRange(1),
-    default=512,
-    show_default=True,
-    help="Long side of the result; a smaller picture stays small.",
-)
-@click.option("--octaves", type=int, default=4, show_default=True, help="How many sizes, from small to large.")
-@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="Factor from one size to the next.")
-@click.option("--steps", type=int, default=20, show_default=True, help="At each size.")
-@click.option("--rate", type=float, default=0.007, show_default=True, help="Mean change of a value in a step.")
-@click.option("--jitter", type=int, default=16, show_default=True, help="Pixels by which each step is shifted at most.")
+@output_option("IMAGE-dream.png")
+@size_option(512, "Long side of the result; smaller pictures are not enlarged.")
+@click.option("--octaves", type=int, default=4, show_default=True, help="Number of sizes, from small to large.")
+@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="Ratio of one size to the previous.")
+@click.option("--steps", type=int, default=20, show_default=True, help="Steps at each size.")
+@click.option("--rate", type=float, default=0.007, show_default=True, help="Mean change of a value per step.")
+@click.option("--jitter", type=int, default=16, show_default=True, help="Largest random shift per step, in pixels.")
 @network_option
-@click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shifts.")
+@weights_option
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the shifts.")
 @run_options(without=("checkpoint", "checkpoint_every", "resume"))
 def command(
     image: str,
@@ -42,17 +36,18 @@ def command(
     output: str | None,
     **options: Any,  # noqa: ANN401 (the run's, and those of vggfeat.dream)
 ) -> None:
-    """Change IMAGE so that a layer sees more of what it looks for.
+    """Change IMAGE so that a layer responds more strongly.
 
-    Deep layers dream of things, shallow ones of patterns. Ctrl-C saves the picture as it stands.
+    Deep layers bring out objects, shallow layers patterns. Ctrl-C saves the picture as it is.
     """
     from vggfeat.pictures import images
     from vggfeat.transfer.dreams import dream
     from vggfeat.transfer.record import dream_text
 
-    how = How.taken(options)
-    options["network"] = chosen_network(options["network"], options["weights"])
-    job = Job(output, f"{Path(image).stem}-dream.png", [("content", image), ("weights", options["weights"])], how)
+    run_with = RunOptions.pop_from(options)
+    options["network"] = chosen_network(options)
+    inputs = [("content", image), ("weights", options["weights"])]
+    painting = Painting(output, f"{Path(image).stem}-dream.png", inputs, run_with)
     picture = images.read_picture(image)
-    run = dream(images.flatten(picture), **options, **how.arguments())
-    paint(job, run, text=dream_text(image, options), facts=options, like=picture)
+    run = dream(images.flatten(picture), **options, **run_with.arguments())
+    paint(painting, run, text=dream_text(image, options), facts=options, like=picture)

@@ -1,4 +1,4 @@
-"""`vggfeat dump-export`: a dump as another kind of file."""
+"""`vggfeat dump-export`: convert a dump to another file format."""
 
 from typing import get_args
 
@@ -6,7 +6,8 @@ import click
 
 from vggfeat.errors import RecipeError
 
-from ._progress import terminable
+from ._options import words
+from ._signals import exiting
 
 _ENDINGS = {
     ".zarr": "zarr",
@@ -22,33 +23,25 @@ _ENDINGS = {
 @click.command()
 @click.argument("dump", type=click.Path())
 @click.option(
-    "--to",
-    type=click.Choice(list(dict.fromkeys(_ENDINGS.values()))),
-    help="[default: by TARGET's ending]",
+    "--to", type=click.Choice(list(dict.fromkeys(_ENDINGS.values()))), help="Format.  [default: by the output's ending]"
 )
-@click.option(
-    "-o", "--output", "target", required=True, type=click.Path(), help="A file, or zarr's folder, to be made."
-)
-@click.option("--layer", "layers", default="", metavar="NAME,...", help="Names or globs.  [default: all]")
+@click.option("-o", "--output", "target", required=True, type=click.Path(), help="The new file, or folder for zarr.")
+@click.option("--layer", "layers", default="", metavar="NAME,...", help="Layer names or globs.  [default: all]")
 @click.option("--reduce", "reductions", default="", metavar="WORD,...", help="Reductions.  [default: all]")
 def command(dump: str, *, to: str | None, target: str, layers: str, reductions: str) -> None:
-    """Write arrays of DUMP, with their ids and run.json, as zarr, HDF5, MATLAB, CSV, Parquet or safetensors.
+    """Write the arrays of DUMP, their ids and run.json as zarr, HDF5, MATLAB, CSV, Parquet or safetensors.
 
-    MATLAB's format has at most 2 GB an array, and CSV gets at most 16384 columns; for more there is h5. Nothing is
-    replaced. zarr, h5, mat and parquet need the extra `export`.
+    An array may have up to 2 GB in MATLAB's format and up to 16384 columns in CSV; h5 has no such limits. Existing
+    files are not replaced. zarr, h5, mat and parquet need the extra `export`.
     """
     ending = target[target.rfind(".") :].lower()
     form = to or _ENDINGS.get(ending)
     if form is None:
-        raise RecipeError(f"'{target}' does not say what it should be: end it in {', '.join(_ENDINGS)}, or pass --to")
+        raise RecipeError(f"'{target}' does not name a format: end it in {', '.join(_ENDINGS)}, or pass --to")
     from vggfeat.dumps.export import Format, export
     from vggfeat.dumps.reading import open_dump
 
     known = {word: word for word in get_args(Format)}
-    with terminable("interrupted: nothing is written"):
-        export(open_dump(dump), target, known[form], layers=_words(layers), reductions=_words(reductions))
+    with exiting("interrupted: nothing is written"):
+        export(open_dump(dump), target, known[form], layers=words(layers), reductions=words(reductions))
     click.echo(target)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,20 +1,19 @@
-"""`vggfeat invert`: what a layer still knows of a picture."""
+"""`vggfeat invert`: reconstruct a picture from the activations of a layer."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ._painting import How, Job, paint, run_options
-from ._recipes import chosen_recipe, recipe_files, recipe_options
+from ._options import output_option
+from ._painting import Painting, RunOptions, paint, run_options
+from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 
 
 @click.command()
 @click.argument("image", type=click.Path())
-@click.option(
-    "-l", "--layer", metavar="NAME", help="The layer that is asked; NAME:WEIGHT,... several.  [default: relu4_2]"
-)
-@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-invert.png]")
+@click.option("-l", "--layer", metavar="NAME", help="A layer, or several as NAME:WEIGHT,....  [default: relu4_2]")
+@output_option("IMAGE-invert.png")
 @run_options()
 @recipe_options(
     "invert",
@@ -27,17 +26,20 @@ def command(
     output: str | None,
     **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
-    """Paint what a layer still knows of IMAGE: a picture, begun from noise, that the layer takes for it.
+    """Reconstruct IMAGE from the activations of a layer, starting from noise.
 
-    Ctrl-C saves the picture as it stands.
+    Ctrl-C saves the picture as it is.
     """
     from vggfeat.pictures import images
     from vggfeat.transfer.beyond import invert
     from vggfeat.transfer.record import record
 
-    how = How.taken(options)
-    chosen = chosen_recipe("invert", {**options, "content_layers": layer}, how.resume)
-    job = Job(output, f"{Path(image).stem}-invert.png", [("content", image), *recipe_files(chosen)], how)
+    run_with = RunOptions.pop_from(options)
+    chosen = chosen_recipe("invert", {**options, "content_layers": layer}, run_with.resume)
+    inputs = [("content", image), *recipe_files(chosen)]
+    default = f"{Path(image).stem}-invert.png"
+    painting = Painting(output, default, inputs, run_with, read=files_read(chosen, options))
     picture = images.read_picture(image)
-    run = invert(images.flatten(picture), None, chosen, resume=how.resume, **how.arguments())
-    paint(job, run, text=record(chosen, job.read).text(), facts={"recipe": chosen.as_dict()}, like=picture)
+    run = invert(images.flatten(picture), None, chosen, resume=run_with.resume, **run_with.arguments())
+    text = record(chosen, painting.inputs).text()
+    paint(painting, run, text=text, facts={"recipe": chosen.as_dict()}, like=picture)

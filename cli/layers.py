@@ -1,4 +1,4 @@
-"""`vggfeat layers`: the layer table of a network, and what the paper says of it."""
+"""`vggfeat layers`: print the layer table of a network, and the figures of the VGG paper."""
 
 import json
 from dataclasses import asdict
@@ -7,30 +7,38 @@ import click
 
 from vggfeat.networks import arch
 
-from ._tables import print_table
+from ._options import list_option
+from ._text import print_table
+
+# (kernel size, depth) of the stacks that section 2.3 of the paper compares.
+_STACKS = ((3, 2), (5, 1), (3, 3), (7, 1))
 
 
 @click.command()
 @click.argument("network", default="vgg16")
-@click.option("--config", metavar="ROW", help="A row of your own instead: 64,64,M,128,128,M; also conv1-256 and LRN.")
+@click.option(
+    "--config",
+    metavar="PLAN",
+    help="A plan of your own instead, such as 64,64,M,128,128,M; conv1-256 and LRN are allowed.",
+)
 @click.option(
     "--size",
     type=click.IntRange(1, 100_000),
     default=224,
     show_default=True,
-    help="Side of the square image, in pixels.",
+    help="Side of the square input, in pixels.",
 )
 @click.option(
     "--head",
     type=click.Choice(["paper", "gap"]),
     default="paper",
     show_default=True,
-    help="What --paper and the last line count: the paper's three linear layers, or one after an average.",
+    help="Head to count: the paper's three linear layers, or global average pooling and one linear layer.",
 )
-@click.option("--paper", is_flag=True, help="Also the paper's networks, with their parameters and published errors.")
-@click.option("--compare-kernels", is_flag=True, help="Only why three 3x3 convolutions beat one of 7x7.")
-@click.option("--algorithms", is_flag=True, help="Also show which algorithm computes each convolution here.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
+@click.option("--paper", is_flag=True, help="Also print the paper's networks, their parameters and published errors.")
+@click.option("--compare-kernels", is_flag=True, help="Only compare stacks of 3x3 convolutions with larger kernels.")
+@click.option("--algorithms", is_flag=True, help="Also show which algorithm computes each convolution on this machine.")
+@list_option
 def command(
     network: str,
     *,
@@ -42,7 +50,7 @@ def command(
     algorithms: bool,
     as_json: bool,
 ) -> None:
-    """Print the layers of NETWORK: names, indices, shapes, receptive fields, and cumulative costs."""
+    """Print the layers of NETWORK: names, indices, shapes, receptive fields and cumulative costs."""
     if compare_kernels:
         _print_kernels(as_json=as_json)
         return
@@ -89,59 +97,54 @@ def _algorithms(name: str, size: int) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The capability that the choice depends on, and the precision that `auto` means on this CPU."""
+    """The CPU capability that the choice depends on, and what --precision auto means on this CPU."""
     import torch
 
     from vggfeat.features import algorithms
 
     auto = "bfloat16, with torch's convolutions" if algorithms.bfloat16_is_faster() else "float32"
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"algorithms for float32 on this CPU ({capability}); --precision auto means {auto} on it"
+    return f"algorithms for float32 on this CPU ({capability}); --precision auto means {auto} here"
 
 
 def _print_paper(head: arch.Head) -> None:
-    """The paper's tables 2 to 4, beside what is computed here."""
-    rows: list[list[str]] = []
-    for name, millions in arch.PUBLISHED_MILLIONS.items():
-        counted = arch.count_parameters(name, head)
-        rows.append(
-            [
-                *(name, str(arch.weight_layers(name, head)), f"{counted.total / 1e6:.2f}", str(millions)),
-                *(f"{counted.head_share:.1%}", f"{arch.sized_layers(name)[-1].macs / 1e9:.2f}"),
-            ]
-        )
+    """Print tables 2 to 4 of the paper, next to the parameters counted here."""
+    counts = {name: arch.count_parameters(name, head) for name in arch.PUBLISHED_MILLIONS}
+    rows = [
+        [
+            *(name, str(arch.weight_layers(name, head)), f"{counted.total / 1e6:.2f}"),
+            *(str(arch.PUBLISHED_MILLIONS[name]), f"{counted.head_share:.1%}"),
+            f"{arch.sized_layers(name)[-1].macs / 1e9:.2f}",
+        ]
+        for name, counted in counts.items()
+    ]
     print_table(["network", "weight layers", "M parameters", "published", "in the head", "GMAC of features"], rows)
     click.echo()
     print_table(
         ["network", "trained at", "tested at", "top-1 error %", "top-5 error %"],
         [[row.network, row.train, row.test, f"{row.top1:.1f}", f"{row.top5:.1f}"] for row in arch.PUBLISHED],
     )
-    click.echo()
-    click.echo("Simonyan & Zisserman (ICLR 2015), tables 2, 3 (one size) and 4 (several); ImageNet's validation set")
+    click.echo("\nSimonyan & Zisserman (ICLR 2015), tables 2, 3 (one scale) and 4 (several); ImageNet validation set")
 
 
 def _print_kernels(*, as_json: bool) -> None:
-    """Stacks of small convolutions against one large one that sees as much: section 2.3 of the paper."""
-    stacks = [arch.kernel_stack(kernel, depth) for kernel, depth in ((3, 2), (5, 1), (3, 3), (7, 1))]
+    stacks = [arch.kernel_stack(kernel, depth) for kernel, depth in _STACKS]
     if as_json:
         click.echo(json.dumps([{**asdict(stack), "activations": stack.activations} for stack in stacks], indent=1))
         return
-    print_table(
-        ["convolutions", "receptive field", "weights", "non-linearities"],
+    rows = [
         [
-            [
-                *(
-                    f"{stack.depth} of {stack.kernel}x{stack.kernel}",
-                    f"{stack.receptive_field}x{stack.receptive_field}",
-                ),
-                *(f"{stack.weights} C\u00b2", str(stack.activations)),
-            ]
-            for stack in stacks
-        ],
-    )
+            f"{stack.depth} of {stack.kernel}x{stack.kernel}",
+            f"{stack.receptive_field}x{stack.receptive_field}",
+            f"{stack.weights} C\u00b2",
+            str(stack.activations),
+        ]
+        for stack in stacks
+    ]
+    print_table(["convolutions", "receptive field", "weights", "non-linearities"], rows)
     three, seven = stacks[2:]
-    click.echo()
     click.echo(
-        f"C channels in and out. Three of 3x3 see what one of 7x7 sees, with {1 - three.weights / seven.weights:.0%} "
-        f"fewer weights and {three.activations} non-linearities instead of {seven.activations}."
+        "\nWith C input and output channels, three 3x3 convolutions have the receptive field of one 7x7 convolution, "
+        f"{1 - three.weights / seven.weights:.0%} fewer weights, and {three.activations} non-linearities instead of "
+        f"{seven.activations}."
     )

@@ -1,4 +1,4 @@
-"""`vggfeat recipe`: show a recipe as a file to copy and change."""
+"""`vggfeat recipe`: print a recipe as a file to edit."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ import click
 from vggfeat.transfer.named import recipe
 from vggfeat.transfer.recipe import RECIPES, format_recipe
 
-from ._tables import print_table
+from ._text import print_table
 
 
 @click.command()
@@ -18,11 +18,12 @@ from ._tables import print_table
 @click.option("--list", "listing", is_flag=True, help="List the presets.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of TOML.")
 def command(source: str | None, listing: bool, as_json: bool) -> None:
-    """Print the recipe SOURCE as TOML: a preset, a .toml file, or the one inside a painted picture.
+    """Print the recipe SOURCE as TOML: a preset, a .toml file, or a picture made by vggfeat.
 
-    A file is completed and checked. A picture also tells the versions that painted it and the hashes of its inputs.
+    A file is checked, and missing fields get their defaults. For a picture, the versions that made it and the hashes of
+    its inputs are printed too.
 
-    `vggfeat recipe default > my.toml` makes a file to change; `vggfeat stylize --recipe my.toml` reads it.
+    `vggfeat recipe default > my.toml` writes a file to edit; `vggfeat stylize --recipe my.toml` uses it.
     """
     if listing:
         presets = [(name, f"{chosen.size} px", chosen.about) for name, chosen in RECIPES.items()]

@@ -1,57 +1,53 @@
-"""`vggfeat sheet`: a contact sheet, to choose a style's weight and scale from."""
+"""`vggfeat sheet`: paint a contact sheet of style weights and style scales."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vggfeat.errors import VggfeatError
-from vggfeat.transfer.recipe import Recipe
-
-from ._files import check_spares, unused
-from ._painting import How, run_options
-from ._progress import keeping, tell, uninterrupted
-from ._recipes import chosen_recipe, recipe_files, recipe_options
-from ._sizes import seconds_text
+from ._options import SOME_FAILED, output_option, parse_numbers, parsed
+from ._outputs import picture_output
+from ._painting import RunOptions, run_options
+from ._progress import tell
+from ._recipes import chosen_recipe, files_read, recipe_options
+from ._signals import saving, uninterrupted
+from ._text import seconds_text
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from vggfeat.transfer.variations import Variation
 
-# Of the recipe's style weight, where none are given.
+# The default style weights, as multiples of the recipe's.
 _FACTORS = (0.01, 0.1, 1.0, 10.0)
+_MOST_VALUES = 12
 
 
-def _parse_numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        numbers = tuple(dict.fromkeys(float(word) for word in text.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"'{text}' is not a list of numbers such as 100,1000") from None
-    if len(numbers) > 12:
-        raise click.BadParameter(f"{len(numbers)} values are too many for a sheet: give at most 12")
+def _parse_axis(text: str) -> tuple[float, ...]:
+    numbers = tuple(dict.fromkeys(parse_numbers(text)))
+    if len(numbers) > _MOST_VALUES:
+        raise ValueError(f"{len(numbers)} values are too many for a sheet: give at most {_MOST_VALUES}")
     return numbers
 
 
 @click.command()
 @click.argument("content", type=click.Path())
 @click.argument("style", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: CONTENT-STYLE-sheet.png]")
+@output_option("CONTENT-STYLE-sheet.png")
 @click.option(
     "--style-weights",
     "weights",
-    callback=_parse_numbers,
+    callback=parsed(_parse_axis),
     metavar="N,...",
-    help="A row each.  [default: 0.01, 0.1, 1 and 10 times the recipe's]",
+    help="One row each.  [default: 0.01, 0.1, 1 and 10 times the recipe's]",
 )
 @click.option(
     "--style-scales",
     "scales",
-    callback=_parse_numbers,
+    callback=parsed(_parse_axis),
     default="0.5,1,2",
     show_default=True,
     metavar="N,...",
-    help="A column each.",
+    help="One column each.",
 )
 @run_options("device", "precision", "memory_limit", "quiet")
 @recipe_options(
@@ -67,85 +63,62 @@ def command(
     scales: tuple[float, ...],
     **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
-    """Paint CONTENT in the manner of STYLE over and over, small, for each style weight and style scale: one page.
+    """Paint small versions of CONTENT in the style of STYLE, one for each style weight and style scale, on one page.
 
-    A cell that cannot be painted says why. Ctrl-C writes the sheet with what is painted.
+    Where a version could not be painted, the page says why. Ctrl-C saves the page with the versions so far.
     """
     from vggfeat.explore.pages.variations import grid
     from vggfeat.pictures import images, sources
+    from vggfeat.transfer.variations import variations
 
-    how = How.taken(options)
+    run_with = RunOptions.pop_from(options)
     chosen = chosen_recipe("preview", options)
     weights = tuple(factor * chosen.style_weight for factor in _FACTORS) if weights is None else weights
-    target = Path(output) if output is not None else unused(Path(f"{Path(content).stem}-{Path(style).stem}-sheet.png"))
-    images.check_writable(target)
-    inputs = [content, style, *(name for _, name in recipe_files(chosen))]
-    check_spares(target, inputs)
+    default = f"{Path(content).stem}-{Path(style).stem}-sheet.png"
+    target = picture_output(output, default, files_read(chosen, options, content, style))
     pictures = sources.read(content, "content"), sources.read(style, "style")
     size = images.fit(pictures[0].shape[2], pictures[0].shape[3], chosen.size)
-    cells: dict[tuple[int, int], Tensor | str] = {}
+    cells: dict[tuple[int, int], Any] = {}
 
-    def write() -> None:
+    def save() -> None:
         page = grid(
             cells,
             [f"{weight:g}" for weight in weights],
             [f"{scale:g}" for scale in scales],
             names=("style weight", "style scale"),
-            title=f"{Path(content).name} in the manner of {Path(style).name}",
+            title=f"{Path(content).name} in the style of {Path(style).name}",
             facts=f"recipe {chosen.name} · {size[1]}x{size[0]} · content weight {chosen.content_weight:g}",
             sources=dict(zip(("content", "style"), pictures, strict=True)),
             size=size,
         )
         images.write_picture(target, page)
 
-    def keep() -> bool:
+    def save_interrupted() -> bool:
         if cells:
-            write()
+            save()
             tell(f"interrupted: '{target}' holds {len(cells)} of {len(weights) * len(scales)} cells")
         return bool(cells)
 
-    with keeping(keep):
-        _paint(cells, pictures, chosen, weights, scales, how=how)
+    run_with.keep_freed_memory()
+    began = time.monotonic()
+    with saving(save_interrupted):
+        for cell in variations(*pictures, chosen, weights, scales, **run_with.arguments()):
+            cells[cell.row, cell.column] = cell.picture
+            _report(cell, len(cells), len(weights) * len(scales), time.monotonic() - began, quiet=run_with.quiet)
     reasons = [cell for cell in cells.values() if isinstance(cell, str)]
     if len(reasons) == len(cells):
         raise click.UsageError(f"no cell could be painted: {reasons[0]}")
     with uninterrupted():
-        write()
-        if not how.quiet:
+        save()
+        if not run_with.quiet:
             click.echo(str(target))
     if reasons:
-        raise click.exceptions.Exit(3)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _paint(
-    cells: "dict[tuple[int, int], Tensor | str]",
-    pictures: "tuple[Tensor, Tensor]",
-    chosen: Recipe,
-    weights: tuple[float, ...],
-    scales: tuple[float, ...],
-    *,
-    how: How,
-) -> None:
-    """Fill the cells one by one: with a picture, or with the reason why there is none."""
-    import time
-    from dataclasses import replace
-
-    from vggfeat.transfer.run import stylize
-
-    how.hold()
-    began = time.monotonic()
-    count = len(weights) * len(scales)
-    for number, place in enumerate((row, column) for row in range(len(weights)) for column in range(len(scales))):
-        weight, scale = weights[place[0]], scales[place[1]]
-        label = f"style weight {weight:g}, style scale {scale:g}"
-        try:
-            changed = replace(chosen, style_weight=weight, style_scale=scale)
-            cells[place] = stylize(*pictures, changed, **how.arguments()).result().cpu()
-        except (VggfeatError, MemoryError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            cells[place] = reason
-            tell(f"cell {number + 1}/{count}: {label}: {reason}")
-            continue
-        if not how.quiet:
-            left = (time.monotonic() - began) / (number + 1) * (count - number - 1)
-            tell(f"cell {number + 1}/{count}: {label}, about {seconds_text(left)} left")
+def _report(cell: "Variation", done: int, count: int, seconds: float, *, quiet: bool) -> None:
+    label = f"cell {done}/{count}: style weight {cell.weight:g}, style scale {cell.scale:g}"
+    if isinstance(cell.picture, str):
+        tell(f"{label}: {cell.picture}")
+    elif not quiet:
+        tell(f"{label}, about {seconds_text(seconds / done * (count - done))} left")

@@ -1,30 +1,23 @@
-"""`vggfeat show`: what the layers of a network make of a picture, as one page."""
+"""`vggfeat show`: draw the activations of layers as one page."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from ._files import check_spares, unused
-from ._networks import chosen_network, network_option
-
-
-def _parse_channels(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
-        raise click.BadParameter(f"'{text}' is not a list of channels such as 3,17")
-    return tuple(dict.fromkeys(int(word) for word in text.split(",")))
-
-
-def _parse_at(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    if not (found := re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)):
-        raise click.BadParameter(f"'{text}' is not a pixel X,Y such as 120,80")
-    return int(found[1]), int(found[2])
+from ._options import (
+    chosen_network,
+    device_option,
+    network_option,
+    output_option,
+    parse_channels,
+    parse_position,
+    parsed,
+    size_option,
+    weights_option,
+)
+from ._outputs import picture_output
 
 
 @click.command()
@@ -36,35 +29,27 @@ def _parse_at(_context: click.Context, _option: click.Parameter, text: str | Non
     multiple=True,
     required=True,
     metavar="NAME,...",
-    help="Such as relu3_3, relu*_1; a row each.",
+    help="Layers such as relu3_3 or relu*_1, one row each.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(), metavar="FILE", help="PNG, JPEG, WebP or TIFF.  [default: IMAGE-show.png]"
-)
-@click.option(
-    "--dump", type=click.Path(), metavar="OUT", help="Instead of IMAGE: what of a dump excites --channel most."
-)
-@click.option("--channel", type=click.IntRange(0), metavar="N", help="Of --dump.")
+@output_option("IMAGE-show.png")
+@click.option("--dump", type=click.Path(), metavar="DUMP", help="Instead of IMAGE: a dump made with --statistics.")
+@click.option("--channel", type=click.IntRange(0), metavar="N", help="With --dump: the channel.")
 @network_option
-@click.option("--weights", default="default", show_default=True, help="A name of `vggfeat weights`, or a file.")
-@click.option("--channels", callback=_parse_channels, metavar="N,...", help="Only these channels.  [default: all]")
-@click.option("--top", type=click.IntRange(1), metavar="K", help="Only the K most active channels, or pictures.")
-@click.option("--at", callback=_parse_at, metavar="X,Y", help="Also what the position at this pixel of IMAGE sees.")
+@weights_option
+@click.option("--channels", callback=parsed(parse_channels), metavar="N,...", help="Channels to draw.  [default: all]")
+@click.option("--top", type=click.IntRange(1), metavar="K", help="Draw only the K most active channels or pictures.")
+@click.option(
+    "--at", callback=parsed(parse_position), metavar="X,Y", help="Also draw the receptive field at this pixel of IMAGE."
+)
 @click.option(
     "--scale",
     type=click.Choice(["channel", "layer"]),
     default="channel",
     show_default=True,
-    help="What the colours span: the values of each channel, or of the layer.",
+    help="The range of the colour scale: the values of each channel, or of the layer.",
 )
-@click.option(
-    "--size",
-    type=click.IntRange(1),
-    default=512,
-    show_default=True,
-    help="Long side at which IMAGE is seen; never enlarges.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@size_option(512, "Long side to which IMAGE is shrunk.")
+@device_option
 def command(
     image: str | None,
     *,
@@ -78,38 +63,36 @@ def command(
     scale: Any,  # noqa: ANN401 (click has checked it)
     **options: Any,  # noqa: ANN401 (those of view.look)
 ) -> None:
-    """Show what the layers of a network make of IMAGE: heat map, principal components, channels.
+    """Draw the activations of IMAGE in each layer: heat map, principal components, channels.
 
-    Several layers make one page, a row each. Numbers beneath a channel are its own and its largest value.
+    The numbers below a channel are its index and its largest value.
 
-    With --dump OUT --layer relu4_3 --channel 12, a dump made with --statistics: the pictures that excite a channel
-    most, each cut to what its strongest position sees.
+    With --dump DUMP --layer relu4_3 --channel 12: draw the pictures that activate a channel most, each cropped to the
+    receptive field of its strongest position.
     """
     if dump is not None:
-        _show_patches(dump, layers, channel, output=output, top=top)
+        _show_patches(dump, layers, channel, output=output, top=top, device=options["device"])
         return
     if image is None or channel is not None:
-        raise click.UsageError("give an IMAGE, or --dump OUT with --channel N")
+        raise click.UsageError("give an IMAGE, or --dump DUMP with --channel N")
     from vggfeat.explore.pages.layers import sheet
     from vggfeat.explore.view import look
     from vggfeat.pictures import images
 
-    target = Path(output) if output is not None else unused(Path(f"{Path(image).stem}-show.png"))
-    images.check_writable(target)
-    check_spares(target, [image])
-    options["network"] = chosen_network(options["network"], options["weights"])
+    target = picture_output(output, f"{Path(image).stem}-show.png", [image])
+    options["network"] = chosen_network(options)
     page = sheet(look(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
     images.write_picture(target, page)
     click.echo(str(target))
 
 
 def _show_patches(
-    dump: str, layers: tuple[str, ...], channel: int | None, *, output: str | None, top: int | None
+    dump: str, layers: tuple[str, ...], channel: int | None, *, output: str | None, top: int | None, device: str
 ) -> None:
-    """Write the page of the patches that excite a channel most. The dump says how its pictures are seen."""
-    if given := [
-        name for name in ("image", "network", "weights", "channels", "at", "scale", "size") if _is_given(name)
-    ]:
+    """Draw the patches that activate a channel most. The dump says how its pictures are preprocessed."""
+    source = click.get_current_context().get_parameter_source
+    others = ("image", "network", "weights", "channels", "at", "scale", "size")
+    if given := [name for name in others if source(name) is ParameterSource.COMMANDLINE]:
         raise click.UsageError(f"--dump does not go with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}")
     if channel is None or len(layers) != 1:
         raise click.UsageError("--dump needs one --layer and a --channel")
@@ -119,16 +102,10 @@ def _show_patches(
     from vggfeat.networks import arch
     from vggfeat.pictures import images
 
-    name = layers[0]
-    target = Path(output) if output is not None else unused(Path(f"{Path(dump).resolve().name}-{name}-{channel}.png"))
-    images.check_writable(target)
-    device = click.get_current_context().params["device"]
-    patches = most_activating(dump, name, channel, top=top, device=device)
+    title = Path(dump).resolve().name
+    target = picture_output(output, f"{title}-{layers[0]}-{channel}.png", [])
+    patches = most_activating(dump, layers[0], channel, top=top, device=device)
     about = open_dump(dump).fingerprint
-    layer = arch.find_layers(about["network"], name, pooling=about["pooling"])[0]
-    images.write_picture(target, sheet(patches, layer, channel, title=f"'{Path(dump).resolve().name}'"))
+    layer = arch.find(about["network"], layers[0], pooling=about["pooling"])[0]
+    images.write_picture(target, sheet(patches, layer, channel, title=f"'{title}'"))
     click.echo(str(target))
-
-
-def _is_given(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -1,4 +1,4 @@
-"""`vggfeat stylize`: paint one picture in the manner of another."""
+"""`vggfeat stylize`: paint a picture in the style of another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,28 +8,33 @@ import click
 
 from vggfeat import files
 
-from ._orders import Order, paint_all
-from ._painting import How, run_options
-from ._recipes import chosen_recipe, recipe_options
+from ._batch import Styling, paint_all
+from ._options import output_option
+from ._painting import RunOptions, run_options
+from ._recipes import chosen_recipe, files_read, recipe_options
 
 
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="CONTENT STYLE...")
 @click.option(
-    "--style", "named_styles", multiple=True, type=click.Path(), help="Its style; then every argument is a content."
+    "--style",
+    "named_styles",
+    multiple=True,
+    type=click.Path(),
+    help="A style. With this option, every argument is a content.",
 )
-@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: CONTENT-STYLE.png]")
+@output_option("CONTENT-STYLE.png", "PNG, JPEG, WebP or TIFF; a folder for several contents.")
 @click.option("--mix", metavar="2,1", help="Weights of several styles.  [default: equal]")
 @click.option(
     "--mask",
     "masks",
     multiple=True,
     metavar="MASK=STYLE",
-    help="A style for the white parts of a mask; then every argument is a content.",
+    help="A style for the white parts of a mask. With this option, every argument is a content.",
 )
-@click.option("--keep", type=click.Path(), help="A mask whose white parts stay as the content is.")
-@click.option("--sequence", is_flag=True, help="Contents are frames: each starts from the one painted before.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the network by torch first: meant for CUDA.")
+@click.option("--keep", type=click.Path(), help="A mask whose white parts keep the content unchanged.")
+@click.option("--sequence", is_flag=True, help="The contents are frames: start each from the painting before.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile; for CUDA.")
 @run_options()
 @recipe_options("default")
 def command(
@@ -44,33 +49,35 @@ def command(
     compiled: bool,
     **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
-    """Paint CONTENT in the manner of STYLE.
+    """Paint CONTENT in the style of STYLE. Several styles are mixed.
 
-    Several styles mix. With --style or --mask every argument is a content, also folders of them: then -o is a folder,
-    what it holds already is left as it is, and a content that cannot be painted is named and passed over (exit code 3).
+    With --style or --mask, every argument is a content or a folder of contents, and -o is a folder. Files that it
+    already holds are skipped. Contents that cannot be painted are reported and skipped (exit code 3).
 
-    Ctrl-C saves the picture as it stands.
+    Ctrl-C saves the picture as it is, in a folder under the name NAME.partial.png.
     """
-    how = How.taken(options)
+    run_with = RunOptions.pop_from(options)
     contents, styles, places = _arguments(pictures, named_styles, masks)
     found, many = _expand(contents)
-    if many and (how.checkpoint or how.resume or how.plot or how.save_every):
+    if many and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):
         raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single content")
     if sequence and not many:
         raise click.UsageError("--sequence is for several contents, or a folder of frames")
-    order = Order(
+    chosen = chosen_recipe("default", options, run_with.resume)
+    styling = Styling(
         styles=styles,
-        recipe=chosen_recipe("default", options, how.resume),
+        recipe=chosen,
         weights=_weights(mix, len(styles)),
         masks=places,
         keep=keep,
         compiled=compiled,
-        how=how,
+        options=run_with,
+        read=files_read(chosen, options),
     )
     if many:
-        paint_all(order, found, _folder(output), sequence=sequence)
+        paint_all(styling, found, _folder(output, contents), sequence=sequence)
     else:
-        order.paint(contents[0], output, f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png")
+        styling.paint(contents[0], output, f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png")
 
 
 def _arguments(
@@ -92,25 +99,28 @@ def _arguments(
 
 
 def _expand(contents: Sequence[str]) -> tuple[list[str], bool]:
-    """Every content, of folders their pictures by name; and whether there may be several."""
+    """The contents, with folders replaced by their pictures in natural order; and whether there may be several."""
     found: list[str] = []
     for name in contents:
         if not Path(name).is_dir():
             found.append(name)
             continue
-        inside = sorted(str(path) for path in Path(name).iterdir() if files.is_picture(path))
+        inside = sorted(map(str, filter(files.is_picture, Path(name).iterdir())), key=files.natural_order)
         if not inside:
             raise click.UsageError(f"there is no picture in '{name}'")
         found += inside
     return found, len(contents) > 1 or found != list(contents)
 
 
-def _folder(output: str | None) -> Path:
+def _folder(output: str | None, contents: Sequence[str]) -> Path:
     if output is None:
         raise click.UsageError("several contents need -o DIR, the folder that they are painted into")
-    if Path(output).is_file() or Path(output).suffix.lower() in files.picture_endings():
+    folder = Path(output)
+    if folder.is_file() or (folder.suffix.lower() in files.picture_endings() and not folder.is_dir()):
         raise click.UsageError(f"several contents are painted into a folder, and '{output}' is a file")
-    return Path(output)
+    if any(Path(name).is_dir() and folder.resolve() == Path(name).resolve() for name in contents):
+        raise click.UsageError(f"'{output}' is the folder of the contents: paint them into another one")
+    return folder
 
 
 def _weights(mix: str | None, styles: int) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""`vggfeat texture`: more of a picture's texture, in any size."""
+"""`vggfeat texture`: synthesise a texture of any size from a picture."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,35 +6,23 @@ from typing import Any
 
 import click
 
-from vggfeat.errors import InputError
 from vggfeat.pictures.sizes import parse_size
 
-from ._painting import How, Job, paint, run_options
-from ._recipes import chosen_recipe, recipe_files, recipe_options
-
-
-def _parse_size(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    try:
-        size = parse_size(text)
-    except InputError as error:
-        raise click.BadParameter(str(error)) from error
-    return (size, size) if isinstance(size, int) else size
+from ._options import output_option, parsed
+from ._painting import Painting, RunOptions, paint, run_options
+from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 
 
 @click.command()
 @click.argument("style", type=click.Path())
 @click.option(
     "--size",
-    callback=_parse_size,
+    callback=parsed(parse_size),
     metavar="WxH",
-    help="Width and height in pixels; one number is both.  [default: 512x512]",
+    help="Width and height in pixels; one number for a square.  [default: 512x512]",
 )
-@click.option(
-    "--seamless", is_flag=True, help="The left edge meets the right, the top the bottom: copies tile a plane."
-)
-@click.option("-o", "--output", type=click.Path(), help="PNG, JPEG, WebP or TIFF.  [default: STYLE-texture.png]")
+@click.option("--seamless", is_flag=True, help="Make a tile: opposite edges match.")
+@output_option("STYLE-texture.png")
 @run_options()
 @recipe_options(
     "texture",
@@ -46,32 +34,41 @@ def _parse_size(_context: click.Context, _option: click.Parameter, text: str | N
 def command(
     style: str,
     *,
-    size: tuple[int, int] | None,
+    size: int | tuple[int, int] | None,
     seamless: bool,
     output: str | None,
     **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
 ) -> None:
-    """Make more of the texture of STYLE, from noise.
+    """Synthesise more of the texture of STYLE, starting from noise.
 
-    Strokes are as large as in STYLE: --style-scale 0.5 makes them half as large. Ctrl-C saves the picture as it stands.
+    Details are as large as in STYLE; --style-scale 0.5 halves them. Ctrl-C saves the picture as it is.
     """
     from vggfeat.pictures import images
     from vggfeat.transfer import checkpoint
     from vggfeat.transfer.beyond import texture
     from vggfeat.transfer.record import record
 
-    how = How.taken(options)
-    chosen = chosen_recipe("texture", {**options, "edges": "wrap" if seamless else None}, how.resume)
-    job = Job(output, f"{Path(style).stem}-texture.png", [("style", style), *recipe_files(chosen)], how)
+    run_with = RunOptions.pop_from(options)
+    chosen = chosen_recipe("texture", {**options, "edges": "wrap" if seamless else None}, run_with.resume)
+    inputs = [("style", style), *recipe_files(chosen)]
+    default = f"{Path(style).stem}-texture.png"
+    painting = Painting(output, default, inputs, run_with, read=files_read(chosen, options))
     if size is None:
-        facts = {"width": 512, "height": 512} if how.resume is None else checkpoint.load_facts(how.resume)
+        facts = {"width": 512, "height": 512} if run_with.resume is None else checkpoint.load_facts(run_with.resume)
         size = facts["width"], facts["height"]
     picture = images.read_picture(style)
-    run = texture(images.flatten(picture), chosen, size=size, seamless=seamless, resume=how.resume, **how.arguments())
+    run = texture(
+        images.flatten(picture),
+        chosen,
+        size=(size, size) if isinstance(size, int) else size,
+        seamless=seamless,
+        resume=run_with.resume,
+        **run_with.arguments(),
+    )
     paint(
-        job,
+        painting,
         run,
-        text=record(chosen, job.read).text(),
+        text=record(chosen, painting.inputs).text(),
         facts={"seamless": chosen.edges == "wrap", "recipe": chosen.as_dict()},
-        like=replace(picture, alpha=None),  # the style's shape is none of the texture's
+        like=replace(picture, alpha=None),  # a texture has no shape
     )

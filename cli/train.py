@@ -1,41 +1,37 @@
-"""`vggfeat train`: train a VGG, or tune one further."""
+"""`vggfeat train`: train or fine-tune a VGG."""
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vggfeat.training.recipe import CHOICES, TrainingRecipe, training_recipe
 
-from ._progress import tell
+from ._options import Command, device_option, precision_option, quiet_option, summary_option
+from ._progress import bar, on_terminal, tell
+from ._recipes import field_option
+from ._signals import stop_requests
 
 if TYPE_CHECKING:
-    from vggfeat.training.run import Progress, Training
+    from collections.abc import Iterator
+
+    from vggfeat.training.run import Training, TrainingProgress
 
 _NAMES = {"source": "from"}
 
 
-def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
-    """An option for each field of a recipe, with its default."""
+def _recipe_options(command: Command) -> Command:
+    """Add an option for each field of `TrainingRecipe`."""
     for field in reversed(fields(TrainingRecipe)):
-        default: Any = field.default
         name = _NAMES.get(field.name, field.name).replace("_", "-")
-        text: str = field.metadata["help"]
-        kind = click.Choice(CHOICES[field.name]) if field.name in CHOICES else cast("Any", type(default))
-        command = click.option(
-            f"--{name}/--no-{name}" if isinstance(default, bool) else f"--{name}",
-            field.name,
-            type=kind,
-            default=default,
-            show_default=bool(str(default)),
-            help=f"{text[0].upper()}{text[1:]}.",
-        )(command)
+        default: Any = field.default
+        flag = f"--{name}/--no-{name}" if isinstance(default, bool) else f"--{name}"
+        add_option = field_option(
+            field, type(default), CHOICES.get(field.name), flag, default=default, show_default=bool(str(default))
+        )
+        command = add_option(command)
     return command
 
 
@@ -43,17 +39,11 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--data", required=True, help="A folder of pictures (DIR/CLASS/*, or DIR/train and DIR/val), stl10 or digits."
 )
-@click.option("-o", "--output", type=click.Path(), help="Folder for what comes of it.  [default: DATA-NETWORK]")
+@click.option("-o", "--output", type=click.Path(), help="Folder for the results.  [default: DATA-NETWORK]")
 @_recipe_options
-@click.option("--resume", is_flag=True, help="Go on from the folder's checkpoint, if there is one.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Of the arithmetic; auto takes bfloat16 where it is fast.",
-)
+@click.option("--resume", is_flag=True, help="Continue from the folder's checkpoint, if there is one.")
+@device_option
+@precision_option("auto", "Of the forward and backward pass; auto is bfloat16 where that is faster.")
 @click.option("--channels-last/--no-channels-last", default=True, show_default=True, help="Memory layout.")
 @click.option(
     "--checkpoint-seconds",
@@ -62,8 +52,8 @@ def _recipe_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Time between checkpoints within an epoch.",
 )
-@click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
+@quiet_option
+@summary_option
 def command(
     data: str,
     *,
@@ -77,11 +67,11 @@ def command(
     as_json: bool,
     **options: Any,  # noqa: ANN401 (the recipe's fields)
 ) -> None:
-    """Train a network to tell the classes of pictures apart.
+    """Train a network to classify pictures.
 
-    Writes best.safetensors, which --weights of other commands reads, and metrics, charts and a checkpoint. Ctrl-C
-    keeps a checkpoint; --resume goes on exactly where it was. `torchrun --nproc-per-node 2 -m vggfeat_cli train ...`
-    shares each batch out.
+    Writes best.safetensors, which other commands accept as --weights, and metrics, charts and a checkpoint. Ctrl-C
+    saves a checkpoint, from which --resume continues exactly. To use several processes, run
+    `torchrun --nproc-per-node 2 -m vggfeat_cli train ...`; each batch is divided among them.
     """
     from vggfeat.training import processes
     from vggfeat.training.run import train
@@ -90,7 +80,7 @@ def command(
     folder = Path(output) if output is not None else Path(f"{Path(data).name}-{recipe.row().name}")
     processes.join()
     try:
-        with _looking(quiet=quiet or processes.rank() > 0) as report:
+        with bar("reading", quiet=quiet or processes.rank() > 0) as update:
             run = train(
                 data,
                 folder,
@@ -100,99 +90,40 @@ def command(
                 precision=precision,
                 channels_last=channels_last,
                 checkpoint_seconds=checkpoint_seconds,
-                report=report,
+                report=lambda done, total: update(completed=done, total=total),
             )
         for path, reason in run.data.skipped.items() if run.first else ():
             tell(f"skipped '{path}': {reason}")
-        with _stoppable() as stopped:
+        with stop_requests(terminating=processes.count() == 1) as stop_code:
             for _ in _report(run, quiet=quiet or not run.first):
-                if stopped():
+                if code := stop_code():
                     run.save()
-                    tell(f"interrupted: '{folder}' holds a checkpoint, --resume goes on")
-                    raise click.exceptions.Exit(130)
+                    tell(f"interrupted: '{folder}' holds a checkpoint; --resume continues from it")
+                    raise click.exceptions.Exit(code)
         if run.first:
-            _tell_result(run, quiet=quiet, as_json=as_json)
+            _print_result(run, quiet=quiet, as_json=as_json)
     finally:
         processes.leave()
 
 
-@contextmanager
-def _stoppable() -> Generator[Callable[[], bool]]:
-    """What it gives says whether Ctrl-C was pressed; the step that runs then is finished. A second one ends at once."""
-    pressed: list[int] = []
-
-    def press(number: int, _frame: object) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    try:
-        before = signal.signal(signal.SIGINT, press)
-    except ValueError:  # not the main thread
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _looking(*, quiet: bool) -> Generator[Callable[[int, int], None] | None]:
-    """A bar for the pictures of a folder that were decoded, on a terminal."""
-    if quiet or not _on_terminal():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
-
-    with Bar(TextColumn("looking at"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _on_terminal() -> bool:
-    # A process may be started without a standard error.
-    return sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
-
-
-def _report(run: "Training", *, quiet: bool) -> "Iterator[Progress]":
-    """Pass on a run's progress: a bar on a terminal, a line an epoch elsewhere."""
-    if quiet:
-        yield from run
-        return
-    with _bar(run, wanted=_on_terminal()) as update:
+def _report(run: "Training", *, quiet: bool) -> "Iterator[TrainingProgress]":
+    """Pass on a run's progress, and show it unless `quiet`: a bar on a terminal, and a line for each epoch."""
+    shown = not quiet and on_terminal()
+    with bar("training", quiet=quiet, total=run.recipe.epochs, unit=False) as update:
         for progress in run:
-            update(progress)
-            if progress.evaluation:
+            if shown:  # reading the loss waits for the device
+                update(description=_short_line(progress), completed=progress.epoch - 1 + progress.step / progress.steps)
+            if progress.evaluation and not quiet:
                 tell(_line(progress))
             yield progress
 
 
-@contextmanager
-def _bar(run: "Training", *, wanted: bool) -> "Generator[Callable[[Progress], None]]":
-    if not wanted:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=run.recipe.epochs)
-
-        def update(progress: "Progress") -> None:
-            text = (
-                f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  accuracy {progress.accuracy:.1%}"
-            )
-            bar.update(task, description=text, completed=progress.epoch - 1 + progress.step / progress.steps)
-
-        yield update
+def _short_line(progress: "TrainingProgress") -> str:
+    return f"epoch {progress.epoch}/{progress.epochs}  loss {progress.loss:.3f}  accuracy {progress.accuracy:.1%}"
 
 
-def _line(progress: "Progress") -> str:
-    assert progress.evaluation is not None  # noqa: S101 (asked for at the end of an epoch alone)
+def _line(progress: "TrainingProgress") -> str:
+    assert progress.evaluation is not None  # noqa: S101 (only called at the end of an epoch)
     return (
         f"epoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.4f}, accuracy {progress.accuracy:.2%}; "
         f"held out: loss {progress.evaluation.loss:.4f}, accuracy {progress.evaluation.accuracy:.2%}; "
@@ -200,20 +131,15 @@ def _line(progress: "Progress") -> str:
     )
 
 
-def _tell_result(run: "Training", *, quiet: bool, as_json: bool) -> None:
+def _print_result(run: "Training", *, quiet: bool, as_json: bool) -> None:
     from vggfeat.training.run import BEST
 
     assert run.best is not None  # noqa: S101 (every run has an epoch)
     if as_json:
-        summary = {
-            "network": run.model.network.name,
-            "weights": str(run.output / BEST),
-            "seconds": round(run.seconds, 3),
-            **run.best.as_dict(),
-        }
-        click.echo(json.dumps(summary, allow_nan=False))
+        facts = {"network": run.model.network.name, "weights": str(run.output / BEST)}
+        click.echo(json.dumps({**facts, "seconds": round(run.seconds, 3), **run.best.as_dict()}, allow_nan=False))
     elif not quiet:
         worst = sorted(run.best.class_accuracy.items(), key=lambda item: item[1])[:3]
-        tell(f"best: {run.best.accuracy:.2%} of the held-out pictures; least: "
-             + ", ".join(f"{name} {share:.1%}" for name, share in worst))  # fmt: skip
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in worst)
+        tell(f"best: {run.best.accuracy:.2%} of the held-out pictures; lowest: {shares}")
         click.echo(str(run.output / BEST))

@@ -1,52 +1,44 @@
-"""`vggfeat ui`: the web page."""
+"""`vggfeat ui`: serve the web page."""
 
-import signal
 from contextlib import suppress
-from typing import NoReturn
 
 import click
+
+from ._signals import terminating
 
 
 @click.command()
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; any other one needs --auth."
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; other addresses need --auth."
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860 on]")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port.  [default: the first free one from 7860]")
 @click.option(
     "--auth",
     metavar="USER:PASSWORD",
     envvar="VGGFEAT_UI_AUTH",
     show_envvar=True,
-    help="Ask for this before anything is shown.",
+    help="Require this login.",
 )
 @click.option(
     "--max-size",
     type=click.IntRange(64),
     default=2048,
     show_default=True,
-    help="Largest long side of a painted picture, in pixels.",
+    help="Largest long side of a result, in pixels.",
 )
 @click.option(
-    "--max-upload", type=click.IntRange(1), default=32, show_default=True, metavar="MB", help="Largest file to take."
+    "--max-upload", type=click.IntRange(1), default=32, show_default=True, metavar="MB", help="Largest upload."
 )
 def command(host: str, *, port: int | None, auth: str | None, max_size: int, max_upload: int) -> None:
-    """Serve a page to stylize, explore and compare pictures, to this machine alone.
+    """Serve a web page to stylize, explore and compare pictures. By default only this machine can open it.
 
-    Needs pip install "vggfeat[ui]". Nothing is fetched from elsewhere. Ctrl-C ends it, and removes what pages sent.
+    Needs pip install "vggfeat[ui]". The page loads nothing from other servers. Ctrl-C stops the server and deletes
+    uploaded files.
     """
     from vggfeat.ui.limits import Limits
     from vggfeat.ui.server import serve
 
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        with serve(host, port, auth=auth, limits=Limits(size=max_size, megabytes=max_upload)) as server:
-            click.echo(f"{server.url}  (Ctrl-C ends it)")
-            with suppress(KeyboardInterrupt):
-                server.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end(_signal: int, _frame: object) -> NoReturn:
-    """A kill ends it as Ctrl-C does: what pages sent is removed."""
-    raise KeyboardInterrupt
+    with terminating(), serve(host, port, auth=auth, limits=Limits(size=max_size, megabytes=max_upload)) as server:
+        click.echo(f"{server.url}  (Ctrl-C stops it)")
+        with suppress(KeyboardInterrupt):
+            server.wait()

@@ -1,19 +1,19 @@
-"""`vggfeat weights`: the table of weights, and whether the files are what they should be."""
+"""`vggfeat weights`: list the available weights, or verify their files."""
 
 import click
 
 from vggfeat.errors import WeightsError
 from vggfeat.networks import weights
 
-from ._tables import print_table
+from ._text import print_table
 
 
 @click.command()
 @click.argument("action", type=click.Choice(["list", "verify"]), default="list")
 def command(action: str) -> None:
-    """List the table of weights, or verify every file of it that is on this machine.
+    """List the known weights, or verify the files that are on this machine.
 
-    Verifying checks each file's hash and each layer's fingerprint.
+    Verification checks the hash of each file and the fingerprint of each layer.
     """
     if action == "verify":
         damaged: list[str] = []

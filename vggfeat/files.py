@@ -1,6 +1,7 @@
 """Write files atomically, recognise picture files by name, and turn an `OSError` into one line."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Generator
@@ -60,6 +61,17 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def natural_order(name: str | os.PathLike[str]) -> list[tuple[int, int, str]]:
+    """A sort key for names that contain numbers: `frame2` comes before `frame10`.
+
+    >>> sorted(["frame10.png", "frame2.png", "Frame1.png"], key=natural_order)
+    ['Frame1.png', 'frame2.png', 'frame10.png']
+    """
+    parts = re.findall(r"[0-9]+|[^0-9]+", os.fspath(name))
+    key = [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in parts]
+    return [*key, (-1, 0, os.fspath(name))]  # the text itself breaks ties, such as between 1 and 01
 
 
 def reason(error: OSError) -> str:

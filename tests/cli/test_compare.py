@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from vggfeat_cli.compare import _bar as bar
+from vggfeat_cli._progress import bar
 
 from vggfeat import __version__, compare, write_picture
 from vggfeat.networks import weights
@@ -193,9 +193,9 @@ def test_a_bar_on_a_terminal_alone(vggfeat, monkeypatch):
     shown = []
     for quiet in (True, False):
         monkeypatch.setattr("sys.stderr", Terminal())
-        with bar(2, quiet=quiet) as advance:
-            advance()
-            advance()
+        with bar("comparing", quiet=quiet, total=2) as update:
+            update(completed=1)
+            update(completed=2)
         shown.append(sys.stderr.getvalue())
     assert shown[0] == ""
     assert "2/2" in shown[1]
@@ -205,8 +205,7 @@ def test_help_names_the_metrics_without_torch(vggfeat):
     text = " ".join(vggfeat("compare", "--help").output.split())
     assert all(name in text for name in METRICS)
     assert f"[default: {','.join(DEFAULT_METRICS)}]" in text
-    assert "Transparency is not read" in text
-    assert "one too small for it, fails as a whole" in text
+    assert "Transparency is ignored" in text
     code = "import sys; from vggfeat_cli import compare; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -235,14 +234,14 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b", "--json", "no/all.json"], "cannot write 'no/all.json': no such folder"),
         (["a", "b", "--csv", "a"], "cannot write 'a': it is a folder"),
         (["a", "b", "--csv", "a/one.png"], "the output 'a/one.png' is one of the inputs"),
-        (["a", "b", "--csv", "x", "--json", "./x"], "--json and --csv cannot both go to 'x'"),
+        (["a", "b", "--csv", "x", "--json", "./x"], "--json and --csv are both 'x': give each a file of its own"),
         (["a", "b", "--json", "-", "--csv", "-"], "--json and --csv cannot both go to '-'"),
         (["a", "b", "--csv", "a/lone.png"], "the output 'a/lone.png' is one of the inputs"),
         (["a", "b", "--json", "link.json"], "the output 'link.json' is one of the inputs"),
         (["a", "b", "--json", "loop.json"], "cannot write 'loop.json': it is not a regular file"),
         (["a", "b", "--heatmap", "b"], "heat maps inside 'b' would be compared the next time: choose a folder outside"),
         (["a", "b", "--heatmap", "heat", "--json", "heat/one.png"], "the output 'heat/one.png' is one of the heat map"),
-        (["a", "b", "--heatmap", "heat", "--csv", "heat/../heat/sub/two.png"], "is one of the heat maps"),
+        (["a", "b", "--heatmap", "heat", "--csv", "heat/../heat/sub/two.png"], "--csv and a heat map are both"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat"], "cannot write 'heat': it is a folder"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat/sub"], "cannot write 'heat/sub': it is a folder"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat/no/all.csv"], "cannot write 'heat/no/all.csv': no such folder"),
@@ -294,7 +293,7 @@ def test_ctrl_c_keeps_what_was_done(vggfeat, interrupted):
     outputs = ("--json", "all.json", "--csv", "all.csv")
     result = vggfeat("compare", "a", "b", *QUICK, "--batch-size", 1, *outputs, code=130)
     assert result.stderr.splitlines()[-1] == (
-        "interrupted after 1 of 2 pairs: 'all.json' and 'all.csv' hold them, marked as incomplete"
+        "interrupted after 1 of 2 pairs, saved in 'all.json' and 'all.csv' and marked as incomplete"
     )
     assert result.stdout.splitlines()[1].startswith("one.png")
     content = json.loads(Path("all.json").read_text())
@@ -316,7 +315,7 @@ def test_ctrl_c_keeps_what_was_done_on_standard_output(vggfeat, interrupted):
 def test_ctrl_c_before_anything_was_done(vggfeat, interrupted):
     interrupted(0)
     result = vggfeat("compare", "a", "b", *QUICK, "--json", "all.json", code=130)
-    assert result.output == "interrupted after 0 of 2 pairs: nothing was written\n"
+    assert result.output == "interrupted before there was anything to save\n"
     assert not Path("all.json").exists()
 
 
@@ -336,5 +335,5 @@ def test_ctrl_c_of_a_process(spawn, tmp_path):
     assert content["complete"] is False
     assert 0 < len(content["pairs"]) < 400
     assert stderr.splitlines()[-1].startswith(
-        f"interrupted after {len(content['pairs'])} of 402 pairs: 'all.json' hold"
+        f"interrupted after {len(content['pairs'])} of 402 pairs, saved in 'all.json'"
     )

@@ -104,7 +104,7 @@ def test_ends_by_convention(number, code, spawn, tmp_path, vggfeat):
     process.send_signal(number)
     _, stderr = process.communicate()
     assert process.returncode == code, stderr
-    assert stderr == "interrupted: the finished shards are kept, the same command goes on\n"
+    assert stderr == "interrupted: finished shards are kept; run the same command to continue\n"
     assert not list((tmp_path / "out").rglob(".*"))
     vggfeat(*arguments)
 
@@ -112,14 +112,14 @@ def test_ends_by_convention(number, code, spawn, tmp_path, vggfeat):
 def test_verify(vggfeat):
     vggfeat("dump", "in", "-o", "out", *QUICK, "--shard-size", 4)
     result = vggfeat("dump-verify", "out", "--device", "cpu")
-    assert result.stdout.startswith("6 files, 9 pictures computed anew, 0 wrong\nlargest difference: ")
+    assert result.stdout.startswith("6 files, 9 pictures recomputed, 0 wrong\nlargest difference: ")
     path = Path("out/relu2_1.full/000001.npy")
     data = bytearray(path.read_bytes())
     data[200:204] = b"\0\0\x80\x42"  # 64.0
     path.write_bytes(data)
     Image.new("RGB", (40, 40)).save("in/0.png")
     result = vggfeat("dump-verify", "out", "--device", "cpu", code=1)
-    assert "6 files, 9 pictures computed anew, 3 wrong" in result.stdout
+    assert "6 files, 9 pictures recomputed, 3 wrong" in result.stdout
     assert "wrong: 'relu2_1.full/000001.npy': its sha256 is not that of its receipt" in result.stderr
     assert "0.png': the file has changed since it was dumped" in result.stderr
     assert "4.png': relu2_1.full differs by " in result.stderr

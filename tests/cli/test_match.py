@@ -61,8 +61,8 @@ def test_several_pictures_of_lines(vggfeat):
         (["a.png", "b.png", "-o", "b.png"], "the output 'b.png' is one of the inputs"),
         (["a.png", "b.png", "--csv", "a.png"], "the output 'a.png' is one of the inputs"),
         (["a.png", "b.png", "--json", "no/m.json"], "cannot write 'no/m.json': no such folder"),
-        (["a.png", "b.png", "--json", "m", "--csv", "m"], "two outputs cannot go to one place"),
-        (["a.png", "b.png", "--json", "-", "--csv", "-"], "two outputs cannot go to one place"),
+        (["a.png", "b.png", "--json", "m", "--csv", "m"], "--json and --csv are both 'm'"),
+        (["a.png", "b.png", "--json", "-", "--csv", "-"], "--json and --csv cannot both go to '-'"),
         (["a.png", "b.png", "-o", "m.bmp"], "unknown ending '.bmp'"),
     ],
 )

@@ -96,7 +96,7 @@ def test_what_was_interrupted_goes_on_to_the_same_picture(command, vggfeat, end_
     end_at(4, KeyboardInterrupt)
     part = ("--checkpoint", "run.ckpt", "-o", "part.png")
     stderr = vggfeat(command, *COMMANDS[command], *part, "--seed", 3, code=130).stderr
-    assert "--resume 'run.ckpt' goes on from here" in stderr
+    assert "--resume 'run.ckpt' continues from here" in stderr
     assert Path("part.png").read_bytes() != Path("whole.png").read_bytes()
     for _ in range(2):
         vggfeat(command, "in.png", "--resume", "run.ckpt", *part, "--save-every", 1)

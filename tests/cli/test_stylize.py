@@ -211,7 +211,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_picture(vggfeat):
         while not Path("run.ckpt").exists():
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert "goes on from here" in process.communicate()[1]
+        assert "continues from here" in process.communicate()[1]
     assert process.returncode == 143
     vggfeat("stylize", "content.png", "style.jpg", "--resume", "run.ckpt", "-o", "part.png", "--quiet")
     assert torch.equal(pixels("part.png"), pixels("whole.png"))
@@ -257,7 +257,7 @@ def test_a_folder_is_painted_but_for_what_is_there_and_what_is_damaged(vggfeat):
     arguments = ("stylize", "frames", "--style", "style.jpg", "-o", "painted", "--sequence", *QUICK)
     first = vggfeat(*arguments, code=3)
     assert "1 of 4 could not be painted: frames/3.png" in first.stderr
-    assert "from frame to frame a value changes by" in first.stderr
+    assert "mean change of a value from frame to frame" in first.stderr
     before = {path.name: path.stat().st_mtime_ns for path in Path("painted").iterdir()}
     assert sorted(before) == ["0.png", "1.png", "2.png"]
     Path("painted/1.png").unlink()

@@ -107,7 +107,7 @@ def test_ctrl_c_keeps_a_checkpoint(spawn, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "interrupted: 'out' holds a checkpoint, --resume goes on"
+    assert err.splitlines()[-1] == "interrupted: 'out' holds a checkpoint; --resume continues from it"
     done = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)
     assert len(done["history"]) == done["epoch"] < 400
 

@@ -88,8 +88,8 @@ def compare(
 class Comparing:
     """A running comparison. Iterating yields a `PairResult` or `Failure` for each pair; `result()` runs the rest.
 
-    `pairs` are the pairs that were found, `heatmaps` the files of their heat maps. No picture is opened before the
-    first iteration.
+    `pairs` are the pairs that were found, `pictures` all pictures of both sides, `heatmaps` the files of the heat maps.
+    No picture is opened before the first iteration.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Comparing:
             raise InputError(f"resize is {resize}: that makes {width * height} pixels, the limit is {_MOST_PIXELS}")
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it is at least 1")
-        self.pairs, self.unmatched, self._pictures = match_pictures(a, b)
+        self.pairs, self.unmatched, self.pictures = match_pictures(a, b)
         self._alone = not Path(a).is_dir()
         self.heatmaps = {} if heatmaps is None else self._heatmap_files(heatmaps, () if self._alone else (a, b))
         self._layers = layers
@@ -149,7 +149,7 @@ class Comparing:
 
     @cached_property
     def _identities(self) -> set[tuple[int, int]]:
-        return {found for path in self._pictures if (found := identity(path))}
+        return {found for path in self.pictures if (found := identity(path))}
 
     def _heatmap_files(self, folder: PathLike, compared: Iterable[PathLike]) -> dict[Pair, Path]:
         files = heatmap_files(Path(folder), self.pairs, map(Path, compared))

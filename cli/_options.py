@@ -1,0 +1,117 @@
+"""Options that several commands share, and parsers for the values of options."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from vggfeat.networks import weights as weights_table
+
+Command = Any
+"""A function that click turns into a command, or has already."""
+Decorator = Callable[[Command], Command]
+_Value = TypeVar("_Value")
+
+SOME_FAILED = 3
+"""The exit code of a command that did its work except for some inputs."""
+
+PICTURE_FORMATS = "PNG, JPEG, WebP or TIFF."
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
+summary_option = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
+list_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
+csv_option = click.option("--csv", "csv_file", metavar="FILE", help="Write a CSV table; - prints it.")
+json_option = click.option("--json", "json_file", metavar="FILE", help="Write results and settings as JSON; - prints.")
+weights_option = click.option(
+    "--weights", default="default", show_default=True, help="A name from `vggfeat weights`, or a file."
+)
+
+_DEFAULT_NETWORK = "vgg16"
+network_option = click.option(
+    "--network",
+    help=f"Such as vgg16 or vgg19_bn.  [default: the one named by the weights file, else {_DEFAULT_NETWORK}]",
+)
+
+
+def chosen_network(options: Mapping[str, Any]) -> str:
+    """The value of --network, else the network that the file of --weights names, else the default.
+
+    Raises `WeightsError` for a weights file that cannot be read.
+    """
+    return options["network"] or weights_table.named_network(options["weights"]) or _DEFAULT_NETWORK
+
+
+def output_option(default: str, formats: str = PICTURE_FORMATS) -> Decorator:
+    """`--output`: a picture, with the name that it gets if the option is not used."""
+    return click.option("-o", "--output", type=click.Path(), help=f"{formats}  [default: {default}]")
+
+
+def precision_option(default: str = "float32", help_text: str = "") -> Decorator:
+    """`--precision` of the network."""
+    return click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default=default,
+        show_default=True,
+        help=help_text or "Of the network; auto is bfloat16 where that is faster.",
+    )
+
+
+def size_option(default: int, help_text: str) -> Decorator:
+    """`--size`: a long side in pixels."""
+    return click.option("--size", type=click.IntRange(1), default=default, show_default=True, help=help_text)
+
+
+def parsed(parse: Callable[[str], _Value]) -> Callable[..., _Value | None]:
+    """A click callback that parses the text of an option. `parse` raises `ValueError` with the message to show."""
+
+    def callback(_context: click.Context, _option: click.Parameter, text: str | None) -> _Value | None:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+def words(text: str) -> list[str]:
+    """The words of a list with commas: `a, b` -> ["a", "b"]."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def parse_numbers(text: str) -> list[float]:
+    """`0.5,1` -> [0.5, 1.0]."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"'{text}' is not a list of numbers such as 100,1000") from None
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """`3,17` -> (3, 17), each channel once."""
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
+        raise ValueError(f"'{text}' is not a list of channels such as 3,17")
+    return tuple(dict.fromkeys(int(word) for word in text.split(",")))
+
+
+def parse_position(text: str) -> tuple[int, int]:
+    """`120,80` -> (120, 80)."""
+    if not (found := re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", text)):
+        raise ValueError(f"'{text}' is not a pixel X,Y such as 120,80")
+    return int(found[1]), int(found[2])
+
+
+def parse_count(*names: str) -> Callable[[str], int | str]:
+    """A parser for a whole number or one of `names`."""
+
+    def parse(text: str) -> int | str:
+        if text in names:
+            return text
+        if not text.isdecimal():
+            raise ValueError(f"'{text}' is neither a whole number nor {' nor '.join(names)}")
+        return int(text)
+
+    return parse
