@@ -9,8 +9,8 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 
 from vggfeat.errors import InputError, VggfeatError
 from vggfeat.pictures import images
-from vggfeat.training import data
 from vggfeat.training.data import load_data
+from vggfeat.training.dataset import Pictures
 
 
 def test_digits_are_scikit_learns():
@@ -73,7 +73,7 @@ def test_pictures_that_are_not_kept_are_read_each_time(make_folder, tmp_path, mo
     folder = make_folder(tmp_path / "pictures")
     (folder / "down" / "3.png").write_bytes(b"not a picture")
     kept = load_data(folder, size=16)
-    monkeypatch.setattr(data, "_KEPT", 0)
+    monkeypatch.setattr("vggfeat.training.folder.KEPT_BYTES", 0)
     read = load_data(folder, size=16)
     assert read.train.kept is None
     assert read.fingerprint == kept.fingerprint
@@ -85,7 +85,7 @@ def test_pictures_that_are_not_kept_are_read_each_time(make_folder, tmp_path, mo
         else:
             break
     assert kept.train.mean_std() == read.train.mean_std()
-    monkeypatch.setattr(data, "_look", None)  # a run that goes on knows what is damaged
+    monkeypatch.setattr("vggfeat.training.folder.read_square", None)  # a resumed run knows what is damaged
     again = load_data(folder, size=16, skip=list(read.skipped))
     assert again.fingerprint == read.fingerprint
     assert set(again.skipped) == set(read.skipped)
@@ -94,7 +94,7 @@ def test_pictures_that_are_not_kept_are_read_each_time(make_folder, tmp_path, mo
 def test_mean_and_deviation_are_those_of_the_pictures():
     pixels = torch.randint(0, 256, (5, 3, 7, 7), dtype=torch.uint8)
     pixels[:, 2] = 51
-    mean, std = data.Pictures(torch.zeros(5), 7, pixels).mean_std()
+    mean, std = Pictures(torch.zeros(5), 7, pixels).mean_std()
     unit = pixels.double() / 255
     assert mean == pytest.approx(unit.mean((0, 2, 3)).tolist(), abs=1e-5)
     assert std[:2] == pytest.approx(unit.std((0, 2, 3), correction=0).tolist()[:2], abs=1e-5)

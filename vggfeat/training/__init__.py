@@ -1,1 +1,1 @@
-"""Train a VGG: recipe -> data -> loop that yields progress; checkpoints, evaluation, several processes."""
+"""Train and evaluate a VGG: recipe -> data -> a loop that yields progress; checkpoints, reports, several processes."""

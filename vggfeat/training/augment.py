@@ -1,7 +1,6 @@
-"""Augmentation: every picture of a batch changed in its own way, by numbers drawn beforehand.
+"""Augmentation: transform each picture of a batch by random numbers that the caller has drawn.
 
-The numbers come from the caller, so that a picture is changed alike however the batch is shared out over processes,
-and again when a run is resumed.
+So a picture is transformed in the same way however the batch is divided among processes, and when a run is resumed.
 """
 
 import math
@@ -19,18 +18,27 @@ from torch import Tensor
 from vggfeat.pictures.images import middle
 
 DRAWS = 8
-"""How many numbers, uniform in [0, 1), a picture takes."""
+"""The number of random numbers in [0, 1) that each picture needs."""
 
-# `shift`: share of the side by which a picture is moved, degrees by which it is turned, factor of its size.
+# `shift`: largest translation as a share of the side, largest rotation in degrees, largest relative change of scale.
 _MOVE, _TURN, _SCALE = 0.1, 10.0, 0.12
-# `photo`: least share of the picture's area that is read, most of its proportions, change of each colour property.
+# `photo`: smallest share of the area that is cropped, largest aspect ratio, largest relative change of colour.
 _LEAST_AREA, _PROPORTION, _COLOUR = 0.35, 4 / 3, 0.3
 
 
 def augment(pixels: Tensor, draws: Tensor | None, kind: Literal["none", "shift", "photo"], size: int) -> Tensor:
-    """Bytes (N, 3, S, S) -> (N, 3, size, size), float32 in [0, 1].
+    """Transform bytes (N, 3, S, S) to float32 (N, 3, size, size) in [0, 1].
 
-    `draws` is (N, `DRAWS`). Without it, or where `kind` is `none`, the middle of each picture is taken as it is.
+    Args:
+        pixels: the pictures.
+        draws: random numbers (N, `DRAWS`) in [0, 1). If None, pictures are only cropped.
+        kind: `none` crops the centre; `shift` translates, rotates and scales; `photo` crops a random part, flips
+            horizontally, and changes brightness, contrast and saturation.
+        size: side of the result in pixels.
+
+    >>> pixels = torch.full((1, 3, 10, 10), 51, dtype=torch.uint8)
+    >>> augment(pixels, None, "none", 8).shape
+    torch.Size([1, 3, 8, 8])
     """
     images = pixels.float() / 255
     if kind == "none" or draws is None:
@@ -45,7 +53,7 @@ def augment(pixels: Tensor, draws: Tensor | None, kind: Literal["none", "shift",
 
 
 def _crop(images: Tensor, draws: Tensor, size: int) -> Tensor:
-    """A part of each picture of random area, proportions and place, mirrored or not, brought to `size`."""
+    """Crop each picture at random area, aspect ratio and position, flip half of them, and resize to `size`."""
     side = images.shape[-1]
     area = _LEAST_AREA + (1 - _LEAST_AREA) * draws[:, 0]
     proportion = torch.exp(math.log(_PROPORTION) * (2 * draws[:, 1] - 1))
@@ -57,7 +65,7 @@ def _crop(images: Tensor, draws: Tensor, size: int) -> Tensor:
 
 
 def _warp(images: Tensor, scale: Tensor, angle: Tensor, moves: Tensor, *, size: int, padding: str) -> Tensor:
-    """Scale by (x, y) about the middle, turn by `angle`, then move by `moves` pixels of the result."""
+    """Scale by (x, y) about the centre, rotate by `angle`, then translate by `moves` pixels of the result."""
     cos, sin = angle.cos(), angle.sin()
     x, y = scale.unbind(1)
     linear = torch.stack([torch.stack([x * cos, -y * sin], 1), torch.stack([x * sin, y * cos], 1)], 1)
@@ -66,7 +74,7 @@ def _warp(images: Tensor, scale: Tensor, angle: Tensor, moves: Tensor, *, size: 
 
 
 def _recolour(images: Tensor, draws: Tensor) -> Tensor:
-    """Brightness, contrast and saturation, each by a factor of its own."""
+    """Change brightness, contrast and saturation, each by a random factor."""
     brightness, contrast, saturation = (1 + _COLOUR * (2 * draws[:, 5:8] - 1)).unbind(1)
     images = adjust_brightness_accumulative(images, brightness)
     images = adjust_contrast_with_mean_subtraction(images, contrast)

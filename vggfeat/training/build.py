@@ -6,7 +6,7 @@ from torch import nn
 from vggfeat.networks import network as networks
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.network import VGG
-from vggfeat.training.data import Data
+from vggfeat.training.dataset import Data
 from vggfeat.training.recipe import TrainingRecipe
 
 

@@ -9,7 +9,7 @@ import torch
 
 from vggfeat import files
 from vggfeat.errors import InputError, RecipeError
-from vggfeat.training.data import Data
+from vggfeat.training.dataset import Data
 from vggfeat.training.recipe import TrainingRecipe
 
 CHECKPOINT = "checkpoint.pt"

@@ -1,4 +1,4 @@
-"""Classifier: pictures -> probabilities of named classes."""
+"""Classify pictures with a trained VGG."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Source = str | os.PathLike[str] | Tensor
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A class that a picture may show: its number, its name, and how probable it is, from 0 to 1."""
+    """A class with its index, its name and its probability, from 0 to 1."""
 
     index: int
     name: str
@@ -28,17 +28,31 @@ class Prediction:
 
 
 class Classifier:
-    """A whole VGG that names what pictures show.
+    """Classifies pictures with a VGG and its linear layers.
 
     Args:
-        network: a name of `arch.NETWORKS`; `auto` is what a file names, and `vgg16` otherwise.
-        weights: `imagenet1k_v1`, which is downloaded once (about 550 MB) and checked against its hash, or a file: of
-            `vggfeat train`, or a state dict of torchvision's form.
+        network: a name of `arch.NETWORKS`; `auto` is the one that the file names, else `vgg16`.
+        weights: `imagenet1k_v1`, which is downloaded once (about 550 MB) and checked against its hash; or a file from
+            `vggfeat train`, or a state dict with torchvision's keys.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the network's arithmetic.
 
-    A file brings its classes, its mean and deviation, and the size that pictures are brought to. One of torchvision's
-    form with a thousand classes is taken to have ImageNet's. Raises `LayerError`, `WeightsError`.
+    A file from `vggfeat train` contains its classes, mean, standard deviation and picture size. A state dict with
+    torchvision's keys and 1000 classes is assumed to have those of ImageNet.
+
+    Raises `LayerError`, `WeightsError`, and `InputError` for weights without linear layers.
+
+    >>> import tempfile
+    >>> from vggfeat.networks.network import save, vgg
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = vgg("4,M,8", head="gap", num_classes=3)
+    ...     model.classes, model.size, model.resize = ("cat", "dog", "fox"), 16, 16
+    ...     save(model, f"{folder}/pets.safetensors")
+    ...     classify = Classifier(weights=f"{folder}/pets.safetensors", device="cpu")
+    >>> classify.probabilities(torch.zeros(2, 3, 20, 30)).shape
+    torch.Size([2, 3])
+    >>> sorted(prediction.name for prediction in classify(torch.zeros(3, 20, 30), top=5))
+    ['cat', 'dog', 'fox']
     """
 
     def __init__(
@@ -57,9 +71,9 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, pictures: Tensor) -> Tensor:
-        """The probability of each class: (N, 3, H, W), RGB in [0, 1] -> (N, classes), float32 on the CPU.
+        """The probability of each class: RGB (N, 3, H, W) in [0, 1] -> float32 (N, classes) on the CPU.
 
-        The pictures' shorter side is brought to the network's `resize` pixels, and the middle is read. Raises
+        The shorter side is resized to the network's `resize` pixels, and the central square is classified. Raises
         `InputError` for another shape or range.
         """
         if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
@@ -72,7 +86,7 @@ class Classifier:
         return logits.float().softmax(1).cpu()
 
     def __call__(self, picture: Source, *, top: int = 5) -> list[Prediction]:
-        """The `top` most probable classes of one picture, the likeliest first. Raises `ImageError`, `InputError`."""
+        """The `top` most probable classes of one picture, most probable first. Raises `ImageError`, `InputError`."""
         if not isinstance(picture, Tensor):
             picture = images.flatten(images.read_picture(picture))
         [probabilities] = self.probabilities(picture[None] if picture.ndim == 3 else picture)
@@ -90,7 +104,7 @@ def _load(name: str, weights: str | os.PathLike[str]) -> network.VGG:
         path = weights_table.whole(name, str(weights))
     model = network.load(path, name)
     if model.head is None:
-        raise InputError(f"'{path}' holds features without a classifier: nothing says what a picture shows")
+        raise InputError(f"'{path}' holds features without a classifier")
     numbered = model.classes == tuple(map(str, range(len(model.classes))))
     if numbered and len(model.classes) == 1000:
         from torchvision.models import VGG16_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)

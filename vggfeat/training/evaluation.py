@@ -1,4 +1,4 @@
-"""How well a network classifies: loss, accuracy, per class, and what is taken for what."""
+"""How well a network classifies: loss, accuracy, accuracy per class, and confusion matrix."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from vggfeat.features.tensors import values
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The outcome over some pictures. `confusion[a, b]` counts those of class a that were taken for b."""
+    """Mean loss and confusion matrix. `confusion[a, b]` counts the pictures of class a that were classified as b."""
 
     classes: tuple[str, ...]
     loss: float
@@ -23,17 +23,17 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of pictures whose class was found, from 0 to 1."""
+        """Share of pictures classified correctly, from 0 to 1."""
         return int(self.confusion.diagonal().sum()) / max(1, int(self.confusion.sum()))
 
     @property
     def class_accuracy(self) -> dict[str, float]:
-        """The same for the pictures of each class."""
+        """Share of each class's pictures classified correctly."""
         right, all_of = values(self.confusion.diagonal()), values(self.confusion.sum(1))
         return {name: a / max(1, b) for name, a, b in zip(self.classes, right, all_of, strict=True)}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """The values as JSON types."""
         return {
             "loss": self.loss,
             "accuracy": self.accuracy,
@@ -42,12 +42,12 @@ class Evaluation:
         }
 
     def confusion_csv(self) -> str:
-        """The matrix as CSV: a row a true class, a column a found one."""
+        """The confusion matrix as CSV: rows are true classes, columns are predictions."""
         rows = [[name, *counts] for name, counts in zip(self.classes, values(self.confusion), strict=True)]
         return csv_text(["", *self.classes], rows)
 
     def classes_csv(self) -> str:
-        """A row a class: how many pictures, how many of them right, and their share."""
+        """A CSV row for each class: its pictures, how many were classified correctly, and their share."""
         right, all_of = values(self.confusion.diagonal()), values(self.confusion.sum(1))
         accuracy = self.class_accuracy
         rows = [[name, b, a, f"{accuracy[name]:.6f}"] for name, a, b in zip(self.classes, right, all_of, strict=True)]
@@ -58,7 +58,7 @@ class Evaluation:
 def tally(
     logits_of: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], classes: int
 ) -> tuple[Tensor, Tensor]:
-    """The summed loss and the confusion matrix over `batches` of pixels and labels: a number, (classes, classes)."""
+    """Sum the cross-entropy over `batches` of pixels and labels, and count the confusion matrix (classes, classes)."""
     loss, confusion = torch.zeros((), dtype=torch.float64), torch.zeros(classes, classes, dtype=torch.int64)
     for pixels, labels in batches:
         logits = logits_of(pixels).float().cpu()
@@ -69,7 +69,7 @@ def tally(
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV file as text, with one kind of line ends on every system."""
+    """A CSV file as text, with Unix line ends on every system."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

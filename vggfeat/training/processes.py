@@ -1,4 +1,4 @@
-"""Several processes that train one network: what they share, and batch normalisation over all of their pictures."""
+"""Training in several processes: communication, and batch normalisation over the pictures of all of them."""
 
 import os
 from typing import Any, TypeVar, cast
@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 def join() -> torch.device | None:
-    """Join the processes that `torchrun` started: NCCL where there are GPUs, else gloo. Returns this one's GPU.
+    """Join the processes that `torchrun` started, by NCCL with GPUs, else by gloo. Returns this process's GPU.
 
-    Does nothing where there is one process, or where they are joined already.
+    Does nothing for a single process, or if they are joined already.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return None
@@ -31,23 +31,23 @@ def join() -> torch.device | None:
 
 
 def leave() -> None:
-    """Part from the other processes, if there are any."""
+    """Leave the group of processes, if there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
 
 def rank() -> int:
-    """The number of this process."""
+    """The index of this process, 0 for the first."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def total(x: Tensor, device: torch.device) -> Tensor:
-    """The sum of a tensor over all processes, on the CPU."""
+    """Sum a tensor over all processes; the result is on the CPU."""
     if count() > 1:
         x = x.to(device)
         dist.all_reduce(x)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
@@ -55,7 +55,7 @@ def total(x: Tensor, device: torch.device) -> Tensor:
 
 
 def from_first(value: T) -> T:
-    """What the first process has."""
+    """The value that the first process passes. Every process must call this."""
     if count() == 1:
         return value
     box: list[Any] = [value]
@@ -64,7 +64,7 @@ def from_first(value: T) -> T:
 
 
 def from_all(value: T) -> list[T]:
-    """What each process has."""
+    """The values that all processes pass. Every process must call this."""
     if count() == 1:
         return [value]
     box: list[Any] = [None] * count()
@@ -73,7 +73,7 @@ def from_all(value: T) -> list[T]:
 
 
 def spread(model: VGG) -> nn.Module:
-    """The model as it is trained: over several processes as if one saw the whole batch."""
+    """Wrap the model so that several processes train it as one process with the whole batch would."""
     if count() == 1:
         return model
     place = next(model.parameters()).device
@@ -85,7 +85,7 @@ def spread(model: VGG) -> nn.Module:
 
 
 class _SharedNorms(nn.Module):
-    """A model whose batch normalisation sees the pictures of every process; torch has that for GPUs alone."""
+    """A model with synchronised batch normalisation on the CPU. torch's own is for GPUs only."""
 
     def __init__(self, model: VGG) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class _SharedNorms(nn.Module):
 
 
 class _SharedNorm:
-    """The forward pass of a batch normalisation whose mean and variance are those of all processes' pictures."""
+    """The forward pass of batch normalisation, with mean and variance over the pictures of all processes."""
 
     def __init__(self, module: nn.BatchNorm2d) -> None:
         self.module = module

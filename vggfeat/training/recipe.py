@@ -1,4 +1,4 @@
-"""Recipes: which network is trained, and how, as data. No torch here."""
+"""Training recipes: the network and how it is trained, as data. This module does not import torch."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimiser": get_args(Optimiser),
     "schedule": get_args(Schedule),
 }
-"""The fields of a recipe that are one of a few words."""
+"""The fields of a recipe that take one of a few words."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -31,53 +31,62 @@ def _help(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
-    """How a network is trained. Epochs are passes over the training pictures.
+    """How to train a network. An epoch is one pass over the training pictures.
 
-    Weight decay acts on the weights of convolutions and linear layers, not on biases and batch normalisation. The
+    Weight decay applies to the weights of convolutions and linear layers, not to biases and batch normalisation. The
     learning rate rises linearly over `warmup` epochs, then follows the schedule: `cosine` falls to 0 at the end, `step`
-    is multiplied by `step_factor` after every `step_epochs` epochs, `constant` stays.
+    multiplies it by `step_factor` every `step_epochs` epochs, `constant` keeps it.
+
+    >>> recipe = TrainingRecipe(network="64,M,128", epochs=10, learning_rate=0.1)
+    >>> [round(recipe.rate(epoch), 3) for epoch in (0, 0.5, 1, 10)]
+    [0.0, 0.05, 0.1, 0.0]
+    >>> TrainingRecipe(optimiser="adam")
+    Traceback (most recent call last):
+    vggfeat.errors.RecipeError: unknown optimiser 'adam': near are adamw
     """
 
-    network: str = field(default="A", metadata=_help("network: a name, or a plan such as 64,64,M,128,128,M"))
-    batch_norm: bool = field(default=False, metadata=_help("normalise every convolution's output"))
-    activation: arch.Activation = field(default="relu", metadata=_help("relu or leaky_relu"))
-    slope: float = field(default=arch.DEFAULT_SLOPE, metadata=_help("slope of leaky_relu below zero"))
+    network: str = field(default="A", metadata=_help("name of a network, or a plan such as 64,64,M,128,128,M"))
+    batch_norm: bool = field(default=False, metadata=_help("add batch normalisation after every convolution"))
+    activation: arch.Activation = field(default="relu", metadata=_help("activation function"))
+    slope: float = field(default=arch.DEFAULT_SLOPE, metadata=_help("negative slope of leaky_relu"))
     head: HeadName = field(
-        default="gap", metadata=_help("paper: 7x7 pool and three linear layers; gap: average and one linear layer")
+        default="gap",
+        metadata=_help("classifier; paper: three linear layers over 7x7 positions; gap: one over the average"),
     )
-    hidden: int = field(default=4096, metadata=_help("units of the paper's hidden linear layers"))
-    dropout: float = field(default=0.5, metadata=_help("share of the paper's hidden units that a step leaves out"))
-    init: Init = field(default="torchvision", metadata=_help("how new weights are drawn"))
+    hidden: int = field(default=4096, metadata=_help("units of the hidden linear layers of head paper"))
+    dropout: float = field(default=0.5, metadata=_help("dropout probability in head paper"))
+    init: Init = field(default="torchvision", metadata=_help("initialisation of new weights"))
     source: str = field(
-        default="", metadata=_help("weights to start from: a row of `vggfeat weights`, or a file; none draws new ones")
+        default="",
+        metadata=_help("weights to start from: a name from `vggfeat weights`, or a file; random if not given"),
     )
-    freeze: str = field(default="", metadata=_help("layers that stay as they are, such as block1-3 or conv1_*"))
-    size: int = field(default=0, metadata=_help("pixels a side that the network reads; 0 takes the data's own"))
+    freeze: str = field(default="", metadata=_help("layers whose weights stay fixed, such as block1-3 or conv1_*"))
+    size: int = field(default=0, metadata=_help("input side in pixels; 0 chooses by the data"))
     augment: Augment = field(
         default="auto",
-        metadata=_help("none; shift: move, turn, scale; photo: crop, mirror, colour; auto: the data's own"),
+        metadata=_help("augmentation; shift: translate, rotate, scale; photo: crop, flip, colour; auto: by the data"),
     )
-    epochs: int = field(default=12, metadata=_help("passes over the training pictures"))
-    batch_size: int = field(default=64, metadata=_help("pictures a step, over all processes"))
-    optimiser: Optimiser = field(default="adamw", metadata=_help("adamw, or sgd with momentum"))
+    epochs: int = field(default=12, metadata=_help("number of passes over the training pictures"))
+    batch_size: int = field(default=64, metadata=_help("pictures per step, over all processes"))
+    optimiser: Optimiser = field(default="adamw", metadata=_help("optimiser"))
     learning_rate: float = field(default=5e-4, metadata=_help("highest learning rate"))
-    momentum: float = field(default=0.9, metadata=_help("of sgd"))
-    weight_decay: float = field(default=5e-4, metadata=_help("pull of the weights towards zero"))
-    schedule: Schedule = field(default="cosine", metadata=_help("course of the learning rate"))
-    warmup: float = field(default=1.0, metadata=_help("epochs over which the learning rate rises"))
-    step_epochs: float = field(default=10.0, metadata=_help("epochs from one fall of schedule step to the next"))
-    step_factor: float = field(default=0.1, metadata=_help("factor of each fall of schedule step"))
-    label_smoothing: float = field(default=0.0, metadata=_help("share of a label that is spread over all classes"))
+    momentum: float = field(default=0.9, metadata=_help("momentum of sgd"))
+    weight_decay: float = field(default=5e-4, metadata=_help("weight decay"))
+    schedule: Schedule = field(default="cosine", metadata=_help("learning rate schedule after the warm-up"))
+    warmup: float = field(default=1.0, metadata=_help("epochs of linear warm-up"))
+    step_epochs: float = field(default=10.0, metadata=_help("epochs between drops in schedule step"))
+    step_factor: float = field(default=0.1, metadata=_help("factor of each drop in schedule step"))
+    label_smoothing: float = field(default=0.0, metadata=_help("label smoothing"))
     patience: int = field(
-        default=0, metadata=_help("stop after so many epochs without a better held-out accuracy; 0 never does")
+        default=0, metadata=_help("stop after this many epochs without a better held-out accuracy; 0 disables it")
     )
     held_out: float = field(
-        default=0.2, metadata=_help("share of each class that is held out, where the data has no split of its own")
+        default=0.2, metadata=_help("share of each class to hold out, unless the data has a split of its own")
     )
     seed: int = field(default=0, metadata=_help("seed of weights, order, augmentation and split"))
 
     def __post_init__(self) -> None:
-        """Name the network, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        """Check every field. Raises `RecipeError`, `LayerError`."""
         for option, known in CHOICES.items():
             word: object = getattr(self, option)
             if word not in known:
@@ -102,11 +111,11 @@ class TrainingRecipe:
         return arch.network(self.network, batch_norm=self.batch_norm, slope=slope, in_channels=3)
 
     def frozen_layers(self) -> tuple[arch.Layer, ...]:
-        """The layers that stay as they are."""
-        return arch.find_layers(self.row(), self.freeze) if self.freeze else ()
+        """The layers whose weights stay fixed."""
+        return arch.find(self.row(), self.freeze) if self.freeze else ()
 
     def rate(self, epoch: float) -> float:
-        """The learning rate after so many epochs, whole or not."""
+        """The learning rate after `epoch` epochs, which may be fractional."""
         rate = self.learning_rate
         if epoch < self.warmup:
             return rate * epoch / self.warmup
@@ -125,7 +134,7 @@ class TrainingRecipe:
 
 
 def training_recipe(**changes: Any) -> TrainingRecipe:  # noqa: ANN401 (the fields' own types)
-    """A recipe with the fields in `changes`. Raises `RecipeError` for fields that do not exist."""
+    """The default recipe with `changes`. Raises `RecipeError` for unknown fields and invalid values."""
     known = {item.name for item in fields(TrainingRecipe)}
     for option in changes:
         if option not in known:
@@ -137,7 +146,7 @@ def _words(option: str) -> str:
     return option.replace("_", " ")
 
 
-# Least and most of each number; whole numbers where the least is one.
+# The smallest and largest value of each number; an int means that the field takes whole numbers.
 _LIMITS: Mapping[str, tuple[float, float]] = {
     "slope": (-0.99, 0.99),
     "hidden": (1, 65536),

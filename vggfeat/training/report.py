@@ -10,7 +10,7 @@ from vggfeat import files
 from vggfeat.explore import plots
 from vggfeat.features import tensors
 from vggfeat.pictures import images
-from vggfeat.training.data import Data
+from vggfeat.training.dataset import Data
 from vggfeat.training.evaluation import Evaluation, csv_text
 from vggfeat.training.recipe import TrainingRecipe
 

@@ -22,7 +22,8 @@ from vggfeat.training import processes, randomness
 from vggfeat.training.augment import DRAWS, augment
 from vggfeat.training.build import build_network, build_optimiser
 from vggfeat.training.checkpoint import check_resumable, read_checkpoint, run_folder, write_checkpoint
-from vggfeat.training.data import Data, Report, load_data
+from vggfeat.training.data import load_data
+from vggfeat.training.dataset import Data, Report
 from vggfeat.training.evaluation import Evaluation, tally
 from vggfeat.training.recipe import TrainingRecipe
 from vggfeat.training.report import COLUMNS, METRICS, metrics_csv, write_report
