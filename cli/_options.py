@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 import click
 
-from vggfeat.networks import weights as weights_table
-
 Command = Any
 """A function that click turns into a command, or has already."""
 Decorator = Callable[[Command], Command]
@@ -41,6 +39,8 @@ def chosen_network(options: Mapping[str, Any]) -> str:
 
     Raises `WeightsError` for a weights file that cannot be read.
     """
+    from vggfeat.networks import weights as weights_table
+
     return options["network"] or weights_table.named_network(options["weights"]) or _DEFAULT_NETWORK
 
 

@@ -23,8 +23,7 @@ def check_paths(outputs: Iterable[Named], inputs: Iterable[str | Path]) -> None:
     for role, path in outputs:
         place = _identity(path)
         if place in read:
-            name = f"the output '{path}'" if role == "the output" else f"the output '{path}' ({role})"
-            raise click.UsageError(f"{name} is one of the inputs")
+            raise click.UsageError(f"the output '{path}' is one of the inputs")
         if place in written:
             raise click.UsageError(f"{written[place]} and {role} are both '{path}': give each a file of its own")
         written[place] = role

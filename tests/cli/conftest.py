@@ -1,10 +1,15 @@
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from vggfeat_cli import main
+
+from vggfeat import write_picture
+from vggfeat.transfer.optimise import BoundedDescent, BoundedLBFGS
 
 
 @pytest.fixture
@@ -25,6 +30,37 @@ def vggfeat(tmp_path, monkeypatch, request):
         return result
 
     return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A content of 80x60 and a style of 50x50, in the folder that commands run in."""
+    generator = torch.Generator().manual_seed(0)
+    for name, size in (("content.png", (60, 80)), ("style.jpg", (50, 50))):
+        coarse = torch.rand(1, 3, 6, 6, generator=generator)
+        write_picture(tmp_path / name, torch.nn.functional.interpolate(coarse, size, mode="bilinear"))
+
+
+@pytest.fixture
+def end_at(monkeypatch):
+    """Raise an error, or send a signal, in the given step of either optimiser."""
+
+    def prepare(number, end, patch=monkeypatch):
+        steps = []
+        for optimiser in (BoundedDescent, BoundedLBFGS):
+
+            def fail_later(self, step=optimiser.step):
+                steps.append(1)
+                if len(steps) == number:
+                    if isinstance(end, signal.Signals):
+                        os.kill(os.getpid(), end)
+                    else:
+                        raise end
+                step(self)
+
+            patch.setattr(optimiser, "step", fail_later)
+
+    return prepare
 
 
 @pytest.fixture

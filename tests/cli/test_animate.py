@@ -5,18 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vggfeat import write_picture
-from vggfeat.transfer.optimise import BoundedLBFGS
-
 QUICK = ("--size", 64, "--first-size", 32, "--steps", 5)
-
-
-@pytest.fixture(autouse=True)
-def pictures(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    for name, size in (("content.png", (60, 80)), ("style.jpg", (50, 50))):
-        coarse = torch.rand(1, 3, 6, 6, generator=generator)
-        write_picture(tmp_path / name, torch.nn.functional.interpolate(coarse, size, mode="bilinear"))
+pytestmark = pytest.mark.usefixtures("pictures")
 
 
 def milliseconds(read):
@@ -47,16 +37,8 @@ def test_the_last_frame_is_what_stylize_paints(vggfeat):
     assert (last - painted).abs().mean() < 8
 
 
-def test_ctrl_c_writes_the_frames_there_are(vggfeat, monkeypatch):
-    steps, step = [], BoundedLBFGS.step
-
-    def fail_later(self):
-        steps.append(1)
-        if len(steps) == 8:
-            raise KeyboardInterrupt
-        step(self)
-
-    monkeypatch.setattr(BoundedLBFGS, "step", fail_later)
+def test_ctrl_c_writes_the_frames_there_are(vggfeat, end_at):
+    end_at(8, KeyboardInterrupt)
     result = vggfeat("animate", "content.png", "style.jpg", *QUICK, "-o", "out.gif", code=130)
     assert "interrupted: 'out.gif' holds 8 frames" in result.stderr
     with Image.open("out.gif") as read:

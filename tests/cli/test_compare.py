@@ -69,7 +69,7 @@ def test_the_mean_says_what_it_leaves_out(vggfeat):
     values = [line.split()[-1] for line in lines[1:4]]
     assert values[0] == "inf"
     assert values[1] == values[2] != "inf"
-    assert "psnr is infinite for 1 of 2 pairs, which its mean leaves out" in lines
+    assert "psnr is infinite for 1 of 2 pairs, which are left out of its mean" in lines
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names there are text")
@@ -240,7 +240,7 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b", "--json", "link.json"], "the output 'link.json' is one of the inputs"),
         (["a", "b", "--json", "loop.json"], "cannot write 'loop.json': it is not a regular file"),
         (["a", "b", "--heatmap", "b"], "heat maps inside 'b' would be compared the next time: choose a folder outside"),
-        (["a", "b", "--heatmap", "heat", "--json", "heat/one.png"], "the output 'heat/one.png' is one of the heat map"),
+        (["a", "b", "--heatmap", "heat", "--json", "heat/one.png"], "--json and a heat map are both"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat/../heat/sub/two.png"], "--csv and a heat map are both"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat"], "cannot write 'heat': it is a folder"),
         (["a", "b", "--heatmap", "heat", "--csv", "heat/sub"], "cannot write 'heat/sub': it is a folder"),
@@ -324,7 +324,7 @@ def test_ctrl_c_of_a_process(spawn, tmp_path):
         for folder in ("a", "b"):
             (tmp_path / folder / f"{name}.png").write_bytes((tmp_path / "a" / "one.png").read_bytes())
     process = spawn("compare", "a", "b", *QUICK, "--heatmap", "heat", "--batch-size", 1, "--json", "all.json")
-    while not (tmp_path / "heat" / "0.png").exists():
+    while not (tmp_path / "heat" / "1.png").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -88,7 +88,7 @@ def test_dry_run(vggfeat):
 def test_asks_before_it_fills_a_disk(vggfeat, monkeypatch):
     monkeypatch.setattr("vggfeat_cli.dump._ASK_ABOVE", 10**6)
     message = vggfeat("dump", "in", "-o", "out", *QUICK, code=2).stderr
-    assert message == "vggfeat: 'out' would take about 3.5 MB: pass --yes to go on\n"
+    assert message == "vggfeat: 'out' would take about 3.5 MB: pass --yes to continue\n"
     assert not Path("out").exists()
     vggfeat("dump", "in", "-o", "out", *QUICK, "--yes")
 
@@ -147,7 +147,7 @@ def test_stats(vggfeat):
 def test_distances_between_pictures(vggfeat):
     vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "none", "--rdm", 5)
     lines = vggfeat("dump-stats", "out").stdout.splitlines()
-    assert lines[0].split() == ["RDM", "pictures", "mean", "distance", "least", "greatest"]
+    assert lines[0].split() == ["RDM", "pictures", "mean", "distance", "min", "max"]
     _, matrix = open_dump("out").rdm("relu1_1")
     pairs = matrix[np.triu_indices(5, 1)]
     assert lines[1].split() == ["relu1_1", "5", *(f"{f(pairs):.4f}" for f in (np.mean, np.min, np.max))]
@@ -177,5 +177,5 @@ def test_export(vggfeat):
     assert [np.float32(row["relu2_1.max.5"]) for row in rows] == list(open_dump("out")["relu2_1.max"][:, 5])
     vggfeat("dump-export", "out", "--to", "h5", "-o", "x", "--reduce", "max")
     assert "'x' exists" in vggfeat("dump-export", "out", "--to", "h5", "-o", "x", code=2).stderr
-    assert "does not say what it should be" in vggfeat("dump-export", "out", "-o", "y", code=2).stderr
-    assert "is not a dump" in vggfeat("dump-export", "in", "-o", "y.csv", code=2).stderr
+    assert "does not name a format" in vggfeat("dump-export", "out", "-o", "y", code=2).stderr
+    assert "is no dump" in vggfeat("dump-export", "in", "-o", "y.csv", code=2).stderr

@@ -1,6 +1,5 @@
 """What the commands that paint share: how a run is ended, resumed, watched, and what its picture keeps."""
 
-import os
 import shlex
 import signal
 from pathlib import Path
@@ -13,7 +12,6 @@ from vggfeat_cli._recipes import chosen_recipe
 
 from vggfeat import read_picture, write_picture
 from vggfeat.errors import RecipeError
-from vggfeat.transfer.optimise import BoundedDescent, BoundedLBFGS
 
 SMALL = ("--size", 32, "--first-size", 16, "--steps", 3)
 COMMANDS = {
@@ -27,28 +25,6 @@ COMMANDS = {
 def picture(tmp_path):
     coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     write_picture(tmp_path / "in.png", torch.nn.functional.interpolate(coarse, (32, 32), mode="bilinear"))
-
-
-@pytest.fixture
-def end_at(monkeypatch):
-    """Let an error, or a signal, come at so many steps of either optimiser."""
-
-    def prepare(number, end):
-        steps = []
-        for optimiser in (BoundedDescent, BoundedLBFGS):
-
-            def fail_later(self, step=optimiser.step):
-                steps.append(1)
-                if len(steps) == number:
-                    if isinstance(end, signal.Signals):
-                        os.kill(os.getpid(), end)
-                    else:
-                        raise end
-                step(self)
-
-            monkeypatch.setattr(optimiser, "step", fail_later)
-
-    return prepare
 
 
 @pytest.mark.parametrize(

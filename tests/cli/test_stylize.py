@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import signal
@@ -8,20 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from vggfeat_cli import main
 
 from vggfeat import read_picture, write_picture
 from vggfeat.transfer.recipe import RECIPES
 
 QUICK = ("--size", 64, "--first-size", 32, "--steps", 3, "--step-decay", 1)
-
-
-@pytest.fixture(autouse=True)
-def pictures(tmp_path):
-    """A content of 80x60 and a style, in the folder that commands run in."""
-    generator = torch.Generator().manual_seed(0)
-    for name, size in (("content.png", (60, 80)), ("style.jpg", (50, 50))):
-        coarse = torch.rand(1, 3, 6, 6, generator=generator)
-        write_picture(tmp_path / name, torch.nn.functional.interpolate(coarse, size, mode="bilinear"))
+PAIR = ("content.png", "style.jpg")
+pytestmark = pytest.mark.usefixtures("pictures")
 
 
 def test_paints_a_picture_and_says_where(vggfeat):
@@ -154,27 +149,32 @@ def test_intermediate_pictures_spare_the_inputs(vggfeat):
     assert Path("out-0001.png").read_bytes() == before
 
 
-def test_a_reader_that_goes_away_ends_no_run(tmp_path):
+class Full(io.StringIO):
+    """A stream that nobody reads, or that has no space left."""
+
+    def write(self, _text):
+        raise BrokenPipeError
+
+
+def test_a_reader_that_goes_away_ends_no_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("vggfeat_cli._progress.on_terminal", lambda: False)
+    monkeypatch.setattr("sys.stderr", Full())
+    monkeypatch.setattr("sys.stdout", Full())
+    with pytest.raises(SystemExit):
+        main(["stylize", "content.png", "style.jpg", *map(str, QUICK), "-o", "out.png"])
+    assert Path("out.png").exists()
+
+
+def test_a_process_without_a_standard_error_paints(tmp_path):
     command = f"{sys.executable} -c 'from vggfeat_cli import main; main()' stylize content.png style.jpg"
     options = " ".join(map(str, QUICK))
-    for number, plumbing in enumerate(("2>&1 | true", "2>&-", "> /dev/full 2> /dev/full")):
-        subprocess.run(f"{command} {options} -o out{number}.png {plumbing}", shell=True, cwd=tmp_path, check=False)  # noqa: S602 (plumbing is the test)
-        assert (tmp_path / f"out{number}.png").exists(), plumbing
+    subprocess.run(f"{command} {options} -o out.png 2>&- >/dev/full", shell=True, cwd=tmp_path, check=False)  # noqa: S602 (plumbing is the test)
+    assert (tmp_path / "out.png").exists()
 
 
-def test_an_error_on_the_way_saves_what_was_painted(vggfeat, monkeypatch):
-    from vggfeat.transfer.optimise import BoundedLBFGS
-
-    steps = []
-    step = BoundedLBFGS.step
-
-    def fail_later(self):
-        steps.append(1)
-        if len(steps) == 5:
-            raise MemoryError
-        step(self)
-
-    monkeypatch.setattr(BoundedLBFGS, "step", fail_later)
+def test_an_error_on_the_way_saves_what_was_painted(vggfeat, end_at):
+    end_at(5, MemoryError)
     result = vggfeat("stylize", "content.png", "style.jpg", *QUICK, "-o", "out.png", code=None)
     assert result.exit_code == 2
     assert "out of memory at 64x48 pixels: choose a smaller size" in result.stderr
@@ -271,3 +271,49 @@ def test_draws_the_losses(vggfeat):
     vggfeat("stylize", "content.png", "style.jpg", *QUICK, "--plot", "losses.png", "-o", "out.png")
     with Image.open("losses.png") as chart:
         assert chart.width > 300
+
+
+def test_frames_are_painted_in_natural_order(vggfeat):
+    Path("in").mkdir()
+    for number in (1, 2, 10):
+        shutil.copy("content.png", f"in/frame{number}.png")
+    stderr = vggfeat("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out").stderr
+    names = [line.split()[1] for line in stderr.splitlines() if "/3 " in line]
+    assert names == ["in/frame1.png", "in/frame2.png", "in/frame10.png"]
+
+
+def test_an_interrupted_frame_is_painted_again(vggfeat, end_at):
+    Path("in").mkdir()
+    shutil.copy("content.png", "in/a.png")
+    arguments = ("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out")
+    with pytest.MonkeyPatch.context() as patch:
+        end_at(3, KeyboardInterrupt, patch)
+        assert "'out/a.partial.png' holds the picture" in vggfeat(*arguments, code=130).stderr
+    assert [path.name for path in Path("out").iterdir()] == ["a.partial.png"]
+    vggfeat(*arguments)
+    assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*PAIR, "-o", "a.png", "--plot", "a.png"], "the output and --plot are both 'a.png'"),
+        ([*PAIR, "-o", "a.png", "--checkpoint", "a.png"], "the output and --checkpoint are both 'a.png'"),
+        ([*PAIR, "--plot", "a.png", "--checkpoint", "./a.png"], "--plot and --checkpoint are both"),
+        ([*PAIR, "--recipe", "my.toml", "--checkpoint", "my.toml"], "the output 'my.toml' is one of the inputs"),
+        ([*PAIR, "-o", "a.png", "--save-every", 1, "--plot", "a-0002.png"], "--plot and --save-every are both"),
+        (["in", "--style", "style.jpg", "-o", "in"], "'in' is the folder of the contents"),
+        (["in/a.png", "in/b.png", "--style", "style.jpg", "-o", "in"], "the output 'in/a.png' is one of the inputs"),
+        (["content.png", "in/a.png", "--style", "in/b.png", "-o", "to"], "the output 'to/a.png' is one of the inputs"),
+    ],
+)
+def test_files_of_a_run_differ(arguments, message, vggfeat):
+    Path("my.toml").write_text("steps = 3")
+    Path("in").mkdir()
+    for name in ("in/a.png", "in/b.png"):
+        shutil.copy("content.png", name)
+    Path("to").mkdir()
+    Path("to/a.png").symlink_to("../in/b.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*.*")}
+    assert message in vggfeat("stylize", *arguments, *QUICK, code=2).stderr
+    assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
