@@ -1,11 +1,12 @@
-"""The command `vggfeat`: each module of this package without a leading underscore is one subcommand.
+"""The command `vggfeat`. Each module of this package without a leading underscore is a subcommand.
 
-A module `dump_stats` defines `command` and becomes `vggfeat dump-stats`. The first line of its docstring is what
-`vggfeat --help` says of it, which is read and not imported. What is slow to import waits inside the functions, so that
-a command's own help and its errors come at once.
+The module `dump_stats` defines `command` and becomes `vggfeat dump-stats`. `vggfeat --help` shows the first line of its
+docstring, which is read without importing the module. Slow imports are inside functions, so that help and error
+messages appear at once.
 """
 
 import importlib
+import io
 import pkgutil
 import sys
 from contextlib import suppress
@@ -16,7 +17,7 @@ try:
     import click
 
     from vggfeat.errors import VggfeatError, near
-except KeyboardInterrupt:  # in the first moment of a command
+except KeyboardInterrupt:  # while the command starts
     sys.exit(130)
 
 
@@ -26,14 +27,14 @@ def _debug(context: click.Context, _option: click.Parameter, wanted: bool) -> No
 
 
 def _purpose(name: str) -> str:
-    """What stands after the colon in the first line of a command's module."""
+    """The text after the colon in the first line of a command's module."""
     with (Path(__path__[0]) / f"{name.replace('-', '_')}.py").open(encoding="utf-8") as file:
         text = file.readline().strip().strip('"').partition(": ")[2]
     return text[0].upper() + text[1:]
 
 
 class _Commands(click.Group):
-    """Finds the subcommands, and turns every error into one line on standard error."""
+    """Finds the subcommands, and prints every error as one line on standard error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         names = (module.name for module in pkgutil.iter_modules(__path__))
@@ -48,7 +49,11 @@ class _Commands(click.Group):
         if not any(option.name == "debug" for option in command.params):
             command.params.append(
                 click.Option(
-                    ["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show where an error arose."
+                    ["--debug"],
+                    is_flag=True,
+                    expose_value=False,
+                    callback=_debug,
+                    help="Show tracebacks.",
                 )
             )
         return command
@@ -77,6 +82,9 @@ class _Commands(click.Group):
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401 (click's signature)
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
+                stream.reconfigure(errors="backslashreplace")
         try:
             code = super().main(*args, standalone_mode=False, **extra)
         except click.Abort:
@@ -93,4 +101,4 @@ class _Commands(click.Group):
 @click.group("vggfeat", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vggfeat", prog_name="vggfeat")
 def main() -> None:
-    """Named VGG features, and what people use them for."""
+    """VGG features by name: style transfer, perceptual metrics, activation dumps, training."""

@@ -11,6 +11,7 @@ from vggfeat import files
 from ._batch import Styling, paint_all
 from ._options import output_option
 from ._painting import RunOptions, run_options
+from ._progress import tell
 from ._recipes import chosen_recipe, files_read, recipe_options
 
 
@@ -74,6 +75,8 @@ def command(
         options=run_with,
         read=files_read(chosen, options),
     )
+    if len(styles) > 1 and not run_with.quiet:
+        tell(f"{'contents' if many else repr(contents[0])} in a mix of {len(styles)} styles: {', '.join(styles)}")
     if many:
         paint_all(styling, found, _folder(output, contents), sequence=sequence)
     else:
@@ -117,7 +120,7 @@ def _folder(output: str | None, contents: Sequence[str]) -> Path:
         raise click.UsageError("several contents need -o DIR, the folder that they are painted into")
     folder = Path(output)
     if folder.is_file() or (folder.suffix.lower() in files.picture_endings() and not folder.is_dir()):
-        raise click.UsageError(f"several contents are painted into a folder, and '{output}' is a file")
+        raise click.UsageError(f"several contents are painted into a folder, not into a file such as '{output}'")
     if any(Path(name).is_dir() and folder.resolve() == Path(name).resolve() for name in contents):
         raise click.UsageError(f"'{output}' is the folder of the contents: paint them into another one")
     return folder

@@ -69,3 +69,14 @@ def test_what_pillow_reads_is_a_picture(ending):
 @pytest.mark.parametrize("name", ["a", "a.txt", "a.eps", "a.wmf", "a.mpg", ".png", "a.png.part"])
 def test_what_is_not_a_picture(name):
     assert not files.is_picture(name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_is_read_by_its_byte_order_mark(encoding, tmp_path):
+    (tmp_path / "a.toml").write_bytes("# é\r\nsteps = 3".encode(encoding))
+    assert files.read_text(tmp_path / "a.toml") == "# é\nsteps = 3"
+
+
+def test_natural_order():
+    names = ["b", "a10", "a2", "A1", "a", "2", "a02"]
+    assert sorted(names, key=files.natural_order) == ["2", "a", "A1", "a02", "a2", "a10", "b"]

@@ -1,5 +1,6 @@
 """Write files atomically, recognise picture files by name, and turn an `OSError` into one line."""
 
+import codecs
 import os
 import re
 import secrets
@@ -50,6 +51,17 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as unfinished:
         unfinished.write_bytes(data)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read text as its byte-order mark says, or else as UTF-8. Windows PowerShell redirects output as UTF-16.
+
+    Raises `OSError`, `UnicodeError`.
+    """
+    data = Path(path).read_bytes()
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    encoding = next((encoding for mark, encoding in marks.items() if data.startswith(mark)), "utf-8")
+    return data.decode(encoding).replace("\r\n", "\n")
 
 
 def sync_folder(path: Path) -> None:

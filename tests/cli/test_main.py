@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 import time
@@ -63,6 +64,16 @@ def test_an_internal_error_is_one_line(vggfeat, monkeypatch):
     monkeypatch.setattr("vggfeat.networks.arch.sized_layers", lambda *_: 1 / 0)
     stderr = vggfeat("layers", code=1).stderr
     assert stderr == "vggfeat: internal error, ZeroDivisionError: division by zero (--debug shows where)\n"
+
+
+def test_names_that_standard_output_cannot_encode_are_escaped(tmp_path):
+    (tmp_path / "写真.toml").write_text("steps = 3")
+    code = "from vggfeat_cli import main; main(['recipe', '写真.toml'])"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, env=environment, check=True
+    )
+    assert b"\\u5199\\u771f" in result.stdout
 
 
 def test_ctrl_c_while_the_command_loads_is_no_traceback():

@@ -134,7 +134,7 @@ def test_json_gives_the_recipe_back():
         ("until_plateau = 2", "until plateau is 2: it must be a number between 0 and 1"),
         ("size = 0", "size is 0: it must be a whole number between 1"),
         ("steps = \n", "is not TOML: .*line 1"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"\xff", "is not UTF-8 text"),
     ],
 )
 def test_a_bad_file_is_named_with_its_key(text, message, written):

@@ -210,10 +210,10 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe file. Raises `RecipeError`, which names the file and the key."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read_text(path)
     except OSError as error:
         raise RecipeError(f"cannot read recipe '{path}': {files.reason(error)}") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise RecipeError(f"recipe '{path}' is not UTF-8 text") from error
     return _parse(text, f"recipe '{path}'", path.stem, RECIPES["default"])
 
