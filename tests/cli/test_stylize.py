@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import shutil
@@ -149,18 +150,18 @@ def test_intermediate_pictures_spare_the_inputs(vggfeat):
     assert Path("out-0001.png").read_bytes() == before
 
 
-class Full(io.StringIO):
-    """A stream that nobody reads, or that has no space left."""
+class Broken(io.StringIO):
+    """A stream whose reader went away."""
 
     def write(self, _text):
-        raise BrokenPipeError
+        raise BrokenPipeError(errno.EPIPE, "broken pipe")
 
 
 def test_a_reader_that_goes_away_ends_no_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("vggfeat_cli._progress.on_terminal", lambda: False)
-    monkeypatch.setattr("sys.stderr", Full())
-    monkeypatch.setattr("sys.stdout", Full())
+    monkeypatch.setattr("sys.stderr", Broken())
+    monkeypatch.setattr("sys.stdout", Broken())
     with pytest.raises(SystemExit):
         main(["stylize", "content.png", "style.jpg", *map(str, QUICK), "-o", "out.png"])
     assert Path("out.png").exists()
