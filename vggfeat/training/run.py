@@ -15,7 +15,7 @@ from torch import Tensor
 from vggfeat import files
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.features import tensors
-from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.features.device import Precision, choose_device, is_out_of_memory, resolve_precision
 from vggfeat.networks import network as networks
 from vggfeat.networks.network import VGG
 from vggfeat.training import processes, randomness
@@ -417,6 +417,6 @@ def _settings(device: torch.device, batch: int) -> Generator[None]:
         with torch.inference_mode(mode=False), torch.enable_grad(), repeatable:
             yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise VggfeatError(f"out of memory with a batch of {batch}: choose a smaller batch size") from error
         raise
