@@ -48,13 +48,7 @@ class _Commands(click.Group):
         command: click.Command = module.command
         if not any(option.name == "debug" for option in command.params):
             command.params.append(
-                click.Option(
-                    ["--debug"],
-                    is_flag=True,
-                    expose_value=False,
-                    callback=_debug,
-                    help="Show tracebacks.",
-                )
+                click.Option(["--debug"], is_flag=True, expose_value=False, callback=_debug, help="Show tracebacks.")
             )
         return command
 
@@ -98,7 +92,7 @@ class _Commands(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group("vggfeat", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("vggfeat", cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="vggfeat", prog_name="vggfeat")
 def main() -> None:
     """VGG features by name: style transfer, perceptual metrics, activation dumps, training."""

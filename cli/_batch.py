@@ -12,7 +12,7 @@ from vggfeat.transfer.recipe import Recipe
 
 from ._options import SOME_FAILED
 from ._outputs import check_paths
-from ._painting import Painting, RunOptions, paint
+from ._painting import PaintingFiles, RunOptions, paint
 from ._progress import tell
 from ._recipes import recipe_files
 
@@ -50,7 +50,7 @@ class Styling:
         from vggfeat.transfer.run import stylize
 
         roles = [("content", content), *self.inputs()]
-        painting = Painting(output, default, roles, self.options, read=self.read, partial=partial)
+        painting = PaintingFiles(output, default, roles, self.options, read=self.read, partial=partial)
         picture = images.read_picture(content)
         self._last = stylize(
             images.flatten(picture),

@@ -17,15 +17,13 @@ SOME_FAILED = 3
 PICTURE_FORMATS = "PNG, JPEG, WebP or TIFF."
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 summary_option = click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
 list_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 csv_option = click.option("--csv", "csv_file", metavar="FILE", help="Write a CSV table; - prints it.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write results and settings as JSON; - prints.")
-weights_option = click.option(
-    "--weights", default="default", show_default=True, help="A name from `vggfeat weights`, or a file."
-)
+weights_option = click.option("--weights", default="default", help="A name from `vggfeat weights`, or a file.")
 
 _DEFAULT_NETWORK = "vgg16"
 network_option = click.option(
@@ -55,14 +53,13 @@ def precision_option(default: str = "float32", help_text: str = "") -> Decorator
         "--precision",
         type=click.Choice(PRECISIONS),
         default=default,
-        show_default=True,
         help=help_text or "Of the network; auto is bfloat16 where that is faster.",
     )
 
 
 def size_option(default: int, help_text: str) -> Decorator:
     """`--size`: a long side in pixels."""
-    return click.option("--size", type=click.IntRange(1), default=default, show_default=True, help=help_text)
+    return click.option("--size", type=click.IntRange(1), default=default, help=help_text)
 
 
 def parsed(parse: Callable[[str], _Value]) -> Callable[..., _Value | None]:

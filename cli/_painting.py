@@ -36,11 +36,7 @@ _OPTIONS: dict[str, Decorator] = {
         "--checkpoint", type=_FILE, help="File to resume from; written at intervals, at the end and at Ctrl-C."
     ),
     "checkpoint_every": click.option(
-        "--checkpoint-every",
-        type=click.FloatRange(0),
-        default=60.0,
-        show_default=True,
-        help="Seconds between checkpoints.",
+        "--checkpoint-every", type=click.FloatRange(0), default=60.0, help="Seconds between checkpoints."
     ),
     "resume": click.option(
         "--resume", type=click.Path(), help="Continue from a checkpoint of the same pictures, with its recipe."
@@ -98,7 +94,7 @@ def run_options(*names: str, without: Sequence[str] = ()) -> Decorator:
     return add
 
 
-class Painting:
+class PaintingFiles:
     """The files of one painted picture, checked before the run begins.
 
     Args:
@@ -154,7 +150,7 @@ class Painting:
 
 
 def paint(
-    painting: Painting,
+    painting: PaintingFiles,
     run: "Run",
     *,
     text: Mapping[str, str],
@@ -182,7 +178,7 @@ def paint(
 class _Writer:
     """Iterates over a run and writes its picture, checkpoints and chart."""
 
-    painting: Painting
+    painting: PaintingFiles
     run: "Run"
     text: Mapping[str, str]
     facts: Mapping[str, object]

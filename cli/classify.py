@@ -15,14 +15,13 @@ from ._text import print_table, printable
 
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="IMAGE...")
-@click.option("--network", default="auto", show_default=True, help="auto: the one named by the file, else vgg16.")
+@click.option("--network", default="auto", help="auto: the one named by the file, else vgg16.")
 @click.option(
     "--weights",
     default="imagenet1k_v1",
-    show_default=True,
     help="imagenet1k_v1 (downloaded once, about 550 MB), or a file from `vggfeat train` or torchvision.",
 )
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Number of classes to print.")
+@click.option("--top", type=click.IntRange(1), default=5, help="Number of classes to print.")
 @device_option
 @list_option
 def command(pictures: tuple[str, ...], *, network: str, weights: str, top: int, device: str, as_json: bool) -> None:

@@ -10,16 +10,7 @@ from vggfeat.pairs.run import Comparing
 from vggfeat.pictures.sizes import parse_size
 
 from ._comparison import print_comparison, report_missing
-from ._options import (
-    SOME_FAILED,
-    csv_option,
-    device_option,
-    json_option,
-    parsed,
-    precision_option,
-    quiet_option,
-    words,
-)
+from ._options import SOME_FAILED, csv_option, device_option, json_option, parsed, precision_option, quiet_option, words
 from ._outputs import check_text_outputs, write_texts
 from ._progress import bar, tell
 from ._signals import saving, uninterrupted
@@ -32,7 +23,6 @@ from ._signals import saving, uninterrupted
     "--metric",
     "metrics",
     default=",".join(DEFAULT_METRICS),
-    show_default=True,
     metavar="NAME,...",
     callback=parsed(words),
     help=f"Any of {', '.join(METRICS)}.",
@@ -50,11 +40,7 @@ from ._signals import saving, uninterrupted
 @json_option
 @csv_option
 @click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Pairs of one size to compare at once; fewer above 512x512.",
+    "--batch-size", type=click.IntRange(1), default=8, help="Pairs of one size to compare at once; fewer above 512x512."
 )
 @device_option
 @precision_option(help_text="Of the networks; published values are for float32.")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ._options import chosen_network, network_option, output_option, size_option, weights_option
-from ._painting import Painting, RunOptions, paint, run_options
+from ._painting import PaintingFiles, RunOptions, paint, run_options
 
 
 @click.command()
@@ -15,20 +15,19 @@ from ._painting import Painting, RunOptions, paint, run_options
     "-l",
     "--layer",
     default="relu4_3",
-    show_default=True,
     metavar="NAME[:CHANNEL]",
     help="The layer, or one of its channels, whose activation is increased.",
 )
 @output_option("IMAGE-dream.png")
 @size_option(512, "Long side of the result; smaller pictures are not enlarged.")
-@click.option("--octaves", type=int, default=4, show_default=True, help="Number of sizes, from small to large.")
-@click.option("--octave-scale", type=float, default=1.4, show_default=True, help="Ratio of one size to the previous.")
-@click.option("--steps", type=int, default=20, show_default=True, help="Steps at each size.")
-@click.option("--rate", type=float, default=0.007, show_default=True, help="Mean change of a value per step.")
-@click.option("--jitter", type=int, default=16, show_default=True, help="Largest random shift per step, in pixels.")
+@click.option("--octaves", type=int, default=4, help="Number of sizes, from small to large.")
+@click.option("--octave-scale", type=float, default=1.4, help="Ratio of one size to the previous.")
+@click.option("--steps", type=int, default=20, help="Steps at each size.")
+@click.option("--rate", type=float, default=0.007, help="Mean change of a value per step.")
+@click.option("--jitter", type=int, default=16, help="Largest random shift per step, in pixels.")
 @network_option
 @weights_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the shifts.")
+@click.option("--seed", type=int, default=0, help="Seed of the shifts.")
 @run_options(without=("checkpoint", "checkpoint_every", "resume"))
 def command(
     image: str,
@@ -47,7 +46,7 @@ def command(
     run_with = RunOptions.pop_from(options)
     options["network"] = chosen_network(options)
     inputs = [("content", image), ("weights", options["weights"])]
-    painting = Painting(output, f"{Path(image).stem}-dream.png", inputs, run_with)
+    painting = PaintingFiles(output, f"{Path(image).stem}-dream.png", inputs, run_with)
     picture = images.read_picture(image)
     run = dream(images.flatten(picture), **options, **run_with.arguments())
     paint(painting, run, text=dream_text(image, options), facts=options, like=picture)

@@ -25,7 +25,6 @@ from ._text import bytes_text, printable, seconds_text
 if TYPE_CHECKING:
     from vggfeat.dumps.estimate import Estimate
     from vggfeat.dumps.reading import Dump
-    from vggfeat.dumps.run import Estimate
 
 _ASK_ABOVE = 10 * 10**9
 _SHOWN_FAILURES = 10
@@ -41,18 +40,14 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--reduce",
     default="full",
-    show_default=True,
     metavar="WORD,...",
     help=f"Any of {', '.join(REDUCTIONS)}; LAYER:WORD applies to matching layers only.",
 )
-@click.option("--weights", default="default", show_default=True, help="A name, a file, or random.")
-@click.option(
-    "--pooling", type=click.Choice(["max", "avg", "l2"]), default="max", show_default=True, help="Kind of pooling."
-)
+@click.option("--weights", default="default", help="A name, a file, or random.")
+@click.option("--pooling", type=click.Choice(["max", "avg", "l2"]), default="max", help="Kind of pooling.")
 @click.option(
     "--resize",
     default="224",
-    show_default=True,
     callback=parsed(parse_resize),
     metavar="N|WxH|none",
     help="Shorter side, or width and height, with antialiasing.",
@@ -60,7 +55,6 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--crop",
     default="auto",
-    show_default=True,
     callback=parsed(parse_count("auto", "none")),
     metavar="N|auto|none",
     help="Side of the central square; auto: the shorter side of --resize.",
@@ -69,11 +63,10 @@ _SHOWN_FAILURES = 10
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
-    show_default=True,
     help="Type of the stored arrays; float16 clips larger values and counts them.",
 )
 @precision_option()
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of projections and random weights.")
+@click.option("--seed", type=int, default=0, help="Seed of projections and random weights.")
 @click.option("--statistics", is_flag=True, help="Also measure each channel; see `vggfeat dump-stats`.")
 @click.option("--cka", is_flag=True, help="Also measure linear CKA between the layers.")
 @click.option(
@@ -82,7 +75,6 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--batch-size",
     default="auto",
-    show_default=True,
     callback=parsed(parse_count("auto")),
     metavar="N|auto",
     help="Pictures per forward pass.",
@@ -96,15 +88,10 @@ _SHOWN_FAILURES = 10
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
-    show_default=True,
     help="ray: on the cluster at RAY_ADDRESS; needs the extra `ray`.",
 )
 @click.option(
-    "--manifest",
-    type=click.Choice(["csv", "parquet"]),
-    default="csv",
-    show_default=True,
-    help="Format of the list of pictures.",
+    "--manifest", type=click.Choice(["csv", "parquet"]), default="csv", help="Format of the list of pictures."
 )
 @click.option("--retry-failed", is_flag=True, help="Recompute shards whose unreadable pictures have changed.")
 @click.option("--dry-run", is_flag=True, help="Only estimate size and time, from a few timed batches.")
@@ -129,7 +116,7 @@ def command(
     options["network"] = chosen_network({**options, "weights": weights})
     options["crop"] = None if options["crop"] == "none" else options["crop"]
     options["batch_size"] = None if options["batch_size"] == "auto" else options["batch_size"]
-    arch.find(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
+    arch.find_layers(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)

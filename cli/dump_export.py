@@ -26,8 +26,17 @@ _ENDINGS = {
     "--to", type=click.Choice(list(dict.fromkeys(_ENDINGS.values()))), help="Format.  [default: by the output's ending]"
 )
 @click.option("-o", "--output", "target", required=True, type=click.Path(), help="The new file, or folder for zarr.")
-@click.option("--layer", "layers", default="", metavar="NAME,...", help="Layer names or globs.  [default: all]")
-@click.option("--reduce", "reductions", default="", metavar="WORD,...", help="Reductions.  [default: all]")
+@click.option(
+    "--layer",
+    "layers",
+    default="",
+    show_default=False,
+    metavar="NAME,...",
+    help="Layer names or globs.  [default: all]",
+)
+@click.option(
+    "--reduce", "reductions", default="", show_default=False, metavar="WORD,...", help="Reductions.  [default: all]"
+)
 def command(dump: str, *, to: str | None, target: str, layers: str, reductions: str) -> None:
     """Write the arrays of DUMP, their ids and run.json as zarr, HDF5, MATLAB, CSV, Parquet or safetensors.
 

@@ -9,8 +9,8 @@ from ._text import printable
 
 @click.command()
 @click.argument("dump", type=click.Path())
-@click.option("--rows", type=click.IntRange(0), default=16, show_default=True, help="Random pictures to recompute.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of their choice.")
+@click.option("--rows", type=click.IntRange(0), default=16, help="Random pictures to recompute.")
+@click.option("--seed", type=int, default=0, help="Seed of their choice.")
 @device_option
 def command(dump: str, *, rows: int, seed: int, device: str) -> None:
     """Check every file of DUMP against its hash, and recompute the activations of random pictures.

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ._options import output_option
-from ._painting import Painting, RunOptions, paint, run_options
+from ._painting import PaintingFiles, RunOptions, paint, run_options
 from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 
 
@@ -38,7 +38,7 @@ def command(
     chosen = chosen_recipe("invert", {**options, "content_layers": layer}, run_with.resume)
     inputs = [("content", image), *recipe_files(chosen)]
     default = f"{Path(image).stem}-invert.png"
-    painting = Painting(output, default, inputs, run_with, read=files_read(chosen, options))
+    painting = PaintingFiles(output, default, inputs, run_with, read=files_read(chosen, options))
     picture = images.read_picture(image)
     run = invert(images.flatten(picture), None, chosen, resume=run_with.resume, **run_with.arguments())
     text = record(chosen, painting.inputs).text()

@@ -21,18 +21,11 @@ _STACKS = ((3, 2), (5, 1), (3, 3), (7, 1))
     metavar="PLAN",
     help="A plan of your own instead, such as 64,64,M,128,128,M; conv1-256 and LRN are allowed.",
 )
-@click.option(
-    "--size",
-    type=click.IntRange(1, 100_000),
-    default=224,
-    show_default=True,
-    help="Side of the square input, in pixels.",
-)
+@click.option("--size", type=click.IntRange(1, 100_000), default=224, help="Side of the square input, in pixels.")
 @click.option(
     "--head",
     type=click.Choice(["paper", "gap"]),
     default="paper",
-    show_default=True,
     help="Head to count: the paper's three linear layers, or global average pooling and one linear layer.",
 )
 @click.option("--paper", is_flag=True, help="Also print the paper's networks, their parameters and published errors.")

@@ -22,20 +22,14 @@ from ._outputs import check_text_outputs, chosen_output, write_texts
 @click.command()
 @click.argument("a", type=click.Path())
 @click.argument("b", type=click.Path())
-@click.option("-l", "--layer", default="relu4_2", show_default=True, help="The layer whose features are matched.")
+@click.option("-l", "--layer", default="relu4_2", help="The layer whose features are matched.")
 @output_option("A-B-match.png")
 @json_option
 @csv_option
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Keep the N best matches.  [default: all]")
-@click.option("--lines", type=click.IntRange(0), default=120, show_default=True, help="Matches to draw.")
-@click.option(
-    "--ratio",
-    type=float,
-    default=0.95,
-    show_default=True,
-    help="Threshold of the ratio test; 1 keeps all mutual neighbours.",
-)
-@click.option("--refine/--no-refine", default=True, show_default=True, help="Refine positions through finer layers.")
+@click.option("--lines", type=click.IntRange(0), default=120, help="Matches to draw.")
+@click.option("--ratio", type=float, default=0.95, help="Threshold of the ratio test; 1 keeps all mutual neighbours.")
+@click.option("--refine/--no-refine", default=True, help="Refine positions through finer layers.")
 @network_option
 @weights_option
 @size_option(1024, "Long side to which pictures are shrunk before matching.")

@@ -45,7 +45,6 @@ def _parse_axis(text: str) -> tuple[float, ...]:
     "scales",
     callback=parsed(_parse_axis),
     default="0.5,1,2",
-    show_default=True,
     metavar="N,...",
     help="One column each.",
 )

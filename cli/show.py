@@ -45,7 +45,6 @@ from ._outputs import picture_output
     "--scale",
     type=click.Choice(["channel", "layer"]),
     default="channel",
-    show_default=True,
     help="The range of the colour scale: the values of each channel, or of the layer.",
 )
 @size_option(512, "Long side to which IMAGE is shrunk.")
@@ -106,6 +105,6 @@ def _show_patches(
     target = picture_output(output, f"{title}-{layers[0]}-{channel}.png", [])
     patches = most_activating(dump, layers[0], channel, top=top, device=device)
     about = open_dump(dump).fingerprint
-    layer = arch.find(about["network"], layers[0], pooling=about["pooling"])[0]
+    layer = arch.find_layers(about["network"], layers[0], pooling=about["pooling"])[0]
     images.write_picture(target, sheet(patches, layer, channel, title=f"'{title}'"))
     click.echo(str(target))

@@ -9,7 +9,7 @@ import click
 from vggfeat.pictures.sizes import parse_size
 
 from ._options import output_option, parsed
-from ._painting import Painting, RunOptions, paint, run_options
+from ._painting import PaintingFiles, RunOptions, paint, run_options
 from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 
 
@@ -52,7 +52,7 @@ def command(
     chosen = chosen_recipe("texture", {**options, "edges": "wrap" if seamless else None}, run_with.resume)
     inputs = [("style", style), *recipe_files(chosen)]
     default = f"{Path(style).stem}-texture.png"
-    painting = Painting(output, default, inputs, run_with, read=files_read(chosen, options))
+    painting = PaintingFiles(output, default, inputs, run_with, read=files_read(chosen, options))
     if size is None:
         facts = {"width": 512, "height": 512} if run_with.resume is None else checkpoint.load_facts(run_with.resume)
         size = facts["width"], facts["height"]

@@ -44,13 +44,9 @@ def _recipe_options(command: Command) -> Command:
 @click.option("--resume", is_flag=True, help="Continue from the folder's checkpoint, if there is one.")
 @device_option
 @precision_option("auto", "Of the forward and backward pass; auto is bfloat16 where that is faster.")
-@click.option("--channels-last/--no-channels-last", default=True, show_default=True, help="Memory layout.")
+@click.option("--channels-last/--no-channels-last", default=True, help="Memory layout.")
 @click.option(
-    "--checkpoint-seconds",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    help="Time between checkpoints within an epoch.",
+    "--checkpoint-seconds", type=click.FloatRange(0), default=60.0, help="Time between checkpoints within an epoch."
 )
 @quiet_option
 @summary_option

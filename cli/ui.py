@@ -8,27 +8,11 @@ from ._signals import terminating
 
 
 @click.command()
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; other addresses need --auth."
-)
+@click.option("--host", default="127.0.0.1", help="Address to listen on; other addresses need --auth.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port.  [default: the first free one from 7860]")
-@click.option(
-    "--auth",
-    metavar="USER:PASSWORD",
-    envvar="VGGFEAT_UI_AUTH",
-    show_envvar=True,
-    help="Require this login.",
-)
-@click.option(
-    "--max-size",
-    type=click.IntRange(64),
-    default=2048,
-    show_default=True,
-    help="Largest long side of a result, in pixels.",
-)
-@click.option(
-    "--max-upload", type=click.IntRange(1), default=32, show_default=True, metavar="MB", help="Largest upload."
-)
+@click.option("--auth", metavar="USER:PASSWORD", envvar="VGGFEAT_UI_AUTH", show_envvar=True, help="Require this login.")
+@click.option("--max-size", type=click.IntRange(64), default=2048, help="Largest long side of a result, in pixels.")
+@click.option("--max-upload", type=click.IntRange(1), default=32, metavar="MB", help="Largest upload.")
 def command(host: str, *, port: int | None, auth: str | None, max_size: int, max_upload: int) -> None:
     """Serve a web page to stylize, explore and compare pictures. By default only this machine can open it.
 

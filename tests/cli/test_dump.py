@@ -178,4 +178,4 @@ def test_export(vggfeat):
     vggfeat("dump-export", "out", "--to", "h5", "-o", "x", "--reduce", "max")
     assert "'x' exists" in vggfeat("dump-export", "out", "--to", "h5", "-o", "x", code=2).stderr
     assert "does not name a format" in vggfeat("dump-export", "out", "-o", "y", code=2).stderr
-    assert "is no dump" in vggfeat("dump-export", "in", "-o", "y.csv", code=2).stderr
+    assert "is not a dump" in vggfeat("dump-export", "in", "-o", "y.csv", code=2).stderr

@@ -112,7 +112,7 @@ class TrainingRecipe:
 
     def frozen_layers(self) -> tuple[arch.Layer, ...]:
         """The layers whose weights stay fixed."""
-        return arch.find(self.row(), self.freeze) if self.freeze else ()
+        return arch.find_layers(self.row(), self.freeze) if self.freeze else ()
 
     def rate(self, epoch: float) -> float:
         """The learning rate after `epoch` epochs, which may be fractional."""
