@@ -10,13 +10,10 @@ INDEX = Path(__file__).parents[1] / "docs" / "reference" / "index.rst"
 PUBLIC = {name: getattr(vggfeat, name) for name in dir(vggfeat) if not name.startswith("_")}
 # Without an example yet. The list only shrinks.
 WITHOUT_EXAMPLE = {
-    "Classifier", "Comparison", "ContentLoss", "ContextualLoss", "CovarianceLoss", "Criterion", "DISTS",
-    "DISTSLoss", "Dream", "GramLoss", "ImageError", "InputError", "LPIPS", "LPIPSLoss",
-    "LayerError", "Matches", "MeanStdLoss", "PerceptualLoss", "Picture", "Progress", "RangeWarning", "Recipe",
-    "RecipeError", "SlicedWassersteinLoss", "StyleLoss", "Stylization", "TotalVariationLoss",
-    "TrainingRecipe", "VggfeatError", "WeightedSum", "WeightsError", "compare",
-    "dream", "dump", "gram", "invert", "match", "metrics", "open_dump", "read_picture", "recipe", "stylize",
-    "texture", "total_variation", "train", "view", "write_picture",
+    "Classifier", "Dream", "ImageError", "InputError", "LayerError", "Matches", "Picture", "Progress",
+    "RangeWarning", "Recipe", "RecipeError", "Stylization", "TrainingRecipe", "VggfeatError", "WeightsError",
+    "dream", "dump", "invert", "match", "open_dump", "read_picture", "recipe", "stylize", "texture", "train",
+    "view", "write_picture",
 }  # fmt: skip
 
 
@@ -31,5 +28,13 @@ def test_the_reference_lists_every_public_name_once():
     assert sorted(listed) == sorted(map(page, PUBLIC))
 
 
+def has_example(found):
+    """Whether the docstring has an example; that of a member will do for a module."""
+    documented = [found]
+    if isinstance(found, ModuleType):
+        documented += [each for each in vars(found).values() if getattr(each, "__module__", None) == found.__name__]
+    return any(">>> " in (each.__doc__ or "") for each in documented)
+
+
 def test_every_public_name_has_an_example():
-    assert {name for name, found in PUBLIC.items() if ">>> " not in found.__doc__} <= WITHOUT_EXAMPLE
+    assert {name for name, found in PUBLIC.items() if not has_example(found)} <= WITHOUT_EXAMPLE
