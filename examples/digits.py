@@ -1,10 +1,10 @@
-"""Train a tiny VGG on scikit-learn's digits, and look at what its layers learnt.
+"""Train a tiny VGG on scikit-learn's digits, and draw what its layers have learnt.
 
     python examples/digits.py --out digits      # under a minute on two cores
 
-Every channel of three layers is drawn for a three and for an eight: `three.png` and `eight.png`. The last layer's
-channels are listed by the digit that excites them most, on pictures that the network did not learn from. The file
-`digits/run/best.safetensors` is what `vggfeat show`, `dump` and `stylize` take as `--weights`.
+`three.png` and `eight.png` show every channel of three layers for a three and an eight. The script lists the channels
+of the last layer by the digit that activates them most, over held-out pictures. `vggfeat show`, `dump` and
+`stylize` accept the file `digits/run/best.safetensors` as `--weights`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
     extract = vggfeat.FeatureExtractor("auto", LAST, weights=best)
     strength = extract(pictures)[LAST].mean((2, 3))
     of_digits = torch.stack([strength[held_out.labels == digit].mean(0) for digit in range(10)])
-    print(f"channels of {LAST} by the digit that excites them most:")
+    print(f"channels of {LAST} by the digit that activates them most:")
     for digit in range(10):
         channels = (of_digits.argmax(0) == digit).nonzero().flatten().tolist()
         print(f"{digit}: {', '.join(map(str, channels)) or 'none'}")

@@ -2,9 +2,9 @@
 
     python examples/fine_tune.py --out tuned
 
-Crops of the bundled pictures become a folder of two classes. Whole pictures are held out, so that no crop of a picture
-that was learnt from is asked about. The first four blocks stay as they were trained on ImageNet; the fifth and a new
-linear layer learn. What comes of it loads wherever vggfeat takes weights.
+Crops of the bundled pictures become a folder of two classes. Whole pictures are held out, so training and evaluation
+share no picture. The first four blocks keep their ImageNet weights; the fifth and a new linear layer are trained. The
+result loads wherever vggfeat takes weights.
 """
 
 import argparse

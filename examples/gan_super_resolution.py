@@ -1,11 +1,11 @@
 """Enlarge photographs four times: with L1 alone, and with L1 + perceptual loss + GAN.
 
     python examples/gan_super_resolution.py --out runs/sr            # two to four minutes on two cores
-    python examples/gan_super_resolution.py --out runs/sr --resume   # goes on where it was interrupted
+    python examples/gan_super_resolution.py --out runs/sr --resume   # continues an interrupted run
 
 Two generators share an L1 warm-up, then take the same number of steps on the same batches, each with its own loss.
-They learn from crops of the bundled photographs and are judged, held out by place, on the middle of each photograph,
-which no training crop touches. `--out` gets `comparison.png` and `checkpoint.pt`. To copy: `gan_step` and `train`.
+They learn from crops of the bundled photographs. They are evaluated on the middle of each photograph, which no training
+crop touches. `--out` gets `comparison.png` and `checkpoint.pt`. The functions to copy are `gan_step` and `train`.
 """
 
 import argparse
@@ -39,10 +39,10 @@ def convolution(channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class Residual(nn.Sequential):
-    """Layers whose output is added to what came in (Lim et al. 2017)."""
+    """A residual block (Lim et al. 2017)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to the same."""
+        """(N, C, h, w) to the same shape."""
         return x + super().forward(x)
 
 
@@ -107,7 +107,7 @@ def draw_crop(photographs: list[Tensor]) -> Tensor:
 
 
 def draw_batch(photographs: list[Tensor]) -> Tensor:
-    """(8, 3, 80, 80) in [0, 1]. Of three crops the most detailed is taken: half of the photographs is sky and blur."""
+    """(8, 3, 80, 80) in [0, 1]. Each is the most detailed of three crops: half of the photographs is sky and blur."""
     threes = [[draw_crop(photographs) for _ in range(3)] for _ in range(BATCH)]
     detailed = [max(three, key=lambda crop: crop.diff().abs().mean().item()) for three in threes]
     return torch.stack(detailed).contiguous(memory_format=torch.channels_last)
@@ -202,7 +202,7 @@ def train(path: Path, steps: int, stop_at: int, *, seed: int, resume: bool) -> d
 
 @torch.no_grad()
 def evaluate(truth: Tensor, generators: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Print how near each enlargement comes to `truth` (N, 3, H, W) in [0, 1]. Returns them and the truth, by name."""
+    """Print the distance of each enlargement from `truth`, (N, 3, H, W). Returns them and the truth, by name."""
     small = shrink(truth)
     columns = {"bicubic": enlarge(small).clamp(0, 1)}
     columns |= {name: generator(small).clamp(0, 1) for name, generator in generators.items()}
@@ -228,7 +228,7 @@ def draw_comparison(columns: dict[str, Tensor]) -> Tensor:
 
 
 def main() -> None:
-    """Train, judge, and save the comparison."""
+    """Train, measure, and save the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("super_resolution"), help="folder to write to [%(default)s]")
     parser.add_argument("--steps", type=int, default=1800, help="in all, two thirds of them L1 alone [%(default)s]")
