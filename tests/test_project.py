@@ -34,9 +34,8 @@ def test_what_is_imported_is_required():
     aliases = {"PIL": "pillow", "lazy_loader": "lazy-loader", "sklearn": "scikit-learn"}
     needed = {aliases.get(name, name).lower() for name in imported("vggfeat") | imported("cli")}
     # lpips is found by name, for its heads; the others are extras.
-    extras = names(
-        [row for name in ("metrics", "parquet", "train", "video") for row in PROJECT["optional-dependencies"][name]]
-    )
+    optional = PROJECT["optional-dependencies"]
+    extras = names([row for name in ("metrics", "parquet", "train", "ui", "video") for row in optional[name]])
     assert needed | {"lpips"} == names(PROJECT["dependencies"]) | extras
 
 

@@ -3,8 +3,8 @@ import sys
 
 
 def test_others_need_a_password(vggfeat):
-    assert "--host 0.0.0.0 lets others in" in vggfeat("ui", "--host", "0.0.0.0", code=2).stderr  # noqa: S104 (tested)
-    assert "--auth is USER:PASSWORD" in vggfeat("ui", "--auth", "ann", code=2).stderr
+    assert "--host 0.0.0.0 lets other machines connect" in vggfeat("ui", "--host", "0.0.0.0", code=2).stderr  # noqa: S104 (tested)
+    assert "--auth must be USER:PASSWORD" in vggfeat("ui", "--auth", "ann", code=2).stderr
 
 
 def test_a_missing_extra_is_named(vggfeat, monkeypatch):

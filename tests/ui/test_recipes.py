@@ -41,8 +41,8 @@ def test_controls_change_their_fields_alone():
         ("size = 4096", "up to 1024"),
         ("steps = 1000000", "up to 1000"),
         ("step_decay = 2.0", "up to 1"),
-        ('start = "/etc/passwd"', "this page knows content, noise"),
-        ('start = "photo.png"', "this page knows content, noise"),
+        ('start = "/etc/passwd"', "this page allows content, noise"),
+        ('start = "photo.png"', "this page allows content, noise"),
         ('weights = "/etc/evil.pth"', "are not here"),
         ('network = "vgg11"\nweights = "imagenet1k_v1"', "of 'vgg11' are not here"),
         ('network = "64,64,M,128"', "are not here"),
@@ -75,7 +75,7 @@ def test_recipes_come_from_files_and_painted_pictures(tmp_path):
     assert str(tmp_path) not in str(error.value)
     evil = Recipe(start="/etc/passwd")
     write_picture(tmp_path / "evil.png", torch.zeros(1, 3, 4, 4), text=record(evil, []).text())
-    with pytest.raises(RecipeError, match="this page knows"):
+    with pytest.raises(RecipeError, match="this page allows"):
         recipes.of_file(tmp_path / "evil.png", LIMITS)
 
 

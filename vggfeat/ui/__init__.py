@@ -1,5 +1,5 @@
-"""A web page to look and try with: stylize, explore, compare, layers.
+"""A web page to stylize, explore and compare pictures, and to look up layers.
 
-`work` does what the page asks for and knows no page; `fragments` writes what it comes to as HTML; `page` lays the page
-out with Gradio; `server` serves it, to this machine alone unless it is told otherwise.
+`work` does the computing and does not know Gradio. Each file of `tabs` holds one tab of the page: its components and
+what they do. `tab` holds what the tabs share, `page` puts them together, and `server` serves the page.
 """

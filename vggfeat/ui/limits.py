@@ -1,5 +1,6 @@
-"""What a page may ask for, and how what it sends is read."""
+"""Limits on what a page may ask for, and how its uploads are read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 class Limits:
     """The most that a page may ask for.
 
-    `megabytes` and `pixels`: of a file that is sent. `size`: the long side of a painted picture. `steps`: of a stage.
-    `waiting`: jobs in the queue. `looked`: the long side at which pictures are explored and compared.
+    `megabytes` and `pixels` limit an uploaded file, `size` the long side of a painting in pixels, `steps` the steps of
+    a stage, `waiting` the length of the queue. Pictures larger than `analysed` pixels on their long side are shrunk to
+    it before they are explored or compared.
     """
 
     megabytes: int = 32
@@ -23,41 +25,41 @@ class Limits:
     size: int = 2048
     steps: int = 1000
     waiting: int = 16
-    looked: int = 768
+    analysed: int = 768
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that a page sent: its file here, and the name that it had there."""
+    """An uploaded picture and its file on the server."""
 
     path: Path
     picture: "Picture"
 
     @property
     def name(self) -> str:
-        """The name without folders."""
+        """The file name without folders."""
         return self.path.name
 
 
-def read_upload(path: str | None, role: str, folder: Path, limits: Limits) -> Upload:
-    """Read a picture that a page sent to `folder`. `role` names it where there is none.
+def read_upload(payload: Mapping[str, str] | None, role: str, folder: Path, limits: Limits) -> Upload:
+    """Read a picture that a page uploaded into `folder`. `payload` holds its "path"; `role` names it in errors.
 
-    Raises `InputError` for none, and for a file that lies anywhere else; `ImageError`, which names no folder, for what
-    is no picture or too large.
+    Raises `InputError` if it is missing or outside `folder`, and `ImageError` if it is not a picture or is too large.
+    No message names a folder of the server.
     """
     from vggfeat.pictures import images
 
-    file = sent_file(path, role, folder)
+    file = sent_file(payload, role, folder)
     if file.stat().st_size > limits.megabytes * 1_000_000:
-        raise ImageError(f"'{file.name}' has more than {limits.megabytes} MB")
+        raise ImageError(f"'{file.name}' is larger than the limit of {limits.megabytes} MB")
     return Upload(file, images.decode_picture(file.read_bytes(), name=file.name, max_pixels=limits.pixels))
 
 
-def sent_file(path: str | None, role: str, folder: Path) -> Path:
-    """The file that a page sent. Raises `InputError` for none, and for one that is not in `folder`."""
-    if not path:
-        raise InputError(f"there is no {role}: drop a picture, or choose one")
-    file = Path(path).resolve()
+def sent_file(payload: Mapping[str, str] | None, role: str, folder: Path) -> Path:
+    """The file that a page uploaded. Raises `InputError` if it is missing or outside `folder`."""
+    if not payload:
+        raise InputError(f"there is no {role}: upload a file or choose a sample")
+    file = Path(payload["path"]).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
-        raise InputError(f"the {role} is no longer here: drop it again")
+        raise InputError(f"the {role} is no longer on the server: upload it again")
     return file

@@ -1,4 +1,4 @@
-"""Recipes of a page: as text that can be changed, and as the few controls that matter most."""
+"""Recipes as the page edits them: as TOML text, and as controls for the most important fields."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,44 +13,45 @@ from vggfeat.transfer.recipe import RECIPES, Recipe, format_recipe, from_values
 from vggfeat.ui.limits import Limits
 
 CONTROLS = ("size", "steps", "content_weight", "style_weight", "style_scale", "objective", "color")
-"""The fields that have a control of their own, in their order on the page."""
+"""The fields that have a control, in their order on the page."""
 
-# Nobody reads a picture by naming a file of the server's.
+# A recipe may also name a file to start from; a page must not read files of the server.
 _STARTS = ("content", "noise")
 
-_LONGEST_TEXT = 20_000
+LONGEST_TEXT = 20_000
+"""The most characters that a recipe may have."""
 
 
 def controls(chosen: Recipe, limits: Limits) -> tuple[Any, ...]:
-    """The values of the controls for a recipe, within the limits."""
+    """The values of the controls for a recipe, cut to the limits."""
     values = {name: getattr(chosen, name) for name in CONTROLS}
     values |= {"size": min(chosen.size, limits.size), "steps": min(chosen.steps, limits.steps)}
     return tuple(values.values())
 
 
 def read(text: str, limits: Limits) -> Recipe:
-    """The recipe that a page's text says. Raises `RecipeError`, also for what a page may not ask for."""
-    if len(text) > _LONGEST_TEXT:
-        raise RecipeError(f"the recipe has {len(text)} characters: the limit is {_LONGEST_TEXT}")
+    """Parse a recipe from TOML. Raises `RecipeError` if it is malformed or exceeds what a page may ask for."""
+    if len(text) > LONGEST_TEXT:
+        raise RecipeError(f"the recipe has {len(text)} characters: the limit is {LONGEST_TEXT}")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"the recipe is not TOML: {error}") from error
-    _check_names(values)  # before anything looks them up, which would read a file of that name
+    _check_names(values)  # before anything resolves them, which would read a file of that name
     return allowed(from_values(values, "the recipe"), limits)
 
 
 def changed(text: str, values: Sequence[Any], limits: Limits) -> Recipe:
-    """The recipe that a page's text says, with the values of the controls in place of its own."""
+    """The recipe in `text`, with its fields in `CONTROLS` replaced by `values`. Raises `RecipeError`."""
     chosen = read(text, limits)
     changes = {name: _typed(name, value, getattr(chosen, name)) for name, value in zip(CONTROLS, values, strict=True)}
     return allowed(replace(chosen, **changes), limits)
 
 
 def of_file(path: Path, limits: Limits) -> Recipe:
-    """The recipe of a file that a page sent: a recipe file, or a picture that was painted before."""
+    """The recipe of an uploaded file: a TOML file, or a painted picture. Raises `RecipeError`."""
     if path.suffix.lower() == ".toml":
-        if path.stat().st_size > _LONGEST_TEXT:
+        if path.stat().st_size > LONGEST_TEXT:
             raise RecipeError(f"'{path.name}' is too long for a recipe")
         return read(path.read_text("utf-8", errors="replace"), limits)
     try:
@@ -61,7 +62,7 @@ def of_file(path: Path, limits: Limits) -> Recipe:
 
 
 def preset(name: str, limits: Limits) -> Recipe:
-    """The preset called `name`, within the limits. Raises `RecipeError`."""
+    """The preset called `name`, cut to the limits. Raises `RecipeError` if there is none."""
     if name not in RECIPES:
         raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}")
     found = RECIPES[name]
@@ -69,7 +70,7 @@ def preset(name: str, limits: Limits) -> Recipe:
 
 
 def allowed(chosen: Recipe, limits: Limits) -> Recipe:
-    """`chosen`, where a page may ask for it. Raises `RecipeError`."""
+    """Return `chosen` if a page may ask for it. Raises `RecipeError` otherwise."""
     _check_names({"start": chosen.start, "weights": chosen.weights, "network": chosen.network})
     for name, value, most in (("size", chosen.size, limits.size), ("steps", chosen.steps, limits.steps)):
         if value > most:
@@ -80,16 +81,16 @@ def allowed(chosen: Recipe, limits: Limits) -> Recipe:
 
 
 def networks() -> tuple[str, ...]:
-    """The networks whose weights are on this machine, with their layers in blocks."""
-    here = dict.fromkeys(row.network for row in weights.TABLE if row.status != "to be downloaded")
+    """The VGG networks whose weights are on this machine."""
+    here = dict.fromkeys(entry.network for entry in weights.TABLE if entry.status != "to be downloaded")
     return tuple(name for name in here if name.startswith("vgg"))
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Refuse what names a file of the server's, or weights that are not here."""
+    """Refuse names of files, and weights that are not here."""
     start, name = values.get("start", "content"), values.get("weights", "default")
     if start not in _STARTS:
-        raise RecipeError(f"start is '{start}': this page knows {', '.join(_STARTS)}")
+        raise RecipeError(f"start is '{start}': this page allows {', '.join(_STARTS)}")
     network = values.get("network", RECIPES["default"].network)
     if network not in networks():
         raise RecipeError(f"the weights of '{network}' are not here: {near(network, networks())}")
@@ -98,8 +99,8 @@ def _check_names(values: Mapping[str, Any]) -> None:
         raise RecipeError(f"the weights '{name}' of {network} are not here: {near(name, known)}")
 
 
-def _typed(name: str, value: Any, current: Any) -> Any:  # noqa: ANN401 (whatever a page sends)
-    """A control's value in the type of its field."""
+def _typed(name: str, value: Any, current: Any) -> Any:  # noqa: ANN401 (whatever a browser sends)
+    """Convert a control's value to the type of its field."""
     if isinstance(current, str):
         return value
     try:

@@ -1,61 +1,62 @@
-"""Serve the page."""
+"""Serves the page over HTTP."""
 
 import os
 import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vggfeat.errors import InputError, VggfeatError
-from vggfeat.ui.jobs import Jobs
+from vggfeat.ui.folders import Folders
 from vggfeat.ui.limits import Limits
+from vggfeat.ui.page_runs import PageRuns
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-# A browser that honours this fetches nothing from elsewhere, whatever the page says.
+# Browsers that honour this policy load nothing from other hosts.
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
 
-# Gradio has the style sheet hold inside its frame alone; this is about the frame.
-_FRAME = """<style>
-.gradio-container { width: 100% !important; max-width: 1240px !important; min-width: 0 !important; }
-.gradio-container { margin: 0 auto !important; }
-@media (max-width: 640px) { .gradio-container .main { padding: 8px !important; min-width: 0 !important; } }
+
+# Gradio has no parameter for either: as many pictures of a gallery side by side as fit, and thin margins on a phone.
+_STYLE = """<style>
+.pictures .grid-container { grid: auto-flow min-content / repeat(auto-fill, minmax(96px, 1fr)) !important; }
+@media (max-width: 640px) { .gradio-container .main.app { padding: 8px !important; } }
 </style>"""
 
 
 class Server:
-    """A page that is being served. `url` is where."""
+    """A running server: its `url`, the `runs` in progress, and `root`, the folder of its files."""
 
-    def __init__(self, blocks: Any, url: str, jobs: Jobs, root: Path) -> None:  # noqa: ANN401 (Gradio's Blocks)
+    def __init__(self, blocks: Any, url: str, runs: PageRuns, root: Path) -> None:  # noqa: ANN401 (Gradio's Blocks)
         self._blocks = blocks
         self.url = url
-        self.jobs = jobs
+        self.runs = runs
         self.root = root
 
     def wait(self) -> None:
-        """Until it is interrupted."""
+        """Block until the server stops or the process is interrupted."""
         while self._blocks.is_running:
             time.sleep(0.2)
 
 
 def check_auth(host: str, auth: str | None) -> tuple[str, str] | None:
-    """The user and the password of `USER:PASSWORD`.
+    """Split `USER:PASSWORD` into the user and the password.
 
-    Raises `InputError` where they are malformed, and where there are none but others can connect to `host`.
+    Raises `InputError` if it is malformed, or missing while other machines can connect to `host`.
     """
     if auth is None:
         if host not in _LOOPBACK:
-            raise InputError(f"--host {host} lets others in: it needs --auth USER:PASSWORD")
+            raise InputError(f"--host {host} lets other machines connect: it needs --auth USER:PASSWORD")
         return None
     user, colon, password = auth.partition(":")
     if not (user and colon and password):
-        raise InputError("--auth is USER:PASSWORD, neither of them empty")
+        raise InputError("--auth must be USER:PASSWORD, neither of them empty")
     return user, password
 
 
@@ -65,35 +66,31 @@ def serve(
 ) -> Generator[Server]:
     """Serve the page while the context lasts.
 
-    `host`: the address to listen at; any but this machine's own needs `auth`. `port`: None takes the first free one
-    from 7860 on. `auth`: `USER:PASSWORD`. Whatever pages send or paint lies in a temporary folder, which goes with
-    the server.
+    `host`: the address to listen on; any other than this machine's own needs `auth`. `port`: None takes the first free
+    port from 7860 on. `auth`: `USER:PASSWORD`. Uploads and paintings lie in a temporary folder, which is deleted when
+    the server stops.
 
-    Raises `InputError`, and `VggfeatError` where Gradio is missing or the port is taken.
+    Raises `InputError` for invalid arguments, and `VggfeatError` if Gradio is missing or the port is taken.
     """
     limits = Limits() if limits is None else limits
     login = check_auth(host, auth)
     with tempfile.TemporaryDirectory(prefix="vggfeat-ui-", ignore_cleanup_errors=True) as folder:
-        gr = _gradio(Path(folder, "sent"))
-        from vggfeat.ui import work
-        from vggfeat.ui.page import TITLE, Folders, Page, copy_samples
+        folders, runs = Folders(Path(folder)), PageRuns()
+        gr = _gradio(folders.sent)
+        from vggfeat.ui import page
 
-        folders = Folders(Path(folder))
-        folders.sent.mkdir()
-        copy_samples(folders)
-        jobs = Jobs()
-        blocks = Page(gr, folders, limits, jobs, work.Explorer(limits)).build()
+        folders.create()
+        blocks = page.build(folders, limits, runs)
         blocks.queue(max_size=limits.waiting, default_concurrency_limit=4, api_open=False)
         try:
             _, url, _ = blocks.launch(
                 server_name=host,
                 server_port=port,
                 auth=login,
-                auth_message=None if login is None else TITLE,
+                auth_message=None if login is None else page.TITLE,
                 max_file_size=limits.megabytes * 1_000_000,
                 theme=_theme(gr),
-                css=(resources.files("vggfeat.ui") / "page.css").read_text("utf-8"),
-                head=_FRAME,
+                head=_STYLE,
                 app_kwargs={"middleware": _middleware(host), "docs_url": None, "redoc_url": None, "openapi_url": None},
                 prevent_thread_lock=True,
                 quiet=True,
@@ -110,13 +107,13 @@ def serve(
         except OSError as error:
             raise VggfeatError(f"cannot serve at {host}: {' '.join(str(error).split())}") from error
         try:
-            yield Server(blocks, url, jobs, folders.root)
+            yield Server(blocks, url, runs, folders.root)
         finally:
             blocks.close(verbose=False)
 
 
 def _gradio(folder: Path) -> Any:  # noqa: ANN401 (an extra, untyped)
-    """Gradio, which from here on keeps to this machine and to `folder`."""
+    """Import Gradio, set up to keep its files in `folder` and to contact no other machine."""
     os.environ.update(
         GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1"
     )
@@ -127,7 +124,7 @@ def _gradio(folder: Path) -> Any:  # noqa: ANN401 (an extra, untyped)
 
 
 def _theme(gr: Any) -> Any:  # noqa: ANN401 (Gradio's)
-    """Plain, with the fonts of the reader's machine."""
+    """Gradio's default theme in our colours, with the fonts of the user's machine."""
     return gr.themes.Default(
         primary_hue="teal",
         neutral_hue="slate",
@@ -141,13 +138,13 @@ def _middleware(host: str) -> list[Any]:
     middleware: Any = import_module("starlette.middleware").Middleware
     trusted: Any = import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
     layers = [middleware(_Headers)]
-    if host in _LOOPBACK:  # a name that a stranger's site resolves to this machine is not ours
+    if host in _LOOPBACK:  # against other sites whose name resolves to this machine
         layers.append(middleware(trusted, allowed_hosts=[*_LOOPBACK, "[::1]"]))
     return layers
 
 
 class _Headers:
-    """Adds to every answer what the browser may fetch, and that nobody is told where a reader came from."""
+    """Adds the content security policy and the referrer policy to every response."""
 
     def __init__(self, app: Any) -> None:  # noqa: ANN401 (ASGI)
         self._app = app
