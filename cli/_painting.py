@@ -166,6 +166,10 @@ def paint(
         facts: what the JSON summary contains besides size, time and losses.
         like: a picture whose transparency, colour profile and bit depth the painted one gets.
     """
+    from vggfeat.pictures import images
+
+    if like is not None:
+        images.check_writable(painting.output, bits=like.bits)  # 16 bits may need a package that is missing
     painting.options.keep_freed_memory()
     writer = _Writer(painting, run, text, facts, like)
     with saving(writer.save_interrupted):
