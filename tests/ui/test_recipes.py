@@ -43,9 +43,9 @@ def test_controls_change_their_fields_alone():
         ("step_decay = 2.0", "up to 1"),
         ('start = "/etc/passwd"', "this page allows content, noise"),
         ('start = "photo.png"', "this page allows content, noise"),
-        ('weights = "/etc/evil.pth"', "are not here"),
-        ('network = "vgg11"\nweights = "imagenet1k_v1"', "of 'vgg11' are not here"),
-        ('network = "64,64,M,128"', "are not here"),
+        ('weights = "/etc/evil.pth"', "are not on this machine"),
+        ('network = "vgg11"\nweights = "imagenet1k_v1"', "of 'vgg11' are not on this machine"),
+        ('network = "64,64,M,128"', "are not on this machine"),
         ("x" * 30_000, "30000 characters"),
     ],
 )

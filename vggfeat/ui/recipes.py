@@ -87,16 +87,16 @@ def networks() -> tuple[str, ...]:
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names of files, and weights that are not here."""
+    """Refuse names of files, and weights that are not on this machine."""
     start, name = values.get("start", "content"), values.get("weights", "default")
     if start not in _STARTS:
         raise RecipeError(f"start is '{start}': this page allows {', '.join(_STARTS)}")
     network = values.get("network", RECIPES["default"].network)
     if network not in networks():
-        raise RecipeError(f"the weights of '{network}' are not here: {near(network, networks())}")
-    known = ["default", *(row.name for row in weights.TABLE if row.network == network)]
+        raise RecipeError(f"the weights of '{network}' are not on this machine: {near(network, networks())}")
+    known = ["default", *(entry.name for entry in weights.TABLE if entry.network == network)]
     if name not in known or weights.find_entry(network, name).status == "to be downloaded":
-        raise RecipeError(f"the weights '{name}' of {network} are not here: {near(name, known)}")
+        raise RecipeError(f"the weights '{name}' of {network} are not on this machine: {near(name, known)}")
 
 
 def _typed(name: str, value: Any, current: Any) -> Any:  # noqa: ANN401 (whatever a browser sends)
