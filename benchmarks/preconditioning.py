@@ -42,12 +42,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--steps", type=int, default=45)
     options = parser.parse_args()
-    pyramid = optimise.eased
+    pyramid = optimise.precondition
     rows: list[list[str]] = []
     for content, style in PAIRS:
-        optimise.eased = pyramid
+        optimise.precondition = pyramid
         ours = loss(content, style, options.size, options.steps)
-        optimise.eased = as_it_is
+        optimise.precondition = as_it_is
         plain = loss(content, style, options.size, options.steps)
         rows.append([f"{content} in {style}", f"{plain:.3g}", f"{ours:.3g}", f"{1 - ours / plain:.0%}"])
     print(markdown(["pair", "without", "with the pyramid", "lower by"], rows), end="")

@@ -69,19 +69,15 @@ def build(name: str, settings: SimpleNamespace) -> Work:
     )
     look = Whole(extract, painting.margin)
     if how == "blocks":
-        allowed = settings.share * memory.predict(painting, side, side, extract.dtype.itemsize)
-        blocks = memory.choose(painting, side, side, extract.dtype.itemsize, int(allowed))
+        allowed = settings.share * memory.predict(extract, painting, side, side)
+        blocks = memory.choose(extract, painting, side, side, int(allowed))
         if blocks is None:
             raise ValueError("--share must be below 1")
         look = Blockwise(extract, painting.margin, blocks)
     generator = torch.Generator().manual_seed(0)
     small = torch.rand(1, 3, 64, 64, generator=generator)
     # The values of the targets change no timing: Gram matrices of a small picture, and features that are all zero.
-    terms = [
-        Term(key, weight, loss, target)
-        for key, weight, loss in style_losses(painting)
-        for target in look.targets(small, [loss])
-    ]
+    terms = [loss.term(target) for loss in style_losses(painting) for target in look.targets(small, [loss])]
     for key, weight, loss in content_losses(painting):
         read = arch.find_layers(painting.network, loss.layers)
         zeros = {

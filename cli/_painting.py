@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vggfeat.pictures.images import Picture
-    from vggfeat.transfer.run import Progress, Run, Stylization
+    from vggfeat.transfer.loop import Progress, Run
+    from vggfeat.transfer.run import Stylization
 
 _FILE = click.Path(path_type=Path)
 _OPTIONS: dict[str, Decorator] = {

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from vggfeat.transfer.run import Progress
+    from vggfeat.transfer.loop import Progress
 
 # Reading a loss waits for the device: show it at most this often, in seconds.
 _INTERVAL = 0.2

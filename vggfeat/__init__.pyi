@@ -49,9 +49,9 @@ from .transfer.beyond import invert as invert
 from .transfer.beyond import texture as texture
 from .transfer.dreams import Dream as Dream
 from .transfer.dreams import dream as dream
+from .transfer.loop import Progress as Progress
 from .transfer.named import recipe as recipe
 from .transfer.recipe import Recipe as Recipe
-from .transfer.run import Progress as Progress
 from .transfer.run import Stylization as Stylization
 from .transfer.run import stylize as stylize
 

@@ -5,9 +5,9 @@ import torch
 
 from vggfeat.errors import InputError
 from vggfeat.transfer import checkpoint
-from vggfeat.transfer.blocks import Blocks
 from vggfeat.transfer.named import recipe
 from vggfeat.transfer.run import stylize
+from vggfeat.transfer.tiles import Blocks
 
 SMALL = {"first_size": 32, "steps": 4, "step_decay": 1.0}
 
@@ -65,25 +65,26 @@ def test_a_resumed_run_ends_with_the_same_picture(at, optimiser, pictures, tmp_p
     assert torch.equal(resumed.result(), whole.image)
 
 
-@pytest.mark.parametrize(("optimiser", "broken"), [("lbfgs", "_remember"), ("adam", "_evaluate")])
-def test_a_step_that_is_broken_off_leaves_no_trace(optimiser, broken, pictures, tmp_path):
-    """What is saved is where the last whole step led, although the optimiser is half-way through the next."""
+@pytest.mark.parametrize(
+    ("optimiser", "last"),
+    [("lbfgs", "vggfeat.transfer.optimise.LossAndGradient"), ("adam", "vggfeat.transfer.evaluator.Whole.evaluate")],
+)
+def test_a_step_that_is_broken_off_leaves_no_trace(optimiser, last, pictures, tmp_path, monkeypatch):
+    """The checkpoint holds the last complete step, although the next one has changed the optimiser already."""
     small = recipe("default", **SMALL, optimiser=optimiser)
     whole = stylize(*pictures, small, size=64).result()
     run = stylize(*pictures, small, size=64)
     for progress in run:
         if (progress.stage, progress.step) == (1, 3):
             break
-    optimiser = run._progress.gi_frame.f_locals["optimiser"]  # noqa: SLF001 (nobody else has it)
-    kept = getattr(optimiser, broken)
 
-    def fail(*arguments):
-        kept(*arguments)
+    def fail(*_):
         raise KeyboardInterrupt
 
-    setattr(optimiser, broken, fail)
-    with pytest.raises(KeyboardInterrupt):
-        next(iter(run))
+    with monkeypatch.context() as patch:
+        patch.setattr(last, fail)
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(run))
     run.save(tmp_path / "run.ckpt")
     assert torch.equal(stylize(*pictures, small, size=64, resume=tmp_path / "run.ckpt").result(), whole)
 
@@ -97,10 +98,10 @@ def test_a_resumed_stage_ends_at_the_same_plateau(pictures, tmp_path):
     whole.save(tmp_path / "end.ckpt")
     assert 11 < progress.taken < 30
     for name in ("8", "11", "end"):
-        seen = list(stylize(*pictures, small, size=32, resume=tmp_path / f"{name}.ckpt"))
-        assert seen[-1].taken == progress.taken
-        assert torch.equal(seen[-1].image, progress.image)
-    assert len(seen) == 1  # the end is shown again
+        steps = list(stylize(*pictures, small, size=32, resume=tmp_path / f"{name}.ckpt"))
+        assert steps[-1].taken == progress.taken
+        assert torch.equal(steps[-1].image, progress.image)
+    assert len(steps) == 1  # the end is shown again
 
 
 def test_a_run_in_blocks_goes_on_in_them(pictures, tmp_path, monkeypatch):
@@ -115,6 +116,14 @@ def test_a_run_in_blocks_goes_on_in_them(pictures, tmp_path, monkeypatch):
     again = stylize(*pictures, small, size=64, resume=tmp_path / "run.ckpt")
     assert again.blocks == run.blocks == (Blocks(32, 2),) * len(run.stages)
     assert torch.equal(again.result(), whole)
+
+
+def test_labels_of_a_recipe_do_not_matter(pictures, tmp_path):
+    run = stylize(*pictures, recipe("default", **SMALL), size=64)
+    next(iter(run))
+    run.save(tmp_path / "run.ckpt")
+    renamed = recipe("default", **SMALL, name="mine", about="another line")
+    assert torch.equal(stylize(*pictures, renamed, size=64, resume=tmp_path / "run.ckpt").result(), run.result())
 
 
 def test_resuming_another_run_is_refused(pictures, tmp_path):

@@ -4,8 +4,9 @@ import torch
 from vggfeat import dream
 from vggfeat.errors import InputError, LayerError
 from vggfeat.features.extractor import FeatureExtractor
-from vggfeat.transfer.blocks import Blocks, Blockwise
+from vggfeat.transfer.blocks import Whole
 from vggfeat.transfer.dreams import Activation, parse_target
+from vggfeat.transfer.tiles import Blocks
 
 SMALL = {"size": 64, "octaves": 2, "steps": 4, "precision": "float32"}
 
@@ -17,26 +18,26 @@ def image():
 
 
 @pytest.mark.parametrize("channel", [None, 7])
-def test_the_layer_sees_more(channel, image):
+def test_the_layer_responds_more(channel, image):
     extract = FeatureExtractor("vgg16", ["relu3_1"])
 
-    def seen(picture):
+    def response(picture):
         x = extract(picture)["relu3_1"]
         return (x if channel is None else x[:, channel]).square().mean()
 
     dreamt = dream(image, "relu3_1" if channel is None else f"relu3_1:{channel}", **SMALL).result()
-    assert seen(dreamt) > 1.5 * seen(image)
+    assert response(dreamt) > 1.5 * response(image)
     assert dreamt.shape == image.shape
     assert 0 <= dreamt.min() < dreamt.max() <= 1
 
 
 def test_octaves_grow_to_the_size(image):
     run = dream(image, "relu3_1", **SMALL)
-    seen = list(run)
-    assert [(p.stage, p.step) for p in seen] == [(stage, step) for stage in (1, 2) for step in range(1, 5)]
-    assert [tuple(p.image.shape[2:]) for p in seen] == [(34, 46)] * 4 + [(48, 64)] * 4
-    assert seen[-1].done == 1
-    assert torch.equal(run.image, seen[-1].image)
+    steps = list(run)
+    assert [(p.stage, p.step) for p in steps] == [(stage, step) for stage in (1, 2) for step in range(1, 5)]
+    assert [tuple(p.image.shape[2:]) for p in steps] == [(34, 46)] * 4 + [(48, 64)] * 4
+    assert steps[-1].done == 1
+    assert torch.equal(run.image, steps[-1].image)
 
 
 def test_details_of_the_picture_stay_sharp():
@@ -52,11 +53,24 @@ def test_the_same_seed_dreams_the_same(image):
     assert not torch.equal(first, other)
 
 
-def test_blocks_dream_the_same():
-    grain = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(3))  # no ties for max-pooling to break
-    whole, blocks = (dream(grain, "relu3_1", **{**SMALL, "size": 128}) for _ in range(2))
-    blocks._looks = [Blockwise(blocks._extract, 16, Blocks(32)) for _ in blocks._looks]  # noqa: SLF001 (so small a picture fits)
+def test_blocks_dream_the_same(monkeypatch):
+    noise = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(3))  # no ties for max-pooling to break
+    whole = dream(noise, "relu3_1", **{**SMALL, "size": 128})
+    monkeypatch.setattr("vggfeat.transfer.memory.choose", lambda *_: Blocks(32))  # so small a picture would fit
+    blocks = dream(noise, "relu3_1", **{**SMALL, "size": 128})
+    assert blocks.blocks == (Blocks(32), Blocks(32))
     assert (whole.result() - blocks.result()).abs().mean() < 1e-3
+
+
+def test_memory_that_runs_out_shrinks_the_blocks_of_a_dream(image, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Whole, "evaluate", fail)
+    large = torch.nn.functional.interpolate(image, (96, 128))
+    run = dream(large, "relu1_1", size=128, octaves=1, steps=2, precision="float32")
+    assert [progress.note for progress in run] == ["out of memory: continuing in blocks of 64 pixels", None]
+    assert run.blocks == (Blocks(64),)
 
 
 def test_seconds_end_a_dream(image):

@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from vggfeat import stylize
 from vggfeat.errors import InputError, RecipeError
 from vggfeat.transfer import memory
-from vggfeat.transfer.blocks import Blocks
+from vggfeat.transfer.evaluator import extractor
 from vggfeat.transfer.named import recipe
+from vggfeat.transfer.tiles import Blocks
 
 
 @pytest.mark.parametrize(
@@ -29,10 +29,11 @@ def test_what_is_no_size_is_refused(text):
 
 def test_as_much_is_computed_once_as_the_budget_allows():
     default = recipe("default")
-    whole = memory.predict(default, 1500, 2000, 4)
+    extract = extractor(default, default.layer_weights(), torch.device("cpu"))
+    whole = memory.predict(extract, default, 1500, 2000)
 
     def chosen(budget):
-        return memory.choose(default, 1500, 2000, 4, budget)
+        return memory.choose(extract, default, 1500, 2000, budget)
 
     assert chosen(None) is None
     assert chosen(whole) is None
@@ -40,31 +41,21 @@ def test_as_much_is_computed_once_as_the_budget_allows():
     assert None not in found
     assert found[0] == Blocks(256, 1)
     assert found[-1] == Blocks(128, 4)
-    assert chosen(memory.predict(default, 1500, 2000, 4, Blocks(128))) == Blocks(128)
+    assert chosen(memory.predict(extract, default, 1500, 2000, Blocks(128))) == Blocks(128)
     tiled = [blocks.tiled for blocks in found]
     assert tiled == sorted(tiled)
-    taken = [memory.predict(default, 1500, 2000, 4, blocks) / whole for blocks in found]
+    taken = [memory.predict(extract, default, 1500, 2000, blocks) / whole for blocks in found]
     assert taken == sorted(taken, reverse=True)
     with pytest.raises(RecipeError, match=r"2000x1500 pixels take 2\.\d GB even in small blocks, 100 MB are"):
         chosen(10**8)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"style_weight": 0},
-        {"style_layers": {"relu1_1": 1, "relu5_1": 0}},
-        {"content_layers": {"relu3_1": 1, "relu5_4": 0}},
-        {"content_weight": 0, "style_layers": {"relu1_1": 1}},
-    ],
-)
-def test_the_parts_are_those_of_the_network(changes):
-    """Also where the deepest layer has weight 0: it is left out of the network, and of what is predicted."""
-    made = recipe("default", **changes)
-    run = stylize(*(torch.rand(1, 3, 64, 64) for _ in range(2)), made, size=64)
-    parts = run._extract.parts()  # noqa: SLF001 (the network that it made)
-    assert [part[-1].name for part in memory._parts(made)] == [part.last.name for part in parts]  # noqa: SLF001
+def test_a_limit_is_read_and_none_is_a_share_of_what_is_free():
+    cpu = torch.device("cpu")
+    assert [memory.budget(limit, cpu) for limit in ("4GB", 123, "123")] == [4 * 10**9, 123, 123]
+    assert 0.5 < (memory.budget(None, cpu) or 0) / (memory.available(cpu) or 1) < 2
+    with pytest.raises(InputError, match="'-1' is no amount of memory"):
+        memory.budget(-1, cpu)
 
 
 def test_something_is_free():
@@ -91,7 +82,8 @@ before = kilobytes("VmRSS")
 run = stylize(content, content, plain, size=long, precision="float32", memory_limit=limit, after=first)
 for progress in run:
     pass
-predicted = memory.predict(plain, long * 3 // 4, long, 4, run.blocks[0])
+extract = extractor(plain, plain.layer_weights(), torch.device("cpu"))
+predicted = memory.predict(extract, plain, long * 3 // 4, long, run.blocks[0])
 print(json.dumps([(kilobytes("VmHWM") - before) * 1024, predicted, run.blocks[0]]))
 """
 

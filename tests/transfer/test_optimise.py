@@ -2,18 +2,18 @@ import pytest
 import torch
 
 from vggfeat.transfer import optimise
-from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, Evaluation, eased
+from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, LossAndGradient, precondition
 
 
 def quadratic(target, scale):
     """The loss 1/2 sum scale (x - target)², whose bounded minimum is the target clamped."""
 
-    def evaluate(image):
+    def closure(image):
         difference = image - target
         loss = (scale * difference.square()).sum() / 2
-        return Evaluation(loss, scale * difference, {"all": loss})
+        return LossAndGradient(loss, scale * difference, {"all": loss})
 
-    return evaluate
+    return closure
 
 
 def optimisers():
@@ -41,22 +41,22 @@ def test_finds_the_bounded_minimum_and_never_leaves_the_bounds(make):
 def test_the_pyramid_is_symmetric_and_positive(size, wrap):
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(1, 3, *size, generator=generator, dtype=torch.float64) for _ in range(2))
-    torch.testing.assert_close((x * eased(y, wrap=wrap)).sum(), (y * eased(x, wrap=wrap)).sum())
-    assert (x * eased(x, wrap=wrap)).sum() >= x.square().sum()
+    torch.testing.assert_close((x * precondition(y, wrap=wrap)).sum(), (y * precondition(x, wrap=wrap)).sum())
+    assert (x * precondition(x, wrap=wrap)).sum() >= x.square().sum()
 
 
-def test_the_pyramid_eases_what_is_coarse():
+def test_the_pyramid_amplifies_what_is_coarse():
     flat, grain = torch.ones(1, 1, 256, 256), torch.ones(1, 1, 256, 256)
     grain[..., ::2, 1::2] = grain[..., 1::2, ::2] = -1
     inside = (..., slice(96, 160), slice(96, 160))
-    torch.testing.assert_close(eased(flat)[inside], 31 * flat[inside])  # 1 + 2 + 4 + 8 + 16
-    torch.testing.assert_close(eased(grain)[inside], grain[inside])
+    torch.testing.assert_close(precondition(flat)[inside], 31 * flat[inside])  # 1 + 2 + 4 + 8 + 16
+    torch.testing.assert_close(precondition(grain)[inside], grain[inside])
 
 
 def test_the_pyramid_has_no_edge_where_it_wraps():
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    shifted = eased(x.roll((16, 32), (2, 3)), wrap=True)
-    torch.testing.assert_close(shifted, eased(x, wrap=True).roll((16, 32), (2, 3)))
+    shifted = precondition(x.roll((16, 32), (2, 3)), wrap=True)
+    torch.testing.assert_close(shifted, precondition(x, wrap=True).roll((16, 32), (2, 3)))
 
 
 def test_lbfgs_finds_smooth_pictures_sooner_with_the_pyramid(monkeypatch):
@@ -64,33 +64,33 @@ def test_lbfgs_finds_smooth_pictures_sooner_with_the_pyramid(monkeypatch):
     coarse = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     target = torch.nn.functional.interpolate(coarse, (96, 96), mode="bicubic").clamp(0, 1)
 
-    def evaluate(image):
+    def closure(image):
         difference = (image - target).detach().requires_grad_()
         grain = difference - torch.nn.functional.avg_pool2d(difference, 5, 1, 2)
         loss = difference.square().sum() + 100 * grain.square().sum()
         (gradient,) = torch.autograd.grad(loss, difference)
-        return Evaluation(loss.detach(), gradient, {"all": loss.detach()})
+        return LossAndGradient(loss.detach(), gradient, {"all": loss.detach()})
 
     def reached():
-        optimiser = BoundedLBFGS(torch.full_like(target, 0.5), evaluate)
+        optimiser = BoundedLBFGS(torch.full_like(target, 0.5), closure)
         for _ in range(15):
             optimiser.step()
-        return optimiser.here.loss
+        return optimiser.evaluation.loss
 
-    eased_loss = reached()
-    monkeypatch.setattr(optimise, "eased", lambda x, **_: x)
-    assert eased_loss < 0.5 * reached()
+    preconditioned = reached()
+    monkeypatch.setattr(optimise, "precondition", lambda x, **_: x)
+    assert preconditioned < 0.5 * reached()
 
 
 def test_lbfgs_is_fast_where_scales_differ():
     target = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     scale = torch.logspace(0, 4, target.numel()).reshape(target.shape)
-    evaluate = quadratic(target, scale)
-    optimiser = BoundedLBFGS(torch.zeros_like(target), evaluate)
-    start = evaluate(optimiser.image).loss
+    closure = quadratic(target, scale)
+    optimiser = BoundedLBFGS(torch.zeros_like(target), closure)
+    start = closure(optimiser.image).loss
     for _ in range(60):
         optimiser.step()
-    assert evaluate(optimiser.image).loss < 1e-3 * start
+    assert closure(optimiser.image).loss < 1e-3 * start
 
 
 def test_lbfgs_takes_back_a_step_that_rises():
@@ -99,7 +99,7 @@ def test_lbfgs_takes_back_a_step_that_rises():
     def cliff(image):
         smooth = quadratic(torch.full_like(image, 0.9), torch.ones_like(image))(image)
         loss = smooth.loss + 1e6 * (image > 0.7).sum()
-        return Evaluation(loss, smooth.gradient, {"all": loss})
+        return LossAndGradient(loss, smooth.gradient, {"all": loss})
 
     optimiser = BoundedLBFGS(torch.full((1, 1, 2, 2), 0.1), cliff)
     losses = []
@@ -114,15 +114,15 @@ def test_lbfgs_takes_back_a_step_that_rises():
 def test_what_is_held_belongs_together_and_stays(make):
     """Also where a step is taken back."""
 
-    def evaluate(image):
+    def closure(image):
         loss = (10 * image).sin().sum()
-        return Evaluation(loss, 10 * (10 * image).cos(), {"all": loss})
+        return LossAndGradient(loss, 10 * (10 * image).cos(), {"all": loss})
 
-    optimiser = make(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), evaluate)
+    optimiser = make(torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), closure)
     held = []
     for _ in range(12):
         optimiser.step()
-        assert optimiser.here.terms["all"] == optimiser.here.loss == evaluate(optimiser.image).loss
+        assert optimiser.evaluation.terms["all"] == optimiser.evaluation.loss == closure(optimiser.image).loss
         held.append((optimiser.image, optimiser.image.clone()))
     assert all(torch.equal(image, copy) for image, copy in held)
 
@@ -139,10 +139,10 @@ def test_no_device_is_assumed():
     """On the meta device a value that is asked for, or a tensor left on the CPU, is an error."""
     image = torch.empty(1, 3, 8, 8, device="meta")
 
-    def evaluate(image):
-        return Evaluation(image.sum(), torch.empty_like(image), {"all": image.sum()})
+    def closure(image):
+        return LossAndGradient(image.sum(), torch.empty_like(image), {"all": image.sum()})
 
-    for optimiser in (BoundedLBFGS(image, evaluate), BoundedAdam(image, evaluate, learning_rate=0.1)):
+    for optimiser in (BoundedLBFGS(image, closure), BoundedAdam(image, closure, learning_rate=0.1)):
         for _ in range(3):
             optimiser.step()
         assert optimiser.image.device.type == "meta"

@@ -1,8 +1,7 @@
-"""Dreams: a picture changed so that a layer, or one of its channels, sees more of what it looks for."""
+"""Dreams: a picture changed so that a layer, or one of its channels, responds more strongly to it."""
 
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,22 +9,21 @@ from torch import Tensor
 from vggfeat.errors import InputError, LayerError
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device
-from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import FeatureLoss, Features
 from vggfeat.networks import arch
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
 from vggfeat.transfer import memory
-from vggfeat.transfer.blocks import Blockwise, Whole
+from vggfeat.transfer.evaluator import extractor
+from vggfeat.transfer.loop import Run
 from vggfeat.transfer.objective import Term
-from vggfeat.transfer.optimise import BoundedDescent, Evaluation
+from vggfeat.transfer.optimise import BoundedDescent, LossAndGradient, Optimiser
 from vggfeat.transfer.recipe import Recipe
-from vggfeat.transfer.run import Progress, Run, settings
-from vggfeat.transfer.stages import Stage, plan
+from vggfeat.transfer.stages import plan
 
 
 class Activation(FeatureLoss):
-    """Minus the mean square activation of a layer, or of one of its channels: what a dream makes small."""
+    """Minus the mean square activation of a layer, or of one of its channels: the loss that a dream minimises."""
 
     aligned = False
     local = True
@@ -35,20 +33,20 @@ class Activation(FeatureLoss):
         self.channel = channel
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features that count."""
+        """The activations that are measured: all channels, or one of them."""
         return tensors.at_least_float32(x if self.channel is None else x[:, self.channel : self.channel + 1])
 
-    def distance(self, x: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 (there is none)
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:  # noqa: ARG002 (there is no target)
         """Minus their mean square: (N,)."""
         return -x.square().flatten(1).mean(1)
 
     def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:  # noqa: ARG002 (the base's)
-        """Nothing that counts: more is always better."""
+        """Placeholders, since the loss has no target."""
         return {name: torch.zeros(1, 1) for name in self.layers}
 
 
 def parse_target(network: str, text: str) -> tuple[str, int | None]:
-    """Read `relu4_3` or `relu4_3:12`: a layer, and one of its channels from 0 on.
+    """Read `relu4_3` or `relu4_3:12`: a layer and one of its channels, counted from 0, or None for all.
 
     Raises `LayerError` for an unknown layer or channel.
     """
@@ -65,7 +63,26 @@ def parse_target(network: str, text: str) -> tuple[str, int | None]:
 
 
 class Dream(Run):
-    """A dream as it is dreamt."""
+    """A dream in progress, as `dream` returns it.
+
+    Iterate over it for `Progress`, or call `result()` for the finished picture. `image` is the picture so far.
+
+    Args:
+        image: (1, 3, H, W) in [0, 1].
+        recipe: network, schedule, margin and seed.
+        target: a layer, and one of its channels or None.
+        size: long side of the result in pixels; a smaller picture is not enlarged.
+        rate, jitter, seconds, memory_limit: as in `dream`.
+        device: where to compute.
+        precision: of the network.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import dream
+        >>> run = dream(torch.rand(1, 3, 32, 32), "relu1_1", octaves=2, steps=1)
+        >>> [(progress.stage, tuple(progress.image.shape)) for progress in run]
+        [(1, (1, 3, 23, 23)), (2, (1, 3, 32, 32))]
+    """
 
     def __init__(
         self,
@@ -77,84 +94,35 @@ class Dream(Run):
         rate: float,
         jitter: int,
         seconds: float | None,
-        budget: int | None,
+        memory_limit: int | str | None,
         device: torch.device,
         precision: Precision,
     ) -> None:
-        height, width = images.fit(image.shape[2], image.shape[3], size)
-        self.stages = plan(recipe, height, width)
+        stages = plan(recipe, *images.fit(image.shape[2], image.shape[3], size))
         layer, channel = target
-        loss = Activation(layer, channel)
-        self._terms = [Term("dream", 1.0, loss, {layer: torch.zeros(1, 1, device=device)})]
+        extract = extractor(recipe, [layer], device, precision)
+        self._terms = [Term("dream", 1.0, Activation(layer, channel), {layer: torch.zeros(1, 1, device=device)})]
         self._content = image.to(device)
-        self._extract = FeatureExtractor(
-            recipe.network,
-            [layer],
-            weights=recipe.weights,
-            pooling=recipe.pooling,
-            precision=precision,
-            check="off",
-            device=device,
-        )
-        itemsize = self._extract.dtype.itemsize
-        self._looks: list[Whole] = []
-        for stage in self.stages:
-            blocks = memory.choose(recipe, stage.height, stage.width, itemsize, budget)
-            whole = Whole(self._extract, recipe.margin)
-            self._looks.append(whole if blocks is None else Blockwise(self._extract, recipe.margin, blocks))
-        self._rate, self._jitter, self._seconds = rate, jitter, seconds
+        self._rate, self._jitter = rate, jitter
         self._generator = torch.Generator().manual_seed(recipe.seed)
-        self._image = images.resize(self._content, self.stages[0].height, self.stages[0].width)
-        self._progress = self._run()
+        blocks = memory.divide(extract, recipe, stages, memory.budget(memory_limit, device))
+        super().__init__(recipe, stages, extract, self._content, blocks=blocks, seconds=seconds)
 
-    @property
-    def image(self) -> Tensor:
-        """The picture as it stands, (1, 3, H, W) in [0, 1]."""
-        return self._image
+    def _optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
+        # Starts from the content at the stage's size plus the change so far, so that details of the content stay sharp.
+        stage, evaluator = self.stages[number - 1], self.evaluators[number - 1]
+        image = images.resize(self._content, stage.height, stage.width)
+        if number > 1:
+            change = self._picture - images.resize(self._content, *self._picture.shape[2:])
+            image = image + images.resize(change, stage.height, stage.width)
 
-    def _run(self) -> Iterator[Progress]:
-        began, share, taken = time.monotonic(), 0.0, 0
-        dreamt: Tensor | None = None
-        for number, stage in enumerate(self.stages, 1):
-            deadline = None if self._seconds is None else began + self._seconds * (share + stage.share)
-            content = images.resize(self._content, stage.height, stage.width)
-            with settings(stage, self._content.device):
-                optimiser = self._prepare(number, stage, content, dreamt)
-            step = 0
-            while step == 0 or (step < stage.steps if deadline is None else time.monotonic() < deadline):
-                with settings(stage, self._content.device):
-                    optimiser.step()
-                step, taken = step + 1, taken + 1
-                self._image = optimiser.image
-                seconds = time.monotonic() - began
-                done = share + stage.share * min(1.0, step / stage.steps)
-                yield Progress(
-                    stage=number,
-                    stages=len(self.stages),
-                    step=step,
-                    steps=stage.steps if deadline is None else step,
-                    taken=taken,
-                    seconds=seconds,
-                    done=done if self._seconds is None else min(1.0, seconds / self._seconds),
-                    image=self._image,
-                    terms=optimiser.here.terms,
-                )
-            dreamt = self._image - content
-            share += stage.share
-
-    def _prepare(self, number: int, stage: Stage, content: Tensor, dreamt: Tensor | None) -> BoundedDescent:
-        """Start from the content at the stage's size, with what was dreamt so far on top: its details stay sharp."""
-        if dreamt is not None:
-            content = content + images.resize(dreamt, stage.height, stage.width)
-        look = self._looks[number - 1]
-
-        def evaluate(image: Tensor) -> Evaluation:
-            # Shifted by a few pixels each time, so that the grid of the poolings leaves no mark.
+        def closure(image: Tensor) -> LossAndGradient:
+            # A new random shift each time, so that the grid of the poolings leaves no trace.
             down, across = (self._shift() for _ in range(2))
-            found = look.evaluate(self._terms, image.roll((down, across), (2, 3)))
+            found = evaluator.evaluate(self._terms, image.roll((down, across), (2, 3)))
             return found._replace(gradient=found.gradient.roll((-down, -across), (2, 3)))
 
-        return BoundedDescent(content, evaluate, rate=self._rate)
+        return BoundedDescent(image, closure, rate=self._rate, state=state)
 
     def _shift(self) -> int:
         return int(torch.randint(-self._jitter, self._jitter + 1, (), generator=self._generator))
@@ -178,29 +146,38 @@ def dream(
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Dream:
-    """Change `image` so that a layer sees more of what it looks for.
+    """Change `image` so that a layer responds more strongly to it.
 
-    The mean square activation is raised in steps up its gradient, from a small picture to a large one, and what is
-    dreamt at one size is laid on the picture at the next (Mordvintsev et al., 2015).
+    Gradient ascent raises the mean square activation, first in a small picture, then in larger ones. The change made
+    at one size is enlarged and added to the picture at the next (Mordvintsev et al., 2015).
 
     Args:
-        image: the picture.
-        layer: what is to see more: a layer, `relu4_3`, or one of its channels, `relu4_3:12`.
-        size: pixels of the result's long side; a smaller picture is not enlarged.
-        octaves: how many sizes.
-        octave_scale: factor from one size to the next.
+        image: the picture: a file, or a float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1].
+        layer: a layer such as `relu4_3`, or one of its channels, counted from 0, such as `relu4_3:12`.
+        size: long side of the result in pixels; a smaller picture is not enlarged.
+        octaves: number of sizes, 1 to 20.
+        octave_scale: factor from one size to the next, 1.1 to 16.
         steps: at each size.
-        rate: how far a step goes: the mean change of a value.
-        jitter: pixels by which the picture is shifted at most in each step, so that no grid shows.
-        network: the network, with `weights`: a name or a file.
-        weights: as in `Recipe`.
+        rate: mean absolute change of a value in one step, up to 1.
+        jitter: largest random shift of the picture in each step, in pixels, which avoids a visible grid.
+        network: the name of the network.
+        weights: the name of a weights entry, or a file.
         seed: of the shifts.
-        seconds: time for all steps, shared out over the sizes; None takes `steps`.
-        memory_limit: what a step may take, as in `stylize`.
+        seconds: time for all steps in seconds, divided among the sizes; None takes `steps`.
+        memory_limit: memory for a step, as in `stylize`.
         device: as in `stylize`.
         precision: as in `stylize`.
 
     Raises `ImageError`, `InputError`, `LayerError`, `RecipeError`, `WeightsError`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import dream
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> run = dream(image, "relu2_1:5", octaves=1, steps=2)
+        >>> first, last = (progress.losses["dream"] for progress in run)
+        >>> last < first < 0
+        True
     """
     place = choose_device(device)
     for name, value, least, most in (
@@ -213,9 +190,8 @@ def dream(
         if not least <= value <= most or not math.isfinite(value):
             raise InputError(f"{name.replace('_', ' ')} is {value:g}: it must be between {least:g} and {most:g}")
     target = parse_target(network, layer)
-    stride = arch.find_layers(network, target[0])[0].stride
-    seen = sources.read(image, "image")
-    long_side = min(size, max(seen.shape[2:]))
+    picture = sources.read(image, "image")
+    long_side = min(size, max(picture.shape[2:]))
     recipe = Recipe(
         network=network,
         weights=weights,
@@ -225,19 +201,19 @@ def dream(
         first_size=max(16, round(long_side / octave_scale ** (octaves - 1))),
         growth=octave_scale,
         steps=steps,
-        margin=max(stride, 16),
-        optimiser="adam",
+        margin=max(arch.find_layers(network, target[0])[0].stride, 16),
+        optimiser="adam",  # memory is then predicted without the history of L-BFGS
         seed=seed,
     )
     return Dream(
-        seen,
+        picture,
         recipe,
         target,
         size=size,
         rate=rate,
         jitter=jitter,
         seconds=seconds,
-        budget=memory.available(place) if memory_limit is None else memory.parse_size(str(memory_limit)),
+        memory_limit=memory_limit,
         device=place,
         precision=precision,
     )

@@ -1,4 +1,4 @@
-"""Find a recipe by the name of a preset, in a TOML file, or in a picture that was painted with it."""
+"""Find a recipe: a preset by its name, a TOML file, or a picture that was painted with it."""
 
 import os
 from dataclasses import fields, replace
@@ -9,11 +9,21 @@ from vggfeat.errors import RecipeError, near
 from vggfeat.transfer.recipe import RECIPES, Recipe, read_recipe
 
 
-def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:  # noqa: ANN401 (the fields' own types)
-    """The preset called `source`, or the recipe in the file `source`, with the fields in `changes` replaced.
+def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:  # noqa: ANN401 (fields of several types)
+    """A preset or the recipe in a file, with some fields replaced.
 
-    A file is a recipe file (.toml), or a picture that `vggfeat stylize` painted: its recipe is in it.
-    Raises `RecipeError`, `LayerError` for a layer in `changes`, `ImageError` for a picture that cannot be read.
+    Args:
+        source: the name of a preset, a recipe file (.toml), or a picture that `vggfeat stylize` painted, whose metadata
+            hold its recipe.
+        changes: fields of `Recipe` with their new values.
+
+    Raises `RecipeError`, `LayerError` for an unknown layer in `changes`, `ImageError` for an unreadable picture.
+
+    Example:
+        >>> from vggfeat import recipe
+        >>> chosen = recipe("gatys", steps=20)
+        >>> chosen.name, chosen.network, chosen.steps
+        ('gatys', 'vgg19', 20)
     """
     known = {field.name for field in fields(Recipe)}
     for option in changes:

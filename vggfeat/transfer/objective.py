@@ -1,7 +1,6 @@
-"""What a run minimises: terms that read features, each with its target, and with the mask of the place it is for."""
+"""The objective of a run: weighted losses over features, each with its target and an optional mask."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,12 +16,20 @@ from vggfeat.losses.sliced_wasserstein import SlicedWassersteinLoss
 from vggfeat.losses.variation import TotalVariationLoss
 from vggfeat.transfer.recipe import Recipe
 
-# Projections of the sliced distance: beyond these the pictures do not change to the eye.
+# Projections of the sliced distance: more of them do not change the pictures visibly.
 _PROJECTIONS = 64
 
 
 class Term(NamedTuple):
-    """One weighted loss. `masks` weigh the positions of each layer, (1, 1, h, w) in [0, 1]; None is everywhere."""
+    """One weighted loss.
+
+    Args:
+        name: of the sum that the term is reported in: `content`, `style`, `tv` or `dream`.
+        weight: at least 0.
+        loss: reads features.
+        target: what `loss.target` returned.
+        masks: {layer: weights of the positions, (1, 1, h, w) in [0, 1]}; None weighs all positions equally.
+    """
 
     name: str
     weight: float
@@ -30,87 +37,85 @@ class Term(NamedTuple):
     target: Features
     masks: Features | None = None
 
-    def settled(self, layer: str, x: Tensor) -> Tensor:
-        """The weighted distance of one layer's whole features `x` to the target: a scalar."""
+    def value(self, layer: str, x: Tensor) -> Tensor:
+        """The weighted distance between all features `x` (1, C, h, w) of one layer and the target: a scalar."""
         mask = None if self.masks is None else self.masks[layer]
         loss = self.loss
         if isinstance(loss, TotalVariationLoss):
             return self.weight * loss({"image": x}, {})
         if isinstance(loss, PooledLoss) and mask is not None:
-            return self.judged(layer, loss.moments(x, mask), mask.sum())
-        summary = loss.summary(x if mask is None else chosen(x, mask))
-        return self.weigh(layer, loss.distance(summary, loss.matching(self.target, layer, summary)))
+            return self.value_from_moments(loss, layer, loss.moments(x, mask), mask.sum())
+        return self._value_from_summary(layer, loss.summary(x if mask is None else select(x, mask)))
 
-    def judged(self, layer: str, moments: Tensor, positions: Tensor | float) -> Tensor:
-        """The weighted distance of what the moments of one layer come to: a scalar."""
-        loss = self.loss
-        assert isinstance(loss, PooledLoss)  # noqa: S101 (only those have moments)
-        summary = loss.from_moments(moments, positions).to(self.target[layer].dtype)
-        return self.weigh(layer, loss.distance(summary, loss.matching(self.target, layer, summary)))
+    def value_from_moments(self, loss: PooledLoss, layer: str, moments: Tensor, positions: Tensor | float) -> Tensor:
+        """The same, from the `moments` of one layer that the term's `loss` summed over `positions`: a scalar."""
+        return self._value_from_summary(layer, loss.from_moments(moments, positions).to(self.target[layer].dtype))
 
-    def weigh(self, layer: str, distance: Tensor) -> Tensor:
-        """A distance of one layer, (1,), times the weights of the term and of the layer: a scalar."""
+    def weighted(self, layer: str, distance: Tensor) -> Tensor:
+        """The distance (1,) of one layer times the weights of the term and the layer: a scalar."""
         return self.weight * self.loss.weights[layer] * distance.sum()
 
+    def _value_from_summary(self, layer: str, summary: Tensor) -> Tensor:
+        return self.weighted(layer, self.loss.distance(summary, self.loss.matching(self.target, layer, summary)))
 
-def chosen(x: Tensor, mask: Tensor) -> Tensor:
-    """The positions of `x` (1, C, H, W) whose mask is above a half, in a row: (1, C, 1, P).
 
-    For losses that know no weights of positions. At least the position of the greatest mask is chosen.
+def select(x: Tensor, mask: Tensor) -> Tensor:
+    """The positions of `x` (1, C, H, W) where `mask` (1, 1, H, W) is at least 0.5: (1, C, 1, P).
+
+    For losses that cannot weigh positions. The position of the largest mask value is always selected.
     """
     inside = mask[0, 0] >= min(0.5, float(mask.max()))
     return x[:, :, inside][:, :, None]
 
 
 def total(terms: Iterable[Term], features: Features) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective at the features of a whole picture, and the value of each name's terms."""
+    """The objective at the features of a whole picture, and the sum of the terms of each name: scalars."""
     values: dict[str, Tensor] = {}
     for term in terms:
         for layer in term.loss.layers:
-            value = term.settled(layer, features[layer])
+            value = term.value(layer, features[layer])
             values[term.name] = values[term.name] + value if term.name in values else value
     return torch.stack(list(values.values())).sum(0), values
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a style goes: `targets` come from `style`, the tensor; `mask` (1, 1, H, W) in [0, 1], None is everywhere.
+class WeightedLoss(NamedTuple):
+    """A loss with its name and weight, before its target is known."""
 
-    `share` is the part that the place takes in the objective: its weight times its area over the picture's.
-    """
+    name: str
+    weight: float
+    loss: FeatureLoss
 
-    style: Tensor
-    share: float = 1.0
-    mask: Tensor | None = None
+    def term(self, target: Features, *, share: float = 1.0, masks: Features | None = None) -> Term:
+        """The term with this target; `share` multiplies the weight."""
+        return Term(self.name, self.weight * share, self.loss, target, masks)
 
 
-def content_losses(recipe: Recipe) -> list[tuple[str, float, FeatureLoss]]:
-    """The terms that need the content alone."""
-    found: list[tuple[str, float, FeatureLoss]] = []
-    layers = _weighed(recipe.content_layers)
+def content_losses(recipe: Recipe) -> list[WeightedLoss]:
+    """The losses that need no style: the content's and the total variation's."""
+    found: list[WeightedLoss] = []
+    layers = _nonzero(recipe.content_layers)
     if recipe.content_weight and layers:
-        found.append(("content", recipe.content_weight, ContentLoss(layers)))
+        found.append(WeightedLoss("content", recipe.content_weight, ContentLoss(layers)))
     if recipe.tv_weight:
-        found.append(("tv", recipe.tv_weight, TotalVariationLoss()))
+        found.append(WeightedLoss("tv", recipe.tv_weight, TotalVariationLoss()))
     return found
 
 
-def style_losses(recipe: Recipe) -> list[tuple[str, float, FeatureLoss]]:
-    """The terms that compare with a style. Their weights make `style_weight` mean about the same for each objective."""
-    layers = _weighed(recipe.style_layers)
+def style_losses(recipe: Recipe) -> list[WeightedLoss]:
+    """The losses of the recipe's objective, scaled so that `style_weight` means about the same for each objective."""
+    layers = _nonzero(recipe.style_layers)
     if not recipe.style_weight or not layers:
         return []
-    return [("style", recipe.style_weight * factor, make(layers)) for factor, make in OBJECTIVES[recipe.objective]]
+    made = OBJECTIVES[recipe.objective]
+    return [WeightedLoss("style", recipe.style_weight * factor, make(layers)) for factor, make in made]
 
 
-def _weighed(layers: Mapping[str, float]) -> dict[str, float]:
+def _nonzero(layers: Mapping[str, float]) -> dict[str, float]:
     return {name: weight for name, weight in layers.items() if weight}
 
 
 _Make = Callable[[Mapping[str, float]], FeatureLoss]
 
-# Factors at which each goes about as far from a photograph as `gram` does, by LPIPS: benchmarks/objectives.md has what
-# was measured.
 OBJECTIVES: Mapping[str, Sequence[tuple[float, _Make]]] = {
     "gram": [(1.0, lambda layers: GramLoss(layers, divide_by="chw"))],
     "gram+meanstd": [(1.0, lambda layers: GramLoss(layers, divide_by="chw")), (1e-3, MeanStdLoss)],
@@ -118,3 +123,7 @@ OBJECTIVES: Mapping[str, Sequence[tuple[float, _Make]]] = {
     "swd": [(1e-1, lambda layers: SlicedWassersteinLoss(layers, projections=_PROJECTIONS))],
     "nn": [(1e5, NearestNeighbourLoss)],
 }
+"""{objective: its losses, each with a factor}.
+
+With these factors each objective moves a photograph about as far as `gram`, by LPIPS: see benchmarks/objectives.md.
+"""

@@ -1,7 +1,7 @@
 """Recipes: what a style transfer optimises and how, as data: fields, files, presets. No torch here.
 
 A recipe file is TOML: `key = value` for any field of `Recipe`, layers as a table or as text (`"relu1_1:0.5,relu3_*"`).
-What a file leaves out is as in the recipe `default`; its name, where it gives none, is the file's.
+Missing fields are those of the recipe `default`; a missing name is the file's.
 """
 
 import json
@@ -31,13 +31,13 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "color": get_args(Color),
     "edges": get_args(Edges),
 }
-"""The fields of a recipe that are one of a few words."""
+"""The fields of a recipe that take one of a few words, with these words."""
 
 LAYER_FIELDS = ("content_layers", "style_layers")
-"""The fields of a recipe that weigh layers."""
+"""The fields of a recipe that map layers to weights."""
 
 LABELS = ("name", "about")
-"""The fields of a recipe that change nothing in the picture."""
+"""The fields of a recipe that do not affect the picture."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -50,25 +50,34 @@ def _ones(*layers: str) -> Callable[[], Mapping[str, float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a picture is painted in a style. Sizes are those of the long side, in pixels.
+    """How to paint a picture in a style. Sizes are of the long side, in pixels.
 
-    What is minimised is `content_weight` x the mean square difference of the content layers' features, plus
-    `style_weight` x the style term, each layer times its weight, plus `tv_weight` x the total variation of the image in
-    [0, 1]. The style term is the `objective`: `gram` is the mean square difference of Gram matrices divided by C·H·W,
-    the others are other distances between the features' distributions.
+    The loss is `content_weight` times the mean square difference of the content layers' features, plus `style_weight`
+    times the style term, plus `tv_weight` times the total variation of the image in [0, 1]. Each layer counts times its
+    own weight. The style term is the `objective`: `gram` is the mean square difference of Gram matrices divided by
+    C·H·W; the others are other distances between distributions of features. Every field has a `help` text in its
+    metadata. Invalid values raise `RecipeError`, unknown layers `LayerError`.
+
+    Example:
+        >>> from vggfeat import Recipe
+        >>> small = Recipe(style_layers={"relu[12]_1": 0.5}, steps=20)
+        >>> dict(small.style_layers), small.objective
+        ({'relu1_1': 0.5, 'relu2_1': 0.5}, 'gram')
     """
 
     name: str = field(default="custom", metadata=_help("what the recipe is called"))
     about: str = field(default="", metadata=_help("what it is for, in a line"))
-    size: int = field(default=512, metadata=_help("long side of the result in pixels; a smaller content stays small"))
-    network: str = field(default="vgg19", metadata=_help("network that looks at the pictures"))
-    weights: str = field(default="default", metadata=_help("its weights: a name, or a file"))
-    pooling: arch.Pooling = field(default="max", metadata=_help("its pooling: max, avg or l2"))
+    size: int = field(
+        default=512, metadata=_help("long side of the result in pixels; a smaller content is not enlarged")
+    )
+    network: str = field(default="vgg19", metadata=_help("network that computes the features"))
+    weights: str = field(default="default", metadata=_help("weights of the network: a name, or a file"))
+    pooling: arch.Pooling = field(default="max", metadata=_help("pooling of the network: max, avg or l2"))
     objective: Objective = field(
-        default="gram", metadata=_help("what of the style is matched: gram, gram+meanstd, covariance, swd or nn")
+        default="gram", metadata=_help("what to match of the style: gram, gram+meanstd, covariance, swd or nn")
     )
     content_layers: Mapping[str, float] = field(
-        default_factory=_ones("relu4_2"), metadata=_help("layers that keep the content, NAME:WEIGHT,...")
+        default_factory=_ones("relu4_2"), metadata=_help("layers that preserve the content, NAME:WEIGHT,...")
     )
     style_layers: Mapping[str, float] = field(
         default_factory=_ones("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
@@ -76,37 +85,37 @@ class Recipe:
     )
     content_weight: float = field(default=1.0, metadata=_help("weight of the content term"))
     style_weight: float = field(default=1.0, metadata=_help("weight of the style term"))
-    tv_weight: float = field(default=0.0, metadata=_help("weight of the total variation, which smooths"))
-    style_scale: float = field(default=1.0, metadata=_help("size of the style's strokes against the picture"))
+    tv_weight: float = field(default=0.0, metadata=_help("weight of the total variation, which smooths the picture"))
+    style_scale: float = field(default=1.0, metadata=_help("scale of the style: 0.5 makes strokes half as large"))
     color: Color = field(
         default="style",
         metadata=_help(
-            "whose colours: style; content, luminance (the content's stay); linear, histogram (the style takes them)"
+            "colours of the style (style), the content (content, luminance) or a recoloured style (linear, histogram)"
         ),
     )
     margin: int = field(
         default=0,
-        metadata=_help("pixels added around the pictures, so that no border is painted; a multiple of 16"),
+        metadata=_help("pixels added around the pictures, which avoids a visible border; a multiple of 16"),
     )
     edges: Edges = field(
         default="mirror",
-        metadata=_help("what surrounds the picture: mirror, or wrap, itself, so that the left edge meets the right"),
+        metadata=_help("what the margin holds: the mirror image, or the opposite edge (wrap), so that copies tile"),
     )
     start: str = field(default="content", metadata=_help("what to start from: content, noise, or a picture file"))
-    first_size: int = field(default=256, metadata=_help("size of the first, coarsest stage"))
+    first_size: int = field(default=256, metadata=_help("size of the first and coarsest stage"))
     growth: float = field(default=2.0, metadata=_help("factor from one stage's size to the next"))
     steps: int = field(default=100, metadata=_help("optimisation steps of the first stage"))
     step_decay: float = field(default=1.0, metadata=_help("factor from one stage's steps to the next's"))
     until_plateau: float = field(
         default=0.0,
-        metadata=_help("a stage ends once its loss fell by less than this share over 10 steps; 0 is never"),
+        metadata=_help("end a stage when its loss fell by less than this share over 10 steps; 0 is never"),
     )
     optimiser: Optimiser = field(default="lbfgs", metadata=_help("lbfgs or adam"))
-    learning_rate: float = field(default=0.02, metadata=_help("Adam's step, in units of the picture's range"))
+    learning_rate: float = field(default=0.02, metadata=_help("learning rate of Adam, for a picture in [0, 1]"))
     seed: int = field(default=0, metadata=_help("seed of the noise"))
 
     def __post_init__(self) -> None:
-        """Name every layer, and refuse what no run could use. Raises `RecipeError`, `LayerError`."""
+        """Replace globs and indices by layer names, and check every field."""
         try:
             arch.network(self.network)
         except LayerError as error:
@@ -132,13 +141,13 @@ class Recipe:
                     f"{option.replace('_', ' ')} is {value}: it must be {kind} between {least:g} and {most:g}"
                 )
         if self.edges == "wrap" and not self.margin:
-            raise RecipeError("edges wrap needs a margin: what lies there is the other edge")
+            raise RecipeError("edges wrap needs a margin, which holds the opposite edge")
         stride = self.deepest_layer().stride
         if self.margin % stride:
             raise RecipeError(f"margin is {self.margin}: it must be a multiple of {stride}, the deepest layer's stride")
 
     def deepest_layer(self) -> arch.Layer:
-        """The last layer that is read."""
+        """The deepest layer that the losses read."""
         return arch.find_layers(self.network, self.layer_weights())[-1]
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,14 +156,14 @@ class Recipe:
         return values | {option: dict(values[option]) for option in LAYER_FIELDS}
 
     def layer_weights(self) -> dict[str, float]:
-        """The weight of each layer that is read, content and style together."""
+        """{layer: weight}, content and style added up."""
         weights = {name: self.content_weight * weight for name, weight in self.content_layers.items()}
         for name, weight in self.style_layers.items():
             weights[name] = weights.get(name, 0.0) + self.style_weight * weight
         return weights
 
 
-# Least and most of each number; whole numbers where the least is one.
+# Least and most of each number. A field is an integer if its least value is one.
 _LIMITS: Mapping[str, tuple[float, float]] = {
     "size": (1, 65536),
     "content_weight": (0.0, 1e12),
@@ -173,7 +182,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
 
 
 def _named(network: str, layers: Mapping[str, float]) -> Mapping[str, float]:
-    """Weighed layers by their names, read-only: globs and indices are looked up."""
+    """{layer name: weight}, read-only, with globs and indices resolved."""
     if not isinstance(layers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not be typed)
         raise RecipeError(f"layers come as {{name: weight}}, not as {type(layers).__name__}")
     named: dict[str, float] = {}
@@ -186,7 +195,7 @@ def _named(network: str, layers: Mapping[str, float]) -> Mapping[str, float]:
 
 
 def parse_layers(network: str, text: str) -> dict[str, float]:
-    """Read `relu1_1:0.5,relu3_*`: layers or globs with their weights, 1 where none is given.
+    """Read `relu1_1:0.5,relu3_*`: layers or globs with their weights, 1 by default.
 
     Raises `LayerError` for an unknown layer, `RecipeError` for a weight that is not a number.
     """
@@ -202,12 +211,12 @@ def parse_layers(network: str, text: str) -> dict[str, float]:
 
 
 def format_layers(weights: Mapping[str, float]) -> str:
-    """What `parse_layers` reads."""
+    """The text that `parse_layers` reads."""
     return ",".join(name if weight == 1 else f"{name}:{weight:g}" for name, weight in weights.items())
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe file. Raises `RecipeError`, which names the file and the key."""
+    """Read a recipe file. Raises `RecipeError`, whose message names the file and the key."""
     path = Path(path)
     try:
         text = files.read_text(path)
@@ -219,9 +228,9 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def from_values(values: Mapping[str, Any], source: str, base: Recipe | None = None) -> Recipe:
-    """The recipe `base`, by default `default`, with plain values such as those of `as_dict`, each of them checked.
+    """The recipe `base`, or `default`, with fields replaced by plain values such as those of `as_dict`.
 
-    Raises `RecipeError` for unknown keys, wrong types and what `Recipe` refuses; `source` begins its message.
+    Raises `RecipeError` for unknown keys, wrong types and invalid values; its message begins with `source`.
     """
     base = RECIPES["default"] if base is None else base
     kinds: dict[str, type[object]] = {field.name: type(getattr(base, field.name)) for field in fields(Recipe)}
@@ -242,7 +251,7 @@ def from_values(values: Mapping[str, Any], source: str, base: Recipe | None = No
 
 
 def format_recipe(chosen: Recipe) -> str:
-    """The recipe as a file's text: every field with its value, and its help text as a comment."""
+    """The text of a recipe file: every field with its value, and its help text as a comment."""
     helps: dict[str, str] = {field.name: field.metadata["help"] for field in fields(Recipe)}
     lines = [
         (f"{key} = {_toml(value)}", helps[key]) for key, value in chosen.as_dict().items() if key not in LAYER_FIELDS
@@ -257,7 +266,7 @@ def format_recipe(chosen: Recipe) -> str:
 
 
 class _Presets(Mapping[str, Recipe]):
-    """The recipes that ship, one file each, read when they are asked for."""
+    """The presets that ship, one file each, read on first use."""
 
     def __getitem__(self, name: str) -> Recipe:
         return _preset(name)
@@ -299,7 +308,7 @@ def _parse(text: str, source: str, name: str, base: Recipe) -> Recipe:
 
 
 def _mistyped(key: str, value: object, kind: type[object]) -> str | None:
-    """Why `value` is of no use for a field of the type `kind`; None if it is."""
+    """Why `value` does not fit a field of the type `kind`; None if it does."""
     if key in LAYER_FIELDS:
         weights = cast("Mapping[object, object]", value).values() if isinstance(value, Mapping) else None
         if isinstance(value, str) or (weights is not None and all(map(_is_number, weights))):
@@ -317,5 +326,5 @@ def _is_number(value: object) -> bool:
 
 
 def _toml(value: str | float) -> str:
-    # JSON's strings are TOML's, but for the one control character that JSON leaves as it is.
+    # A JSON string is a TOML string, except for the one control character that JSON does not escape.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

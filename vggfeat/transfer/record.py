@@ -1,6 +1,6 @@
-"""What a painted picture says of itself: its recipe, the versions and the inputs it was painted from.
+"""The record that a painted picture carries: its recipe, the versions of the programs, and its inputs.
 
-It is JSON, in the text `vggfeat` of the picture's metadata.
+The record is JSON in the text field `vggfeat` of the picture's metadata.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from vggfeat.pictures import images
 from vggfeat.transfer.recipe import Recipe, from_values
 
 KEY = "vggfeat"
-"""The name of the text."""
+"""The name of the text field."""
 
 _DREAM = "vggfeat-dream"
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file that was read: what it was for (`content`, `style`, ...), its name without folders, its SHA-256."""
+    """A file that was read: its role (`content`, `style`, ...), its name without folders, its SHA-256."""
 
     role: str
     file: str
@@ -37,14 +37,14 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The recipe of a picture, the versions that painted it, and the files it was painted from."""
+    """The recipe of a picture, the versions of the programs that painted it, and the files it was painted from."""
 
     recipe: Recipe
     versions: Mapping[str, str]
     inputs: tuple[Input, ...]
 
     def text(self) -> dict[str, str]:
-        """The record for the `text` of `images.write_picture`; `read_record` reads it. The same for the same inputs."""
+        """The record as the `text` of `images.write_picture`, for `read_record`. Equal records give equal text."""
         values = {
             "recipe": self.recipe.as_dict(),
             "versions": dict(self.versions),
@@ -54,7 +54,7 @@ class Record:
 
 
 def record(recipe: Recipe, inputs: Iterable[tuple[str, str | os.PathLike[str]]]) -> Record:
-    """The record of a run that starts now, with `inputs` as pairs of role and file. Raises `OSError`."""
+    """The record of a run with the present versions; `inputs` are pairs of role and file. Raises `OSError`."""
     versions = {
         "vggfeat": version("vggfeat"),
         "torch": str(torch.__version__),
@@ -85,13 +85,13 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
 
 def dream_text(image: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, str]:
-    """What the picture of a dream says of itself: the `text` of `images.write_picture`."""
+    """The record of a dream, which has no recipe, as the `text` of `images.write_picture`."""
     values = {"image": Path(image).name, **options}
     return {"Software": f"vggfeat {version('vggfeat')}", _DREAM: json.dumps(values)}
 
 
 def _dream_command(text: str) -> str:
-    """The command that dreams so."""
+    """The command that reproduces a dream."""
     try:
         values = {str(name): str(value) for name, value in json.loads(text).items()}
     except (ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""From a recipe and a picture's size to the stages of its coarse-to-fine schedule. No torch here."""
+"""The coarse-to-fine schedule: stages from a recipe and a picture's size. No torch here."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from vggfeat.transfer.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One image size, with its number of steps and its share of the whole work, 0 to 1."""
+    """One image size in pixels, its number of steps, and its share of the run's work, 0 to 1."""
 
     height: int
     width: int
@@ -18,10 +18,10 @@ class Stage:
 
 
 def plan(recipe: Recipe, height: int, width: int) -> tuple[Stage, ...]:
-    """The stages that end at `height` x `width`: sizes in even ratios, near the recipe's growth, from its first size.
+    """The stages up to `height` x `width` pixels.
 
-    A picture no larger than the first size has one stage. Raises `RecipeError` where the picture is too small for
-    the recipe's deepest layer.
+    Sizes grow from the recipe's first size by a constant ratio near the recipe's growth. A picture no larger than the
+    first size has one stage. Raises `RecipeError` for a picture that is too small for the recipe's deepest layer.
     """
     minimum = recipe.deepest_layer().minimum_size
     if min(height, width) < minimum:

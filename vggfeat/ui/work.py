@@ -16,9 +16,10 @@ from vggfeat.networks import arch
 from vggfeat.pairs.heatmap import HEAT_TOP
 from vggfeat.pairs.run import compare
 from vggfeat.pictures import images
+from vggfeat.transfer.loop import Progress
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.record import record
-from vggfeat.transfer.run import Progress, stylize
+from vggfeat.transfer.run import stylize
 from vggfeat.ui.limits import Limits, Upload
 from vggfeat.ui.page_runs import PageRun
 
