@@ -34,7 +34,7 @@ def test_the_strongest_positions_are_those_of_the_stored_features(dumped, layer,
     assert [patch.id for patch in found] == [features.ids[place] for place in order]
     for patch, place in zip(found, order, strict=True):
         assert patch.value == pytest.approx(peaks[place], rel=1e-4)
-        assert (patch.y, patch.x) == np.unravel_index(stored[place].argmax(), stored[place].shape)
+        assert (patch.field.y, patch.field.x) == np.unravel_index(stored[place].argmax(), stored[place].shape)
     assert [patch.id for patch in most_activating(dumped, layer, channel, top=2, device="cpu")] == [
         patch.id for patch in found[:2]
     ]
@@ -47,14 +47,19 @@ def test_a_patch_is_all_that_its_position_sees(dumped):
     assert crop.shape == (1, 3, side, side)
     whole = torch.full((1, 3, 32 + 2 * side, 32 + 2 * side), 0.3)
     whole[..., side : side + 32, side : side + 32] = patch.picture
-    top, left = patch.top + side, patch.left + side
+    top, left = patch.field.top + side, patch.field.left + side
     assert torch.equal(crop, whole[..., top : top + side, left : left + side])
     # The rest of the picture may change: the activation does not.
     changed = torch.rand_like(patch.picture)
-    rows, columns = slice(max(0, patch.top), patch.bottom), slice(max(0, patch.left), patch.right)
+    rows, columns = (
+        slice(max(0, patch.field.top), patch.field.bottom),
+        slice(max(0, patch.field.left), patch.field.right),
+    )
     changed[..., rows, columns] = patch.picture[..., rows, columns]
     extract = vggfeat.FeatureExtractor("vgg11", "relu2_1", weights=None)
-    assert float(extract(changed)["relu2_1"][0, 7, patch.y, patch.x]) == pytest.approx(patch.value, rel=1e-4)
+    assert float(extract(changed)["relu2_1"][0, 7, patch.field.y, patch.field.x]) == pytest.approx(
+        patch.value, rel=1e-4
+    )
 
 
 def test_what_cannot_be_shown_is_told(dumped, tmp_path):

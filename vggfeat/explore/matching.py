@@ -1,6 +1,6 @@
-"""Matching: which places of two pictures a layer finds alike. Public as `vggfeat.match`.
+"""Find corresponding points of two pictures by the features of a layer. Public as `vggfeat.match`.
 
-Points are (x, y) in pixels of the pictures as they came; the centre of the first pixel is (0, 0).
+Points are (x, y) in pixels of the original pictures; the centre of the first pixel is (0, 0).
 """
 
 import csv
@@ -28,19 +28,28 @@ from vggfeat.pictures.sources import Source
 if TYPE_CHECKING:
     from vggfeat.features.device import Precision
 
-# Distances held at once, and values of features gathered at once: 64 MB each.
+# The most distances, and the most gathered feature values, in memory at a time: 64 MB each.
 _MOST_DISTANCES = _MOST_GATHERED = 2**24
 
-# Less than any cosine: of a position that does not exist.
+# The cosine of a position that does not exist: less than any other.
 _ABSENT = -2.0
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Pairs of points that a layer finds alike, the surest first.
+    """Corresponding points of two pictures, by descending score.
 
-    `points_a`, `points_b`: (M, 2), float32 on the CPU, (x, y) in pixels of either picture as it came, the centre of the
-    first pixel at (0, 0). `score`: (M,), in [0, 1]. `metadata`: what they depend on.
+    Attributes:
+        points_a: (M, 2), float32 on the CPU, (x, y) in pixels of the first original picture; (0, 0) is the centre of
+            its first pixel.
+        points_b: (M, 2), as `points_a`, of the second picture.
+        score: (M,), in [0, 1].
+        metadata: the pictures, network and options that they depend on, as JSON types.
+
+    >>> points = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    >>> found = Matches(points, points, torch.tensor([0.9, 0.4]), {})
+    >>> len(found), next(found.best(1).rows())
+    (2, {'x_a': 1.0, 'y_a': 2.0, 'x_b': 1.0, 'y_b': 2.0, 'score': 0.9})
     """
 
     points_a: Tensor
@@ -52,14 +61,14 @@ class Matches:
         return len(self.score)
 
     def best(self, count: int) -> "Matches":
-        """The `count` surest of them, or all if there are fewer."""
+        """The `count` matches of highest score, or all if there are fewer."""
         if count < 1:
             raise InputError(f"the limit is {count}: it is at least 1")
         kept = self.points_a[:count], self.points_b[:count], self.score[:count]
         return replace(self, points_a=kept[0], points_b=kept[1], score=kept[2])
 
     def rows(self) -> Iterator[dict[str, float]]:
-        """x_a, y_a, x_b, y_b and score of each, rounded to what is known of them."""
+        """x_a, y_a, x_b, y_b and score of each match, rounded to their precision."""
         for (x_a, y_a), (x_b, y_b), (score,) in zip(
             numbers(self.points_a), numbers(self.points_b), numbers(self.score[:, None]), strict=True
         ):
@@ -69,11 +78,11 @@ class Matches:
             }
 
     def as_json(self) -> str:
-        """`metadata` and `matches` as JSON."""
+        """The metadata and the matches as JSON."""
         return json.dumps({"metadata": self.metadata, "matches": list(self.rows())}, indent=1, allow_nan=False) + "\n"
 
     def as_csv(self) -> str:
-        """A row a match under a header."""
+        """The matches as CSV: a header, then one line for each."""
         text = io.StringIO()
         writer = csv.DictWriter(text, ["x_a", "y_a", "x_b", "y_b", "score"], lineterminator="\n")
         writer.writeheader()
@@ -94,58 +103,65 @@ def match(
     device: str = "auto",
     precision: "Precision" = "float32",
 ) -> Matches:
-    """Find the places of two pictures that `layer` finds alike.
+    """Find corresponding points of two pictures by the features of `layer`.
 
-    Two positions match if each is the other's nearest neighbour, by the cosine between their features, and both pass
-    Lowe's ratio test: the distance to the nearest is at most `ratio` of that to the second nearest (of unit vectors,
-    in both directions; kornia's `match_snn`). A match is then refined through the last ReLU of every finer stride:
-    each step looks among the positions within the two that matched, and one further in `b`. At the finest, parabolas
-    through the cosines of neighbours find the place between pixels. Around the pictures the network sees their mirror
-    image.
+    Two positions match if they are mutual nearest neighbours by cosine similarity and pass Lowe's ratio test in both
+    directions: the distance of their unit vectors is at most `ratio` times that to the second nearest (kornia's
+    `match_snn`). Matches are then refined through the last ReLU of each finer stride: every step searches the positions
+    inside the matched pair, and one beyond in `b`. At the finest layer, parabolas through the cosines of neighbours
+    give subpixel positions. The pictures are padded by reflection.
+
+    A score is the mean cosine over the layers used, times one minus the square of the ratio of distances.
 
     Args:
         a: a file, or a (1, 3, H, W) or (3, H, W) tensor in [0, 1].
-        b: likewise; they may differ in size.
-        layer: one layer; the deeper it is, the more it goes by what is shown, and the fewer positions it has.
-        network: as the `FeatureExtractor` takes it.
-        weights: likewise.
-        ratio: above 0; 1 keeps all mutual neighbours.
-        refine: whether to go on to finer layers; without, points lie in the middle of what a position sees.
-        size: the long side at which either picture is seen; a smaller one is not enlarged.
-        device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
-        precision: of the network; distances are taken in float32.
+        b: as `a`; the sizes may differ.
+        layer: one layer. Deeper layers match content rather than texture, with fewer positions.
+        network: as for `FeatureExtractor`.
+        weights: as for `FeatureExtractor`.
+        ratio: above 0, at most 1; 1 keeps all mutual neighbours.
+        refine: whether to refine through finer layers; without, points are centres of receptive fields.
+        size: the long side to which a larger picture is shrunk.
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
+        precision: of the network; distances are float32.
 
-    A score is the mean of the cosines at each layer that was looked at, times one minus the square of the ratio.
+    Raises:
+        ImageError: a file cannot be read.
+        InputError: a tensor or an option is not allowed.
+        LayerError: `layer` does not exist, or names several layers.
+        WeightsError: the weights cannot be loaded.
 
-    Raises `ImageError`, `InputError`, `LayerError`, `WeightsError`.
+    >>> picture = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    >>> found = match(picture, picture, "relu2_1", weights=None, device="cpu")
+    >>> torch.allclose(found.points_a, found.points_b)
+    True
     """
     if not 0 < ratio <= 1:
         raise InputError(f"the ratio is {ratio:g}: it lies above 0 and is at most 1")
     [coarse, *finer] = _ladder(network, layer, refine=refine)
     place = choose_device(device)
-    extract = FeatureExtractor(
-        network, [coarse.name, *(row.name for row in finer)], weights=weights, device=place, precision=precision
-    )
-    seen_a, seen_b = (_see(source, role, extract, size, place) for source, role in ((a, "a"), (b, "b")))
+    names = [layer.name for layer in (coarse, *finer)]
+    extract = FeatureExtractor(network, names, weights=weights, device=place, precision=precision)
+    described_a, described_b = (_describe(source, role, extract, size, place) for source, role in ((a, "a"), (b, "b")))
     with torch.inference_mode():
-        pairs = _mutual(seen_a.levels[coarse.name], seen_b.levels[coarse.name], ratio)
-        row = coarse
-        for finest in finer:
-            pairs = _refined(pairs, row, seen_a.levels[finest.name], seen_b.levels[finest.name])
-            row = finest
-        shift = _between(pairs, seen_a.levels[row.name], seen_b.levels[row.name]) if finer else 0
+        pairs = _mutual(described_a.levels[coarse.name], described_b.levels[coarse.name], ratio)
+        finest = coarse
+        for step in finer:
+            pairs = _refined(pairs, finest, described_a.levels[step.name], described_b.levels[step.name])
+            finest = step
+        shift = _between(pairs, described_a.levels[finest.name], described_b.levels[finest.name]) if finer else 0
         score = pairs.cosine / (1 + len(finer)) * (1 - pairs.ratio**2)
         order = score.argsort(descending=True, stable=True)
-        points_a = seen_a.original(pairs.a * row.stride + row.offset, order)
-        points_b = seen_b.original((pairs.b + shift) * row.stride + row.offset, order)
+        points_a = described_a.original(pairs.a * finest.stride + finest.offset, order)
+        points_b = described_b.original((pairs.b + shift) * finest.stride + finest.offset, order)
     about = {
-        "a": {"name": sources.name(a), "width": seen_a.size[0], "height": seen_a.size[1]},
-        "b": {"name": sources.name(b), "width": seen_b.size[0], "height": seen_b.size[1]},
-        "coordinates": "x, y in pixels of either picture as it came; the centre of the first pixel is 0, 0",
+        "a": {"name": sources.name(a), "width": described_a.size[0], "height": described_a.size[1]},
+        "b": {"name": sources.name(b), "width": described_b.size[0], "height": described_b.size[1]},
+        "coordinates": "x, y in pixels of the original pictures; the centre of the first pixel is 0, 0",
         "network": network,
         "weights": extract.weights_entry.name,
         "layer": coarse.name,
-        "refined": [row.name for row in finer],
+        "refined": names[1:],
         "ratio": ratio,
         "size": size,
         "precision": str(extract.dtype).removeprefix("torch."),
@@ -155,40 +171,40 @@ def match(
 
 
 def numbers(x: Tensor) -> list[list[float]]:
-    """The rows of a (M, K) tensor."""
+    """A (M, K) tensor as lists."""
     return x.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped upstream)
 
 
 class _Level(NamedTuple):
     """One layer's features of a picture as unit vectors, (h * w, C)."""
 
-    rows: Tensor
+    vectors: Tensor
     height: int
     width: int
     layer: arch.Layer
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors at (..., 2) positions x, y, and whether these exist."""
+        """The vectors at (..., 2) positions (x, y), and whether each position exists."""
         x, y = positions.unbind(-1)
         exists = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height)
-        return self.rows[y.clamp(0, self.height - 1) * self.width + x.clamp(0, self.width - 1)], exists
+        return self.vectors[y.clamp(0, self.height - 1) * self.width + x.clamp(0, self.width - 1)], exists
 
 
-class _Seen(NamedTuple):
-    """What the network made of a picture. `width`, `height`: as it came; `shape`: (width, height) as it was seen."""
+class _Described(NamedTuple):
+    """A picture's features. `size` is (width, height) of the original, `shape` that of the network's input."""
 
     levels: Mapping[str, _Level]
     size: tuple[int, int]
     shape: tuple[int, int]
 
     def original(self, places: Tensor, order: Tensor) -> Tensor:
-        """Pixels of the picture as it was seen, in those of the picture as it came, in order."""
+        """Convert positions in the network's input to the original picture, in the given order."""
         scale = torch.tensor(self.size, dtype=torch.float64) / torch.tensor(self.shape)
         return ((places[order].double().cpu() + 0.5) * scale - 0.5).float()
 
 
 class _Pairs(NamedTuple):
-    """Positions (M, 2) of either picture in one layer's grid, and the evidence: sums of cosines, and ratios."""
+    """Matched positions (M, 2) in one layer's grid, their sums of cosines and their ratios of distances."""
 
     a: Tensor
     b: Tensor
@@ -197,56 +213,56 @@ class _Pairs(NamedTuple):
 
 
 def _ladder(network: str, layer: str, *, refine: bool) -> list[arch.Layer]:
-    """The layer to match by, and the last ReLU of each finer stride, the finest last."""
+    """The layer to match by, and the last ReLU of each finer stride, down to the finest."""
     coarse, *others = arch.find_layers(network, layer)
     if others:
         raise LayerError(f"'{layer}' names {1 + len(others)} layers of {network}: match by one, such as {coarse.name}")
     finer: dict[int, arch.Layer] = {}
     if refine:
-        for row in arch.layers(network)[: coarse.index]:
-            if row.kind == "relu" and row.stride < coarse.stride:
-                finer[row.stride] = row
+        for entry in arch.layers(network)[: coarse.index]:
+            if entry.kind == "relu" and entry.stride < coarse.stride:
+                finer[entry.stride] = entry
     return [coarse, *reversed(finer.values())]
 
 
-def _see(source: Source, role: str, extract: FeatureExtractor, size: int, place: torch.device) -> _Seen:
-    """The features of a picture within its mirror image, without the part that lies outside the picture.
+def _describe(source: Source, role: str, extract: FeatureExtractor, size: int, place: torch.device) -> _Described:
+    """The features of a picture padded by reflection, cropped to the picture.
 
-    The zeros around a network's input look alike in every picture, and would match each other.
+    Zero padding is the same around every picture, so positions near the border would match each other.
     """
     rgb = sources.read(source, role)
     height, width = rgb.shape[2:]
     picture = images.resize(rgb, *images.fit(height, width, size))
-    rows = {row.name: row for row in arch.find_layers(extract.network, extract.layers)}
-    deepest = rows[extract.layers[-1]]
+    layers = {layer.name: layer for layer in arch.find_layers(extract.network, extract.layers)}
+    deepest = layers[extract.layers[-1]]
     margin = deepest.stride * min(ceil(-deepest.start / deepest.stride), (min(picture.shape[2:]) - 1) // deepest.stride)
     levels: dict[str, _Level] = {}
     with torch.inference_mode():
         for name, padded in extract(padding.mirror_pad(picture.to(place), margin)).items():
-            x = padding.crop(padded, margin // rows[name].stride)
+            x = padding.crop(padded, margin // layers[name].stride)
             vectors = normalize(x[0].permute(1, 2, 0).flatten(0, 1).float(), dim=1)
-            levels[name] = _Level(vectors, x.shape[2], x.shape[3], rows[name])
-    return _Seen(levels, (width, height), (picture.shape[3], picture.shape[2]))
+            levels[name] = _Level(vectors, x.shape[2], x.shape[3], layers[name])
+    return _Described(levels, (width, height), (picture.shape[3], picture.shape[2]))
 
 
 def _mutual(a: _Level, b: _Level, ratio: float) -> _Pairs:
     """Mutual nearest neighbours that pass the ratio test in both directions."""
-    to_b, ratio_ab = _nearest(a.rows, b.rows, ratio)
-    to_a, ratio_ba = _nearest(b.rows, a.rows, ratio)
+    to_b, ratio_ab = _nearest(a.vectors, b.vectors, ratio)
+    to_a, ratio_ba = _nearest(b.vectors, a.vectors, ratio)
     index = torch.arange(len(to_b), device=to_b.device)
     found = index[(to_b >= 0) & (to_a[to_b] == index)]
     partner = to_b[found]
-    cosines = (a.rows[found] * b.rows[partner]).sum(1)
+    cosines = (a.vectors[found] * b.vectors[partner]).sum(1)
     places = [torch.stack([i % level.width, i // level.width], 1) for i, level in ((found, a), (partner, b))]
     return _Pairs(places[0], places[1], cosines, torch.maximum(ratio_ab[found], ratio_ba[partner]))
 
 
-def _nearest(rows: Tensor, others: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """For each of `rows` its nearest of `others`, or -1 where that fails the ratio test, and its ratio."""
-    nearest = torch.full((len(rows),), -1, device=rows.device)
-    ratios = torch.ones(len(rows), device=rows.device)
+def _nearest(vectors: Tensor, others: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    """The index of each vector's nearest among `others`, or -1 if it fails the ratio test, and its ratio."""
+    nearest = torch.full((len(vectors),), -1, device=vectors.device)
+    ratios = torch.ones(len(vectors), device=vectors.device)
     start = 0
-    for part in _parts(rows, max(1, _MOST_DISTANCES // len(others))):
+    for part in _parts(vectors, max(1, _MOST_DISTANCES // len(others))):
         found, pairs = match_snn(part, others, ratio)
         nearest[start + pairs[:, 0]] = pairs[:, 1]
         ratios[start + pairs[:, 0]] = found[:, 0]
@@ -255,9 +271,9 @@ def _nearest(rows: Tensor, others: Tensor, ratio: float) -> tuple[Tensor, Tensor
 
 
 def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
-    """Go on to a finer layer: of the positions within those that matched, the two that are most alike.
+    """Refine pairs in a finer layer: choose the most similar two positions inside each coarse pair.
 
-    The four positions of `a` about the middle of the coarse one are each compared with nine of `b`, whose shifts
+    The four positions of `a` around the centre of the coarse one are compared with nine each of `b`, whose shifts
     differ from the pair's by at most one position.
     """
     layer = a.layer
@@ -265,7 +281,7 @@ def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
     first = ((pairs.a * coarse.stride + (coarse.offset - layer.offset)) / layer.stride).floor().long()
     shift = (pairs.b - pairs.a) * (coarse.stride // layer.stride)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    size = max(1, _MOST_GATHERED // (len(inside) * len(around) * a.rows.shape[1]))
+    size = max(1, _MOST_GATHERED // (len(inside) * len(around) * a.vectors.shape[1]))
     for corner, moved in zip(_parts(first, size), _parts(shift, size), strict=True):
         ours = corner[:, None] + inside
         theirs = (ours + moved[:, None])[:, :, None] + around
@@ -277,39 +293,39 @@ def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
 
 
 def _between(pairs: _Pairs, a: _Level, b: _Level) -> Tensor:
-    """How far between positions of `b` the likeness to `a` is greatest: (M, 2), each at most half a position.
+    """The subpixel offset in `b` where the similarity to `a` is largest: (M, 2), at most half a position each.
 
-    A parabola through the cosines at a position and its two neighbours leans to the side where the picture changes
-    less, also where two pictures are the same. So what counts is how far its top lies from that which the
-    neighbours of the position in `a` itself give. 0 where a position has no two neighbours.
+    The vertex of a parabola through the cosines at a position and its two neighbours is biased to the side where the
+    picture changes less, even between identical pictures. The vertex that `a` gives with itself is therefore
+    subtracted. The offset is 0 for a position without two neighbours.
     """
     shifts: list[Tensor] = []
     for axis in (0, 1):
         step = torch.zeros(3, 2, dtype=torch.long, device=pairs.a.device)
         step[:, axis] = torch.arange(-1, 2)
-        (there, seen), (own, known) = (
-            _top(_along(a, pairs.a, level, positions, step)) for level, positions in ((b, pairs.b), (a, pairs.a))
+        (there, exists), (own, known) = (
+            _vertex(_along(a, pairs.a, level, positions, step)) for level, positions in ((b, pairs.b), (a, pairs.a))
         )
-        shifts.append(torch.where(seen & known, there - own, 0.0).clamp(-0.5, 0.5))
+        shifts.append(torch.where(exists & known, there - own, 0.0).clamp(-0.5, 0.5))
     return torch.stack(shifts, 1)
 
 
 def _along(a: _Level, ours: Tensor, b: _Level, theirs: Tensor, step: Tensor) -> Tensor:
     """The cosines between (M, 2) positions of `a` and those of `b` plus each of (K, 2) steps: (M, K)."""
-    size = max(1, _MOST_GATHERED // (len(step) * a.rows.shape[1]))
+    size = max(1, _MOST_GATHERED // (len(step) * a.vectors.shape[1]))
     parts = zip(_parts(ours, size), _parts(theirs, size), strict=True)
     return torch.cat([_cosines(a, one[:, None], b, other[:, None, None] + step)[:, 0] for one, other in parts])
 
 
-def _top(cosines: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the parabolas through (M, 3) values at -1, 0, 1 have their tops, and whether they have any."""
+def _vertex(cosines: Tensor) -> tuple[Tensor, Tensor]:
+    """The maxima of parabolas through (M, 3) values at -1, 0, 1, and whether they have one."""
     before, here, after = cosines.double().unbind(1)
     curve = before - 2 * here + after
     return (before - after) / (2 * curve), (curve < 0) & (torch.minimum(before, after) > _ABSENT)
 
 
 def _cosines(a: _Level, ours: Tensor, b: _Level, theirs: Tensor) -> Tensor:
-    """Between (M, J, 2) positions of `a` and (M, J, K, 2) of `b`: (M, J, K), `_ABSENT` where one does not exist."""
+    """Cosines (M, J, K) between (M, J, 2) positions of `a` and (M, J, K, 2) of `b`, `_ABSENT` if one does not exist."""
     (left, here), (right, there) = a.at(ours), b.at(theirs)
     cosines = torch.einsum("mjc,mjkc->mjk", left, right)
     return cosines.masked_fill(~(here[..., None] & there), _ABSENT)
@@ -320,6 +336,6 @@ def _parts(x: Tensor, size: int) -> tuple[Tensor, ...]:
 
 
 def _square(first: int, last: int, like: Tensor) -> Tensor:
-    """The steps of a square: ((last - first + 1)^2, 2)."""
+    """The offsets in a square: ((last - first + 1)^2, 2)."""
     side = torch.arange(first, last + 1, device=like.device)
     return torch.cartesian_prod(side, side)

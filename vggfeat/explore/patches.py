@@ -1,57 +1,63 @@
-"""What excites a channel most, among the pictures of a dump: each where it does, cut to what that position sees."""
+"""Find the patches of a dump's pictures that activate a channel most."""
 
+import dataclasses
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import open_dump
 from vggfeat.dumps.sources import Places
 from vggfeat.errors import ImageError, InputError, near
+from vggfeat.explore.view import Field, field_of
 from vggfeat.networks import arch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """The strongest position of a channel in one picture.
+    """The position of one picture that activates a channel most.
 
-    `id` is the picture's in the dump; `picture` (1, 3, H, W) as the network saw it. `value` is the activation, `x` and
-    `y` the position, and `left`, `top`, `right`, `bottom` the pixels that it sees; those outside are padding.
+    Attributes:
+        id: the picture's id in the dump.
+        picture: (1, 3, H, W), the input of the network.
+        value: the activation.
+        field: the position and its receptive field.
     """
 
     id: str
-    picture: Tensor = field(repr=False)
+    picture: Tensor = dataclasses.field(repr=False)
     value: float
-    x: int
-    y: int
-    left: int
-    top: int
-    right: int
-    bottom: int
+    field: Field
 
     def crop(self, padding: float = 0.3) -> Tensor:
-        """What the position sees, (1, 3, bottom - top, right - left); what lies outside the picture is grey."""
+        """The pixels of the receptive field, (1, 3, height, width), with `padding` outside the picture."""
         height, width = self.picture.shape[2:]
-        cut = torch.full((1, 3, self.bottom - self.top, self.right - self.left), padding)
-        top, bottom, left, right = max(0, self.top), min(height, self.bottom), max(0, self.left), min(width, self.right)
-        cut[..., top - self.top : bottom - self.top, left - self.left : right - self.left] = self.picture[
-            ..., top:bottom, left:right
-        ]
-        return cut
+        x, y, right, bottom = self.field[2:]
+        sides = (max(0, -x), max(0, right - width), max(0, -y), max(0, bottom - height))
+        inside = self.picture[..., max(0, y) : bottom, max(0, x) : right]
+        return pad(inside, sides, value=padding)
 
 
 def most_activating(
     out: str | os.PathLike[str], layer: str, channel: int, *, top: int | None = None, device: str = "auto"
 ) -> tuple[Patch, ...]:
-    """The `top` pictures of the dump in `out` that excite a channel most, the most exciting first; None shows all kept.
+    """The patches that activate a channel most among the pictures of the dump in `out`, in descending order.
 
-    The dump's statistics name the pictures; they are read and seen again to find the place.
+    The dump's statistics name the pictures. Each is read and run through the network once more to find the position.
+
+    Args:
+        out: the folder of the dump.
+        layer: one of its layers.
+        channel: of the layer.
+        top: how many pictures; None takes all that the statistics name.
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
 
     Raises `StoreError` for a dump that is incomplete or has no statistics, `InputError` for a layer or a channel that
-    it does not have, `ImageError` for a picture that is gone or has changed.
+    it does not have, and `ImageError` for a picture that is missing or has changed.
     """
     dump = open_dump(out)
     if layer not in dump.layers:
@@ -82,9 +88,6 @@ def most_activating(
             raise ImageError(f"'{entries[name].path}': {outcome}")
         activation = outcome.features[layer][0, channel].float().cpu()
         y, x = divmod(int(activation.argmax()), activation.shape[1])
-        across, down = row.span(x), row.span(y)
         picture = torch.tensor(prepared.pixels)[None]
-        patches.append(
-            Patch(name, picture, float(activation[y, x]), x, y, across.start, down.start, across.stop, down.stop)
-        )
+        patches.append(Patch(name, picture, float(activation[y, x]), field_of(row, x, y)))
     return tuple(patches)

@@ -1,6 +1,10 @@
-"""Pictures of features: channels, heat maps, principal components, receptive fields, and a sheet of them all.
+"""Pictures of features: channels, heat maps, principal components and receptive fields.
 
-`look` runs the network once; what follows paints from its result. Every picture is (N, 3, H, W) in [0, 1].
+`inspect` runs the network once; the other functions paint from its result. Pictures are (N, 3, H, W) in [0, 1].
+
+>>> found = inspect(torch.rand(1, 3, 32, 48), "relu2_1", weights=None, device="cpu")
+>>> channel_maps(found.features["relu2_1"], [0, 5]).shape
+torch.Size([2, 3, 16, 24])
 """
 
 import os
@@ -25,21 +29,25 @@ if TYPE_CHECKING:
 
 Scale = Literal["channel", "layer"]
 
-# The share of positions that heat maps and principal components leave out at either end of their colours: a few
-# positions, above all at the border, would leave the rest dark.
+# Heat maps and principal components clip this share of positions at both ends of their colours. Otherwise a few
+# positions, mostly at the border, leave the rest dark.
 _OUTLIERS = 0.005
 
-# The share of a channel's activations that is white: from the largest alone, most channels would be all but black.
+# This share of a channel's activations is clipped to white. With its maximum as white, most channels are nearly black.
 _BRIGHTEST = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What a network made of a picture.
+class Inspection:
+    """A picture and its features.
 
-    `picture`: (1, 3, H, W), as the network saw it. `features`: {layer: (1, C, h, w)} in float32, on the CPU. `layers`:
-    their rows of the layer table. `size`: (width, height) of the picture as it came. `title` names it, `weights` the
-    network and its weights.
+    Attributes:
+        picture: (1, 3, H, W), the input of the network.
+        features: {layer: (1, C, h, w)} in float32, on the CPU.
+        layers: their entries in the layer table.
+        size: (width, height) of the original picture.
+        title: its name.
+        weights: the names of the network and its weights.
     """
 
     picture: Tensor
@@ -50,20 +58,20 @@ class Seen:
     weights: str
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """A pixel of the picture as it came, in those of the picture as it was seen. (0, 0) is the first's centre.
+        """Convert a position (x, y) of the original picture to one of the network's input.
 
-        Raises `InputError` for one outside the picture.
+        (0, 0) is the centre of the first pixel of either. Raises `InputError` for a position outside the picture.
         """
         width, height = self.size
         if not (0 <= x < width and 0 <= y < height):
             raise InputError(
                 f"position {x:g},{y:g} lies outside the picture: x is 0 to {width - 1}, y 0 to {height - 1}"
             )
-        seen_height, seen_width = self.picture.shape[2:]
-        return (x + 0.5) * seen_width / width - 0.5, (y + 0.5) * seen_height / height - 0.5
+        input_height, input_width = self.picture.shape[2:]
+        return (x + 0.5) * input_width / width - 0.5, (y + 0.5) * input_height / height - 0.5
 
 
-def look(
+def inspect(
     source: Source,
     layers: str | Iterable[str],
     network: str = "vgg16",
@@ -72,14 +80,23 @@ def look(
     size: int = 512,
     device: str = "auto",
     precision: "Precision" = "float32",
-) -> Seen:
-    """Run `network` over a picture, and keep what `layers` made of it.
+) -> Inspection:
+    """Run a network over a picture and keep the features of `layers`.
 
-    `source`: a file, or a (1, 3, H, W) or (3, H, W) tensor in [0, 1]. `layers`: names or globs, as the
-    `FeatureExtractor` takes them, and likewise `weights` and `precision`. `size`: the long side at which the picture is
-    seen; a smaller one is not enlarged.
+    Args:
+        source: a file, or a (1, 3, H, W) or (3, H, W) tensor in [0, 1].
+        layers: names or globs, as for `FeatureExtractor`.
+        network: as for `FeatureExtractor`.
+        weights: as for `FeatureExtractor`.
+        size: the long side to which a larger picture is shrunk.
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
+        precision: of the network.
 
     Raises `ImageError`, `InputError`, `LayerError`, `WeightsError`.
+
+    >>> found = inspect(torch.rand(1, 3, 32, 48), "relu1_1,relu2_1", weights=None, device="cpu")
+    >>> found.features["relu2_1"].shape
+    torch.Size([1, 128, 16, 24])
     """
     place = choose_device(device)
     extract = FeatureExtractor(network, layers, weights=weights, device=place, precision=precision)
@@ -88,12 +105,21 @@ def look(
     picture = images.resize(rgb, *images.fit(height, width, size))
     with torch.inference_mode():
         features = {name: x.float().cpu() for name, x in extract(picture.to(place)).items()}
-    rows = arch.find_layers(extract.network, list(features))
-    return Seen(picture, features, rows, (width, height), sources.name(source), str(extract.weights_entry))
+    found = arch.find_layers(extract.network, list(features))
+    return Inspection(picture, features, found, (width, height), sources.name(source), str(extract.weights_entry))
+
+
+# Their names before 0.2.
+look = inspect
+Seen = Inspection
 
 
 def most_active(features: Tensor, count: int) -> tuple[int, ...]:
-    """The `count` channels of (1, C, h, w) with the greatest mean magnitude, the greatest first; at most all."""
+    """The `count` channels of (1, C, h, w) with the largest mean magnitude, in descending order.
+
+    >>> most_active(torch.tensor([1.0, -3.0, 2.0]).reshape(1, 3, 1, 1), 2)
+    (1, 2)
+    """
     if count < 1:
         raise InputError(f"top is {count}: it is at least 1")
     activity = features[0].abs().mean((1, 2))
@@ -101,13 +127,15 @@ def most_active(features: Tensor, count: int) -> tuple[int, ...]:
 
 
 def channel_maps(features: Tensor, channels: Sequence[int], *, scale: Scale = "channel") -> Tensor:
-    """Paint channels of (1, C, h, w): (n, 3, h, w).
+    """Paint channels of (1, C, h, w) as (n, 3, h, w).
 
-    From black at 0 to white at the value that one in a hundred of the channel's activations exceeds, or of the
-    layer's if `scale` says so; those that are 0 do not count. Where the layer has values below 0 these are blue, and
-    those above it orange.
+    Black is 0. White is the 99th percentile of the nonzero magnitudes, of each channel or, with `scale="layer"`, of the
+    layer. In a layer with negative values these are blue and positive values orange.
 
     Raises `InputError` for a channel that does not exist.
+
+    >>> channel_maps(torch.rand(1, 8, 4, 6), [0, 5]).shape
+    torch.Size([2, 3, 4, 6])
     """
     if scale not in get_args(Scale):
         raise InputError(f"unknown scale '{scale}': {near(scale, get_args(Scale))}")
@@ -122,14 +150,20 @@ def channel_maps(features: Tensor, channels: Sequence[int], *, scale: Scale = "c
 
 
 def mean_heat(features: Tensor) -> Tensor:
-    """The mean magnitude of all channels, stretched to [0, 1]: (1, 1, h, w). Zero where it is the same everywhere."""
+    """The mean magnitude of all channels, stretched to [0, 1]: (1, 1, h, w). All zero if it is constant.
+
+    >>> mean_heat(torch.rand(1, 8, 4, 6)).shape
+    torch.Size([1, 1, 4, 6])
+    """
     return _stretched(features.abs().mean(1, keepdim=True))
 
 
 class Components(NamedTuple):
-    """The first three principal components of a layer's channels, over its positions.
+    """The first three principal components of a layer's channels over its positions.
 
-    `rgb`: (1, 3, h, w), each component stretched to [0, 1]. `variance`: the share of the layer's variance in each.
+    Attributes:
+        rgb: (1, 3, h, w), each component stretched to [0, 1].
+        variance: the share of the layer's variance that each explains.
     """
 
     rgb: Tensor
@@ -137,10 +171,13 @@ class Components(NamedTuple):
 
 
 def components(features: Tensor) -> Components:
-    """The principal components of (1, C, h, w) as colours: what looks alike to the layer has the same colour.
+    """The principal components of (1, C, h, w) as colours: positions with similar features have similar colours.
 
-    The sign of a component, which the definition leaves open, makes its weight of largest magnitude positive. A
-    component that does not exist, as in a picture of one colour, is grey.
+    The sign of a component is chosen so that its weight of largest magnitude is positive. A component without variance,
+    as in a picture of one colour, is grey.
+
+    >>> components(torch.rand(1, 8, 4, 6)).rgb.shape
+    torch.Size([1, 3, 4, 6])
     """
     _, channels, height, width = features.shape
     points = features[0].flatten(1).double()
@@ -152,16 +189,20 @@ def components(features: Tensor) -> Components:
     found = values[-3:].flip(0).clamp_min(0)
     total = values.clamp_min(0).sum()
     shares = found / total if total > 0 else found
-    # What rounding leaves where there is no variance is not a component.
+    # Rounding leaves a little variance where there is none.
     exists = (found > 1e-12 * total) & (total > 1e-12 * channels * height * width)
     rgb = torch.where(exists[:, None, None], _stretched(scores.reshape(1, 3, height, width)), 0.5)
     return Components(rgb.float(), (float(shares[0]), float(shares[1]), float(shares[2])))
 
 
 def at_pixels(x: Tensor, layer: arch.Layer, height: int, width: int) -> Tensor:
-    """A layer's (1, C, h, w) laid over the (height, width) picture it was made of: (1, C, height, width).
+    """Resample a layer's (1, C, h, w) to the pixels of its (height, width) input: (1, C, height, width).
 
-    Each position's value stands at the middle of what it sees, with bilinear steps between them.
+    Each position's value is at the centre of its receptive field; values between are bilinear.
+
+    >>> from vggfeat.networks import arch
+    >>> at_pixels(torch.rand(1, 128, 4, 6), arch.find_layers("vgg16", "relu2_1")[0], 8, 12).shape
+    torch.Size([1, 128, 8, 12])
     """
     sides: list[Tensor] = []
     for pixels, positions in ((width, x.shape[3]), (height, x.shape[2])):
@@ -172,9 +213,9 @@ def at_pixels(x: Tensor, layer: arch.Layer, height: int, width: int) -> Tensor:
 
 
 class Field(NamedTuple):
-    """The pixels that one position of a layer sees: those from (left, top) to before (right, bottom).
+    """The receptive field of position (x, y) of a layer: pixels from (left, top) up to, not including, (right, bottom).
 
-    Those outside the picture are padding. `x` and `y` are the position.
+    Pixels outside the picture are padding.
     """
 
     x: int
@@ -185,19 +226,35 @@ class Field(NamedTuple):
     bottom: int
 
 
-def receptive_field(seen: Seen, layer: arch.Layer, at: tuple[float, float]) -> Field:
-    """What the position of `layer` nearest to a pixel sees. `at`: (x, y) of the picture as it came."""
-    height, width = seen.features[layer.name].shape[2:]
-    x, y = (
-        min(max(layer.position(pixel), 0), positions - 1)
-        for pixel, positions in zip(seen.pixel(*at), (width, height), strict=True)
-    )
+def field_of(layer: arch.Layer, x: int, y: int) -> Field:
+    """The receptive field of position (x, y) of a layer.
+
+    >>> field_of(arch.find_layers("vgg16", "relu1_1")[0], 5, 0)
+    Field(x=5, y=0, left=4, top=-1, right=7, bottom=2)
+    """
     across, down = layer.span(x), layer.span(y)
     return Field(x, y, across.start, down.start, across.stop, down.stop)
 
 
+def receptive_field(found: Inspection, layer: arch.Layer, at: tuple[float, float]) -> Field:
+    """The receptive field of the position of `layer` nearest to pixel `at`, (x, y) of the original picture.
+
+    Raises `InputError` for a pixel outside the picture.
+
+    >>> found = inspect(torch.rand(1, 3, 32, 48), "relu2_1", weights=None, device="cpu")
+    >>> receptive_field(found, found.layers[0], (20, 10))
+    Field(x=10, y=5, left=16, top=6, right=26, bottom=16)
+    """
+    height, width = found.features[layer.name].shape[2:]
+    x, y = (
+        min(max(layer.position(pixel), 0), positions - 1)
+        for pixel, positions in zip(found.pixel(*at), (width, height), strict=True)
+    )
+    return field_of(layer, x, y)
+
+
 def _top(x: Tensor) -> float:
-    """The magnitude that a share of the values other than 0 exceeds; 1 where there are none."""
+    """The magnitude that the largest `_BRIGHTEST` share of nonzero values exceeds; 1 if there are none."""
     active = x[x != 0].abs()
     if not len(active):
         return 1.0
@@ -205,7 +262,7 @@ def _top(x: Tensor) -> float:
 
 
 def _stretched(x: Tensor) -> Tensor:
-    """Each channel of (1, C, h, w) from [0, 1], its outliers cut off."""
+    """Stretch each channel of (1, C, h, w) to [0, 1], its outliers clipped."""
     flat = x.flatten(2)
     last = flat.shape[2] - 1
     ordered = flat.sort(dim=2).values
@@ -215,5 +272,5 @@ def _stretched(x: Tensor) -> Tensor:
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvalues of a symmetric matrix, the least first, and its eigenvectors in columns."""
+    """The eigenvalues of a symmetric matrix in ascending order, and its eigenvectors in columns."""
     return torch.linalg.eigh(matrix)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped)

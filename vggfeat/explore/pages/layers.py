@@ -1,6 +1,6 @@
-"""One page of what the layers of a network made of a picture: a row a layer.
+"""A page of the features of a picture, with one row for each layer.
 
-A row is planned before anything is painted: where its tiles lie follows from their number and the picture's shape.
+Rows are planned before anything is painted: the places of tiles follow from their number and the picture's shape.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from vggfeat.errors import InputError
 from vggfeat.explore import colours, view
 from vggfeat.explore.pages import canvas
-from vggfeat.explore.view import Scale, Seen
+from vggfeat.explore.view import Inspection, Scale
 from vggfeat.networks import arch
 from vggfeat.pictures import images
 
@@ -64,45 +64,45 @@ class Row:
 
 
 def sheet(
-    seen: Seen,
+    found: Inspection,
     *,
     channels: Sequence[int] | None = None,
     top: int | None = None,
     at: tuple[float, float] | None = None,
     scale: Scale = "channel",
 ) -> Tensor:
-    """A page of what was seen, (1, 3, H, W): for each layer its heat map, principal components and channels.
+    """Lay out the features of a picture as a page, (1, 3, H, W): heat map, principal components, channels by layer.
 
     Args:
-        seen: of `view.look`.
-        channels: those to show, of every layer; None shows all.
-        top: how many to show instead, of every layer the most active ones.
-        at: a pixel (x, y) of the picture as it came, (0, 0) its first: shows what the position there sees.
-        scale: whether colours span what each channel holds, or what the layer does.
+        found: of `view.inspect`.
+        channels: the channels of every layer to show; None shows all.
+        top: how many of the most active channels of every layer to show instead.
+        at: a pixel (x, y) of the original picture, whose first is (0, 0): shows its position's receptive field.
+        scale: whether the range of colours is that of each `channel` or of the `layer`.
 
     Raises `InputError` for channels or a pixel that do not exist, and for a page that would be too large.
     """
     if channels is not None and top is not None:
         raise InputError("channels and top cannot both be given")
-    shown = {layer.name: _choose(seen, layer, channels, top) for layer in seen.layers}
+    shown = {layer.name: _choose(found, layer, channels, top) for layer in found.layers}
     rows: list[Row] = []
     y = _HEADER
-    for layer in seen.layers:
-        rows.append(_plan(y, seen, len(shown[layer.name]), panels=3 if at is None else 4))
+    for layer in found.layers:
+        rows.append(_plan(y, found, len(shown[layer.name]), panels=3 if at is None else 4))
         y = rows[-1].bottom + _MARGIN
     page = canvas.Canvas(_WIDTH, y)
-    _paint_header(page, seen, scale)
-    for layer, row in zip(seen.layers, rows, strict=True):
-        _paint_panels(page, seen, layer, row, at)
-        _paint_channels(page, seen.features[layer.name], shown[layer.name], row, scale)
+    _paint_header(page, found, scale)
+    for layer, row in zip(found.layers, rows, strict=True):
+        _paint_panels(page, found, layer, row, at)
+        _paint_channels(page, found.features[layer.name], shown[layer.name], row, scale)
     return page.tensor()
 
 
-def _choose(seen: Seen, layer: arch.Layer, channels: Sequence[int] | None, top: int | None) -> Sequence[int]:
+def _choose(found: Inspection, layer: arch.Layer, channels: Sequence[int] | None, top: int | None) -> Sequence[int]:
     if channels is None and top is None:
         return range(layer.channels)
     if top is not None:
-        return view.most_active(seen.features[layer.name], top)
+        return view.most_active(found.features[layer.name], top)
     assert channels is not None  # noqa: S101 (one of the two is)
     if not channels:
         raise InputError("channels names none: leave it out for all of them")
@@ -111,9 +111,9 @@ def _choose(seen: Seen, layer: arch.Layer, channels: Sequence[int] | None, top: 
     return channels
 
 
-def _plan(top: int, seen: Seen, count: int, *, panels: int) -> Row:
+def _plan(top: int, found: Inspection, count: int, *, panels: int) -> Row:
     """A row whose channels stand beside its panels where they stay large, and else beneath them."""
-    height, width = seen.picture.shape[2:]
+    height, width = found.picture.shape[2:]
     y = top + _TITLE
     panel = canvas.contain(height, width, *_SMALL)
     x = _MARGIN + panels * (panel[1] + _GAP) + _GAP
@@ -134,12 +134,12 @@ def _plan(top: int, seen: Seen, count: int, *, panels: int) -> Row:
     return Row(top, panel, _MARGIN, y + panel[0] + _CAPTION + _GAP, columns, tile, count)
 
 
-def _paint_header(page: canvas.Canvas, seen: Seen, scale: Scale) -> None:
+def _paint_header(page: canvas.Canvas, found: Inspection, scale: Scale) -> None:
     room = _WIDTH - 2 * _MARGIN
-    page.write(_MARGIN, _MARGIN - 6, seen.title, size=34, width=room)
-    height, width = seen.picture.shape[2:]
-    size = "" if (width, height) == seen.size else f", seen at {width} x {height}"
-    line = f"{seen.size[0]} x {seen.size[1]} pixels{size} · {seen.weights}"
+    page.write(_MARGIN, _MARGIN - 6, found.title, size=34, width=room)
+    height, width = found.picture.shape[2:]
+    size = "" if (width, height) == found.size else f", shrunk to {width} x {height}"
+    line = f"{found.size[0]} x {found.size[1]} pixels{size} · {found.weights}"
     page.write(_MARGIN, _MARGIN + 42, line, size=17, fill=canvas.DIM, width=room)
     x, y = _MARGIN, _MARGIN + 80
     bar = torch.linspace(0, 1, 200).reshape(1, 1, 1, 200).expand(1, 1, 16, 200)
@@ -150,14 +150,16 @@ def _paint_header(page: canvas.Canvas, seen: Seen, scale: Scale) -> None:
         "Beneath a channel stand its number and the value farthest from 0."
     )
     page.write(x + 214, y, line, size=15, fill=canvas.DIM, width=room - 214)
-    if any(bool(features.min() < 0) for features in seen.features.values()):
+    if any(bool(features.min() < 0) for features in found.features.values()):
         page.put(x, y + 27, colours.signed(2 * bar - 1))
         line = "Where a layer has values below 0, these are blue in its channels, and those above it orange."
         page.write(x + 214, y + 26, line, size=15, fill=canvas.DIM, width=room - 214)
 
 
-def _paint_panels(page: canvas.Canvas, seen: Seen, layer: arch.Layer, row: Row, at: tuple[float, float] | None) -> None:
-    features = seen.features[layer.name]
+def _paint_panels(
+    page: canvas.Canvas, found: Inspection, layer: arch.Layer, row: Row, at: tuple[float, float] | None
+) -> None:
+    features = found.features[layer.name]
     height, width = features.shape[2:]
     page.draw.line([(_MARGIN, row.top), (_WIDTH - _MARGIN, row.top)], fill=(50, 54, 62))
     used = page.write(_MARGIN, row.top + 11, layer.name, size=26)
@@ -166,45 +168,45 @@ def _paint_panels(page: canvas.Canvas, seen: Seen, layer: arch.Layer, row: Row, 
         f"each position sees {layer.receptive_field} x {layer.receptive_field} pixels"
     )
     page.write(_MARGIN + used + 16, row.top + 19, facts, size=17, fill=canvas.DIM)
-    heat = view.at_pixels(view.mean_heat(features), layer, *seen.picture.shape[2:])
-    found = view.components(features)
-    rgb = view.at_pixels(found.rgb, layer, *seen.picture.shape[2:])
+    heat = view.at_pixels(view.mean_heat(features), layer, *found.picture.shape[2:])
+    principal = view.components(features)
+    rgb = view.at_pixels(principal.rgb, layer, *found.picture.shape[2:])
     pictures = [
-        ("the picture", images.resize(seen.picture, *row.panel)),
+        ("the picture", images.resize(found.picture, *row.panel)),
         (
             f"mean {'magnitude ' if features.min() < 0 else ''}of all channels",
-            images.resize(colours.over(seen.picture, heat), *row.panel),
+            images.resize(colours.over(found.picture, heat), *row.panel),
         ),
-        (f"three principal components, {sum(found.variance):.0%} of variance", images.resize(rgb, *row.panel)),
+        (f"three principal components, {sum(principal.variance):.0%} of variance", images.resize(rgb, *row.panel)),
     ]
     if at is not None:
-        lit, patch = _field_panels(seen, layer, at, row.panel)
+        lit, patch = _field_panels(found, layer, at, row.panel)
         pictures = [lit, *pictures[1:], patch]
     for number, (caption, picture) in enumerate(pictures):
         corner = _MARGIN + number * (row.panel[1] + _GAP), row.top + _TITLE
         page.put(*corner, picture)
         page.write(corner[0], corner[1] + row.panel[0] + 6, caption, fill=canvas.DIM, width=row.panel[1])
         if at is not None and 0 < number < 3:
-            _mark(page, seen, at, corner, row.panel)
+            _mark(page, found, at, corner, row.panel)
 
 
 def _field_panels(
-    seen: Seen, layer: arch.Layer, at: tuple[float, float], panel: tuple[int, int]
+    found: Inspection, layer: arch.Layer, at: tuple[float, float], panel: tuple[int, int]
 ) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
     """The picture with what the position at a pixel sees in its full light, and that part alone, enlarged."""
-    field = view.receptive_field(seen, layer, at)
-    height, width = seen.picture.shape[2:]
+    field = view.receptive_field(found, layer, at)
+    height, width = found.picture.shape[2:]
     left, top, right, bottom = (
         *(max(0, field.left), max(0, field.top)),
         *(min(width, field.right), min(height, field.bottom)),
     )
-    dimmed = _DIMMED * seen.picture
-    dimmed[..., top:bottom, left:right] = seen.picture[..., top:bottom, left:right]
+    dimmed = _DIMMED * found.picture
+    dimmed[..., top:bottom, left:right] = found.picture[..., top:bottom, left:right]
     light = images.resize(dimmed, *panel)
     down, across = panel[0] / height, panel[1] / width
     _outline(light, (left * across, top * down, right * across, bottom * down))
     patch = canvas.blank(field.bottom - field.top, field.right - field.left, canvas.SLATE)
-    patch[..., top - field.top : bottom - field.top, left - field.left : right - field.left] = seen.picture[
+    patch[..., top - field.top : bottom - field.top, left - field.left : right - field.left] = found.picture[
         ..., top:bottom, left:right
     ]
     rows, columns = canvas.contain(patch.shape[2], patch.shape[3], *panel)
@@ -217,7 +219,7 @@ def _field_panels(
 
 
 def _outline(picture: Tensor, edges: Sequence[float]) -> None:
-    """Draw a box of two pixels around (left, top, right, bottom), in place, never smaller than what can be seen."""
+    """Draw a box of two pixels around (left, top, right, bottom), in place, never smaller than what can be found."""
     height, width = picture.shape[2:]
     left, top, right, bottom = (round(edge) for edge in edges)
     left, right = max(0, min(left, width - 5)), min(width, max(right, left + 5))
@@ -229,10 +231,10 @@ def _outline(picture: Tensor, edges: Sequence[float]) -> None:
 
 
 def _mark(
-    page: canvas.Canvas, seen: Seen, at: tuple[float, float], corner: tuple[int, int], panel: tuple[int, int]
+    page: canvas.Canvas, found: Inspection, at: tuple[float, float], corner: tuple[int, int], panel: tuple[int, int]
 ) -> None:
     """A ring around the pixel `at`."""
-    x, y = (corner[axis] + (at[axis] + 0.5) * panel[1 - axis] / seen.size[axis] for axis in (0, 1))
+    x, y = (corner[axis] + (at[axis] + 0.5) * panel[1 - axis] / found.size[axis] for axis in (0, 1))
     for radius, colour in ((7, canvas.BACKGROUND), (6, canvas.ACCENT), (5, canvas.ACCENT), (4, canvas.BACKGROUND)):
         page.draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=colour)
 

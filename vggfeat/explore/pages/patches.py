@@ -1,4 +1,4 @@
-"""One page of what excites a channel most: what its strongest positions see, and where in their pictures."""
+"""A page of the patches that activate a channel most, and where they are in their pictures."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -19,7 +19,7 @@ _SMOOTH = 40
 
 
 def sheet(patches: Sequence[Patch], layer: arch.Layer, channel: int, *, title: str) -> Tensor:
-    """A page, (1, 3, H, W): beneath each patch its picture, with a box around it. Raises `InputError` for none."""
+    """A page, (1, 3, H, W), of patches above their pictures with a box. Raises `InputError` if there are none."""
     if not patches:
         raise InputError(f"no picture of the dump excites channel {channel}")
     rows = ceil(len(patches) / _COLUMNS)
@@ -51,8 +51,8 @@ def _paint(page: canvas.Canvas, x: int, y: int, patch: Patch, size: tuple[int, i
     page.put(x, y, images.resize(patch.picture, *size))
     height, width = patch.picture.shape[2:]
     down, across = size[0] / height, size[1] / width
-    left, right = (min(max(0, edge), width) * across for edge in (patch.left, patch.right))
-    top, bottom = (min(max(0, edge), height) * down for edge in (patch.top, patch.bottom))
+    left, right = (min(max(0, edge), width) * across for edge in (patch.field.left, patch.field.right))
+    top, bottom = (min(max(0, edge), height) * down for edge in (patch.field.top, patch.field.bottom))
     box = [x + left, y + top, x + max(left + 4, right - 1), y + max(top + 4, bottom - 1)]
     page.draw.rectangle(box, outline=canvas.ACCENT, width=2)
     y += size[0] + 6
