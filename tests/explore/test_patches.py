@@ -107,8 +107,8 @@ def test_the_command(dumped, tmp_path, monkeypatch):
     )
     assert (read_picture("out-relu2_1-7.png").rgb - page).abs().max() < 0.51 / 255
     for arguments, words in (
-        (["--layer", "relu1_1"], "give an IMAGE, or --dump OUT"),
-        (["pictures/0.png", "--layer", "relu1_1", "--channel", 3], "give an IMAGE, or --dump OUT"),
+        (["--layer", "relu1_1"], "give an IMAGE, or --dump DUMP"),
+        (["pictures/0.png", "--layer", "relu1_1", "--channel", 3], "give an IMAGE, or --dump DUMP"),
         (["pictures/0.png", "--dump", "out", "--layer", "relu1_1", "--channel", 3], "does not go with an IMAGE"),
         (["--dump", "out", "--layer", "relu1_1"], "needs one --layer and a --channel"),
         (["--dump", "out", "--layer", "relu1_1", "--channel", 3, "--at", "1,1"], "does not go with --at"),
