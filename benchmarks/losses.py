@@ -136,7 +136,7 @@ def piq_dists() -> Loss:
     return piq.DISTS()
 
 
-def in_channels_last(model: nn.Module, **options: Any) -> Loss:  # noqa: ANN401 (the model's)
+def in_channels_last(model: nn.Module, **options: Any) -> Loss:
     """A loss in channels_last."""
     model = model.to(memory_format=torch.channels_last)
 
@@ -147,7 +147,7 @@ def in_channels_last(model: nn.Module, **options: Any) -> Loss:  # noqa: ANN401 
     return loss
 
 
-def tuned(model: nn.Module, **options: Any) -> Loss:  # noqa: ANN401 (the model's)
+def tuned(model: nn.Module, **options: Any) -> Loss:
     """A loss in channels_last, under autocast to bfloat16."""
     loss = in_channels_last(model, **options)
     return torch.autocast("cpu", torch.bfloat16)(loss)

@@ -238,7 +238,7 @@ def write_chart(path: Path, chart: Image.Image) -> None:
     files.write(path, stream.getvalue())
 
 
-def rounded(value: Any) -> Any:  # noqa: ANN401 (whatever JSON holds)
+def rounded(value: Any) -> Any:
     """Numbers to five digits, which is more than a clock can tell."""
     if isinstance(value, float):
         return float(f"{value:.5g}")

@@ -56,7 +56,7 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, _purpose(name)) for name in self.list_commands(ctx)])
 
-    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 (click's signature)
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except VggfeatError as error:
@@ -73,7 +73,7 @@ class _Commands(click.Group):
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise click.ClickException(f"internal error, {reason} (--debug shows where)") from error
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:  # noqa: ANN401 (click's signature)
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
         for stream in (sys.stdout, sys.stderr):

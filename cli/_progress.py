@@ -25,7 +25,7 @@ def tell(line: str) -> None:
 
 def on_terminal() -> bool:
     """Whether standard error is a terminal. A process may have been started without one."""
-    return sys.stderr is not None and sys.stderr.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager
@@ -54,13 +54,13 @@ def bar(
     with Progress(*columns, console=Console(stderr=True)) as shown:
         task = shown.add_task(description, total=total)
 
-        def update(**changes: Any) -> None:  # noqa: ANN401 (rich's)
+        def update(**changes: Any) -> None:
             shown.update(task, **changes)
 
         yield update
 
 
-def _nothing(**_changes: Any) -> None:  # noqa: ANN401 (rich's)
+def _nothing(**_changes: Any) -> None:
     """Update no bar."""
 
 

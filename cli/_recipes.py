@@ -25,11 +25,11 @@ from ._options import Command, Decorator
 
 def field_option(
     field: "Field[Any]",
-    kind: Any,  # noqa: ANN401 (a type)
+    kind: Any,
     choices: Collection[str] | None,
     *flags: str,
     suffix: str = "",
-    **settings: Any,  # noqa: ANN401 (click's)
+    **settings: Any,
 ) -> Decorator:
     """The option for a field of a recipe, with the field's help text. It takes one of `choices`, or a `kind`."""
     text: str = field.metadata["help"]

@@ -43,7 +43,7 @@ def command(
     every: int | None,
     fps: float,
     hold: float,
-    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
+    **options: Any,
 ) -> None:
     """Paint CONTENT in the style of STYLE, and save the steps as an animation.
 

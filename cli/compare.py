@@ -52,7 +52,7 @@ def command(
     json_file: str | None,
     csv_file: str | None,
     quiet: bool,
-    **options: Any,  # noqa: ANN401 (those of vggfeat.compare)
+    **options: Any,
 ) -> None:
     """Compare pictures A and B, or two folders whose pictures are paired by name.
 

@@ -33,7 +33,7 @@ def command(
     image: str,
     *,
     output: str | None,
-    **options: Any,  # noqa: ANN401 (the run's, and those of vggfeat.dream)
+    **options: Any,
 ) -> None:
     """Change IMAGE so that a layer responds more strongly.
 

@@ -105,7 +105,7 @@ def command(
     dry_run: bool,
     yes: bool,
     quiet: bool,
-    **options: Any,  # noqa: ANN401 (those of vggfeat.dump)
+    **options: Any,
 ) -> None:
     """Write the activations of SOURCE into a folder: .npy files, and a manifest that lists every picture.
 

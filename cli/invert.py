@@ -24,7 +24,7 @@ def command(
     *,
     layer: str | None,
     output: str | None,
-    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
+    **options: Any,
 ) -> None:
     """Reconstruct IMAGE from the activations of a layer, starting from noise.
 

@@ -44,7 +44,7 @@ def command(
     csv_file: str | None,
     limit: int | None,
     lines: int,
-    **options: Any,  # noqa: ANN401 (those of vggfeat.match)
+    **options: Any,
 ) -> None:
     """Find points of picture A that correspond to points of B, and draw them joined by lines.
 

@@ -60,7 +60,7 @@ def command(
     output: str | None,
     weights: tuple[float, ...] | None,
     scales: tuple[float, ...],
-    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
+    **options: Any,
 ) -> None:
     """Paint small versions of CONTENT in the style of STYLE, one for each style weight and style scale, on one page.
 

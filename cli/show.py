@@ -59,8 +59,8 @@ def command(
     channels: tuple[int, ...] | None,
     top: int | None,
     at: tuple[int, int] | None,
-    scale: Any,  # noqa: ANN401 (click has checked it)
-    **options: Any,  # noqa: ANN401 (those of view.look)
+    scale: Any,
+    **options: Any,
 ) -> None:
     """Draw the activations of IMAGE in each layer: heat map, principal components, channels.
 

@@ -48,7 +48,7 @@ def command(
     keep: str | None,
     sequence: bool,
     compiled: bool,
-    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
+    **options: Any,
 ) -> None:
     """Paint CONTENT in the style of STYLE. Several styles are mixed.
 

@@ -37,7 +37,7 @@ def command(
     size: int | tuple[int, int] | None,
     seamless: bool,
     output: str | None,
-    **options: Any,  # noqa: ANN401 (the run's, and the recipe's fields)
+    **options: Any,
 ) -> None:
     """Synthesise more of the texture of STYLE, starting from noise.
 

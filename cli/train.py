@@ -56,12 +56,12 @@ def command(
     output: str | None,
     resume: bool,
     device: str,
-    precision: Any,  # noqa: ANN401 (click has checked it)
+    precision: Any,
     channels_last: bool,
     checkpoint_seconds: float,
     quiet: bool,
     as_json: bool,
-    **options: Any,  # noqa: ANN401 (the recipe's fields)
+    **options: Any,
 ) -> None:
     """Train a network to classify pictures.
 

@@ -59,13 +59,13 @@ def _read_docstring(_app: object, kind: str, _name: str, _object: object, _optio
     lines[:] = GoogleDocstring(plain, Config(napoleon_use_rtype=False)).lines() if sections else plain
 
 
-def _read_signature(*arguments: Any) -> tuple[str, str]:  # noqa: ANN401 (Sphinx's)
+def _read_signature(*arguments: Any) -> tuple[str, str]:
     """Show a dataclass's default factory as `...`, which parses as Python."""
     signature, returned = arguments[-2:]
     return signature and signature.replace("<factory>", "..."), returned
 
 
-def setup(app: Any) -> None:  # noqa: ANN401 (Sphinx's application)
+def setup(app: Any) -> None:
     """Sphinx calls this once."""
     app.connect("autodoc-process-docstring", _read_docstring)
     app.connect("autodoc-process-signature", _read_signature)

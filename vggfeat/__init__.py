@@ -28,7 +28,7 @@ _MODULES = {
 _load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 (any public name)
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 

@@ -16,7 +16,7 @@ OPTIONS = ("--size", 80, "--first-size", 40, "--steps", 60, "--quiet", "--checkp
 @pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
 def test_ten_interruptions_at_random_moments_change_nothing(optimiser, spawn, tmp_path):
-    draw = random.Random(f"interruptions {optimiser}")  # noqa: S311 (moments, not secrets)
+    draw = random.Random(f"interruptions {optimiser}")
     generator = torch.Generator().manual_seed(0)
     for name in ("content.png", "style.png"):
         coarse = torch.rand(1, 3, 8, 8, generator=generator)

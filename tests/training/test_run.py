@@ -102,7 +102,7 @@ def test_a_run_that_was_left_and_resumed_is_the_same(stops, head, tmp_path):
             done += 1
             if done == stop:
                 break
-        torch.manual_seed(random.randrange(1000))  # noqa: S311 (whatever others do to torch's generator)
+        torch.manual_seed(random.randrange(1000))
     last = digits(tmp_path / "parts", recipe, resume=True)
     last.result()
     assert same(tmp_path / "whole", tmp_path / "parts")
@@ -144,7 +144,7 @@ def written(path):
 
 def kill_and_compare(tmp_path, kills, recipe, steps, seed):
     """Kill a run `kills` times at random moments of its work, then let it end: it is an uninterrupted run's twin."""
-    moments = random.Random(seed)  # noqa: S311 (not for secrets)
+    moments = random.Random(seed)
     finish(tmp_path / "whole", recipe)
     checkpoint = tmp_path / "parts" / "checkpoint.pt"
     killed = 0

@@ -172,7 +172,7 @@ class _Content:
 _TEXTS = ("id", "path", "sha256")
 
 
-def _zarr(content: _Content, path: Path, zarr: Any) -> None:  # noqa: ANN401 (an optional library)
+def _zarr(content: _Content, path: Path, zarr: Any) -> None:
     group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes={"run": json.loads(content.run)})
     for name, texts in content.texts.items():
         chunk = (max(1, min(len(texts), 65536)),)
@@ -184,7 +184,7 @@ def _zarr(content: _Content, path: Path, zarr: Any) -> None:  # noqa: ANN401 (an
             made[part] = values
 
 
-def _h5(content: _Content, path: Path, h5py: Any) -> None:  # noqa: ANN401 (an optional library)
+def _h5(content: _Content, path: Path, h5py: Any) -> None:
     with h5py.File(path, "x") as file:
         # As a dataset: an attribute is limited to 64 kB.
         file.create_dataset("run", data=content.run, dtype=h5py.string_dtype())
@@ -196,7 +196,7 @@ def _h5(content: _Content, path: Path, h5py: Any) -> None:  # noqa: ANN401 (an o
                 made[part] = values
 
 
-def _mat(content: _Content, path: Path, scipy_io: Any) -> None:  # noqa: ANN401 (an optional library)
+def _mat(content: _Content, path: Path, scipy_io: Any) -> None:
     for name, array in content.arrays.items():
         if prod(array.shape) * 4 > _MAT_BYTES:
             raise RecipeError(
@@ -222,7 +222,7 @@ class _Variables(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
-    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 (whatever savemat takes)
+    def __getitem__(self, key: str) -> Any:
         name = self._names[key]
         if name == "run":
             return self._content.run
@@ -256,7 +256,7 @@ def _csv(content: _Content, path: Path, _: object) -> None:
                 table.writerow([*words, *numbers])
 
 
-def _parquet(content: _Content, path: Path, arrow: Any) -> None:  # noqa: ANN401 (an optional library)
+def _parquet(content: _Content, path: Path, arrow: Any) -> None:
     content.require_one_shape("parquet")
     parquet = import_parquet("writing parquet")
     fields = [arrow.field(name, arrow.string()) for name in _TEXTS]
@@ -335,7 +335,7 @@ def _check_target(target: Path, dump: Path) -> None:
         raise StoreError(f"'{printable(target)}' is inside the dump: name a path outside it")
 
 
-def _import(form: Format) -> Any:  # noqa: ANN401 (the libraries are partly untyped)
+def _import(form: Format) -> Any:
     if form not in LIBRARIES:
         return None
     try:

@@ -51,7 +51,7 @@ class FeatureRows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: Any, /) -> npt.NDArray[Any]: ...  # noqa: ANN401 (whatever numpy takes for an index)
+    def __getitem__(self, index: Any, /) -> npt.NDArray[Any]: ...
 
 
 class DumpLike(Protocol):

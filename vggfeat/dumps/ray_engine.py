@@ -135,7 +135,7 @@ def collect_receipts(rows: Iterator[Mapping[str, str]], errors: type[Exception])
 
 
 @contextmanager
-def _connected(ray: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped here)
+def _connected(ray: Any) -> Generator[None]:
     if ray.is_initialized():
         yield
         return
@@ -155,7 +155,7 @@ def _connected(ray: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped her
 
 
 @contextmanager
-def _quiet(data: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped here)
+def _quiet(data: Any) -> Generator[None]:
     """Turn off Ray's progress bars and log."""
     context: Any = data.DataContext.get_current()
     logger = logging.getLogger("ray.data")
@@ -170,7 +170,7 @@ def _quiet(data: Any) -> Generator[None]:  # noqa: ANN401 (Ray is untyped here)
             logger.setLevel(before[1])
 
 
-def import_ray() -> Any:  # noqa: ANN401 (Ray is untyped here)
+def import_ray() -> Any:
     """Ray, with Ray Data. Raises `InputError` if it is not installed."""
     try:
         import_module("ray.data")

@@ -321,8 +321,8 @@ class FeatureArray:
     def __iter__(self) -> Iterator[Array]:
         return (self._row(entry) for entry in self._entries)
 
-    def __getitem__(self, index: Any) -> Array:  # noqa: ANN401 (whatever numpy takes for an index)
-        first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())  # pyright: ignore[reportUnknownVariableType] (likewise)
+    def __getitem__(self, index: Any) -> Array:
+        first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())
         first, rest = cast("Any", first), cast("tuple[Any, ...]", rest)
         mask = isinstance(first, bool | np.bool_) or (np.ndim(first) > 1 and np.asarray(first).dtype == bool)
         if first is Ellipsis or first is None or mask:

@@ -148,7 +148,7 @@ class DumpRecipe:
             weights=weights,
             pooling=about["pooling"],
             seed=about["seed"] or 0,
-            resize=tuple(resize) if isinstance(resize, list) else resize,  # pyright: ignore[reportUnknownArgumentType] (plain values)
+            resize=tuple(resize) if isinstance(resize, list) else resize,
             crop=about["crop"],
             dtype=about["dtype"],
             precision=about["precision"],
@@ -221,12 +221,12 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
     for name in dict.fromkeys([*ours, *theirs]):
         a, b = ours.get(name), theirs.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{name}.")  # pyright: ignore[reportUnknownArgumentType] (plain values)
+            found += differences(a, b, f"{prefix}{name}.")
         elif a != b:
             found.append(f"{prefix}{name} {_short(a)}, not {_short(b)}")
     return found
 
 
-def _short(value: Any) -> str:  # noqa: ANN401 (a plain value)
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] (plain values)
+def _short(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 40 else f"{text[:16]}..."

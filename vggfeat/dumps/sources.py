@@ -236,10 +236,10 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
         raise _unreadable(path, error) from error
 
 
-def import_parquet(what: str) -> Any:  # noqa: ANN401 (pyarrow is untyped)
+def import_parquet(what: str) -> Any:
     """The parquet module of pyarrow. Raises `InputError` with the command to install it if it is missing."""
     try:
-        from pyarrow import parquet  # pyright: ignore[reportMissingImports, reportMissingTypeStubs] (an extra)
+        from pyarrow import parquet
     except ImportError as error:
         raise InputError(f'{what} needs pyarrow: pip install "vggfeat[parquet]"') from error
     return cast("Any", parquet)

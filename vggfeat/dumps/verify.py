@@ -89,7 +89,7 @@ class Verifying:
     @cached_property
     def _chosen(self) -> list[ManifestEntry]:
         good = [entry for entry in self.dump.manifest if entry.ok and entry.shard in self._receipts]
-        generator = random.Random(self._seed)  # noqa: S311 (not for cryptography)
+        generator = random.Random(self._seed)
         chosen = generator.sample(range(len(good)), min(self._rows, len(good)))
         return [good[place] for place in sorted(chosen)]
 

@@ -172,7 +172,7 @@ def match(
 
 def numbers(x: Tensor) -> list[list[float]]:
     """A (M, K) tensor as lists."""
-    return x.tolist()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped upstream)
+    return x.tolist()
 
 
 class _Level(NamedTuple):
@@ -332,7 +332,7 @@ def _cosines(a: _Level, ours: Tensor, b: _Level, theirs: Tensor) -> Tensor:
 
 
 def _parts(x: Tensor, size: int) -> tuple[Tensor, ...]:
-    return x.split(size)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped upstream)
+    return x.split(size)
 
 
 def _square(first: int, last: int, like: Tensor) -> Tensor:

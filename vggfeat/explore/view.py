@@ -273,4 +273,4 @@ def _stretched(x: Tensor) -> Tensor:
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """The eigenvalues of a symmetric matrix in ascending order, and its eigenvectors in columns."""
-    return torch.linalg.eigh(matrix)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] (untyped)
+    return torch.linalg.eigh(matrix)

@@ -70,7 +70,7 @@ class FeatureExtractor(Trunk):
     weights_entry: weights_table.WeightsEntry
 
     @staticmethod
-    def of(model: nn.Module, layers: str | Iterable[str], *, frozen: bool = True, **options: Any) -> "Tap":  # noqa: ANN401 (Tap's)
+    def of(model: nn.Module, layers: str | Iterable[str], *, frozen: bool = True, **options: Any) -> "Tap":
         """The named activations of an existing VGG: ours, torchvision's, or a `make_layers` stack. See `tap.Tap`.
 
         `options` are `mean`, `std`, `input_range` and `check`; by default the model's own are used.

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torchvision.models import squeezenet1_1  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+from torchvision.models import squeezenet1_1
 
 from vggfeat.features.device import Precision, choose_device, resolve_precision
 from vggfeat.features.trunk import Check, Trunk
@@ -63,13 +63,13 @@ class SqueezeNet(Trunk):
         return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._features[0]._apply(fn, recurse)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+        self._features[0]._apply(fn, recurse)  # noqa: SLF001
         return super()._apply(fn, recurse)
 
 
 def _squeezenet_state(weights: WeightsLike) -> dict[str, Tensor]:
     """The `features` of a SqueezeNet's state dict: torchvision's, a file's, a mapping's, or random ones for None."""
-    from torchvision.models import SqueezeNet1_1_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+    from torchvision.models import SqueezeNet1_1_Weights
 
     if weights is None:
         return squeezenet1_1(weights=None).features.state_dict()

@@ -16,7 +16,7 @@ def without_autocast(device_type: str) -> AbstractContextManager[object]:
 
 def values(x: Tensor) -> list[Any]:
     """The values of a tensor as nested lists."""
-    return cast("list[Any]", x.tolist())  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    return cast("list[Any]", x.tolist())
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ class Trunk(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # A parent's .half() applies to the network's arithmetic: a mean rounded to half would shift every colour.
-        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        super()._apply(fn, recurse)
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         self._set_normalisation(self.offset.device)
         return self

@@ -49,7 +49,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, *, rectify: bool = False) 
     >>> torch.allclose(convolve(x, weight, bias), torch.conv2d(x, weight, bias, padding=1), atol=1e-3)
     True
     """
-    y: Tensor = _Convolution.apply(x, weight, bias, rectify, False)  # pyright: ignore[reportUnknownMemberType, reportAssignmentType] (untyped upstream)
+    y: Tensor = _Convolution.apply(x, weight, bias, rectify, False)
     return y
 
 
@@ -57,7 +57,7 @@ class _Convolution(torch.autograd.Function):
     """`convolve`, or with `adjoint` its transpose: from gradients of the output to gradients of the input."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rectify: bool, adjoint: bool) -> Tensor:  # noqa: ANN401, PLR0917 (torch's own)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rectify: bool, adjoint: bool) -> Tensor:  # noqa: PLR0917 (torch's own)
         y = _filter(x, weight, bias, rectify=rectify, adjoint=adjoint)
         ctx.weight, ctx.rectify, ctx.adjoint = weight, rectify, adjoint
         if rectify:
@@ -65,7 +65,7 @@ class _Convolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         gradient = grad_outputs[0]
         y = ctx.saved_tensors[0] if ctx.rectify else None
         if torch.is_grad_enabled():  # a second derivative may be taken
@@ -74,7 +74,7 @@ class _Convolution(torch.autograd.Function):
             found = _Convolution.apply(gradient, ctx.weight, None, False, not ctx.adjoint)
         else:
             found = _filter(gradient, ctx.weight, None, positive=y, adjoint=not ctx.adjoint)
-        return found, None, None, None, None  # pyright: ignore[reportReturnType]
+        return found, None, None, None, None
 
 
 def _filter(

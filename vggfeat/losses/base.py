@@ -100,7 +100,7 @@ class FeatureLoss(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Published weights keep their float32 digits when a parent module is converted to half precision.
         before = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        super()._apply(fn, recurse)
         for name, x in before.items():
             moved = self.get_buffer(name)
             if moved.dtype in (torch.float16, torch.bfloat16):

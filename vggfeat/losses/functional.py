@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+from torch.utils.checkpoint import checkpoint
 
 from vggfeat.errors import InputError, one_of
 from vggfeat.features.tensors import at_least_float32, without_autocast
@@ -64,11 +64,11 @@ class _Gram(torch.autograd.Function):
         return rows.mT @ rows
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ANN401, ARG004 (torch's own)
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 (torch's own)
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         (rows,) = ctx.saved_tensors
         gradient = grad_outputs[0] + grad_outputs[0].mT
         if rows.dtype == torch.float16:
@@ -154,13 +154,13 @@ class _TraceOfRoot(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
         root = _power(a, 0.5)
         return _eigh(root @ b @ root)[0].clamp_min(0).sqrt().sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
         gradient = grad_outputs[0][:, None, None] / 2
         found: list[Tensor | None] = []
         for wanted, (of, other) in zip(ctx.needs_input_grad, (ctx.saved_tensors, ctx.saved_tensors[::-1]), strict=True):
@@ -178,7 +178,7 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    solve = cast("Any", torch.linalg.eigh)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    solve = cast("Any", torch.linalg.eigh)
     try:
         return solve(matrix)
     except RuntimeError:  # in float32 it does not always converge for covariances of low rank

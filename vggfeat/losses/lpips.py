@@ -121,7 +121,7 @@ def _head_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     """(N, C, H, W) twice and (C,) to (N, 1, H, W): the weighed squared distance of features of unit length."""
     y = y.expand_as(x)
     rows = (z.permute(0, 2, 3, 1).flatten(0, 2) for z in (x, y))
-    values: Tensor = _HeadDistance.apply(*rows, head)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    values: Tensor = _HeadDistance.apply(*rows, head)
     return values.reshape(x.shape[0], 1, *x.shape[2:])
 
 
@@ -133,7 +133,7 @@ class _HeadDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:
         wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
         work = torch.promote_types(x.dtype, torch.float32)
         head = head.to(work)
@@ -158,7 +158,7 @@ class _HeadDistance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride] (untyped decorator)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride] (untyped decorator)
         (arriving,) = grad_outputs
         x, y = (
             None if gradient is None else gradient * arriving[:, None].to(gradient.dtype)

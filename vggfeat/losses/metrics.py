@@ -38,7 +38,7 @@ class MeanDistance(Metric):
     total: Tensor
     count: Tensor
 
-    def __init__(self, criterion: LPIPS | DISTS, **options: Any) -> None:  # noqa: ANN401 (torchmetrics' own)
+    def __init__(self, criterion: LPIPS | DISTS, **options: Any) -> None:
         super().__init__(**options)
         if criterion.loss.reduction != "none" or getattr(criterion.loss, "spatial", False):
             raise InputError('a mean over pairs needs one value a pair: pass a criterion with reduction="none"')
@@ -47,7 +47,7 @@ class MeanDistance(Metric):
         double = torch.float32 if torch.get_default_device().type == "mps" else torch.float64
         for name, dtype in (("total", double), ("count", torch.long)):
             zero = torch.zeros((), dtype=dtype)
-            self.add_state(name, zero, dist_reduce_fx="sum")  # pyright: ignore[reportUnknownMemberType] (untyped)
+            self.add_state(name, zero, dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add the N pairs of two batches (N, 3, H, W) in the criterion's input range."""

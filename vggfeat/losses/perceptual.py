@@ -141,7 +141,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         super().__init__(_extractor(network, loss.layers, options), loss, both=both)
 
     @classmethod
-    def from_recipe(cls, name: str, *, weights: WeightsLike = None, **options: Any) -> Self:  # noqa: ANN401 (those of the class)
+    def from_recipe(cls, name: str, *, weights: WeightsLike = None, **options: Any) -> Self:
         """The loss of a paper: johnson, srgan, esrgan, realesrgan, pix2pixhd or vqgan, see `LOSS_RECIPES`.
 
         `weights` replaces the published weights; `options` replace other values of the recipe. Raises `InputError` for

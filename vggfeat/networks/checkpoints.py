@@ -38,7 +38,7 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
+    from safetensors.torch import load_file
 
     try:
         _check_file(path)
@@ -144,7 +144,7 @@ def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
         codes, codebook = state.pop(f"{key}.codes"), state.pop(f"{key}.codebook")
         # Numpy looks bytes up several times faster than torch does, if it need not check them.
         mode = "clip" if len(codebook) == 256 else "raise"
-        state[key] = torch.from_numpy(np.take(codebook.numpy(), codes.numpy(), mode=mode))  # pyright: ignore[reportUnknownMemberType] (torch's stub)
+        state[key] = torch.from_numpy(np.take(codebook.numpy(), codes.numpy(), mode=mode))
     return state
 
 
@@ -224,7 +224,7 @@ def write(
     network: str,
     features: Mapping[str, "Tensor"],
     stored: Mapping[str, "Tensor"],
-    **about: Any,  # noqa: ANN401 (any JSON)
+    **about: Any,
 ) -> None:
     """Write `stored`, which decodes to `features`, as a safetensors file that records `about` and fingerprints. Atomic.
 
@@ -251,8 +251,8 @@ def metadata(path: Path) -> dict[str, Any]:
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return {"layers": {}}
     try:
-        with safe_open(path, framework="np") as file:  # pyright: ignore[reportUnknownVariableType] (untyped upstream)
-            about = cast("dict[str, str] | None", file.metadata())  # pyright: ignore[reportUnknownMemberType]
+        with safe_open(path, framework="np") as file:
+            about = cast("dict[str, str] | None", file.metadata())
         found: Any = json.loads((about or {})["vggfeat"])
         return {**found, "layers": dict(found["layers"])}
     except (KeyError, TypeError, ValueError, OSError, SafetensorError):

@@ -180,7 +180,7 @@ def _draw(module: nn.Conv2d | nn.Linear, init: Init, generator: torch.Generator 
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     else:
         nn.init.normal_(module.weight, std=0.01, generator=generator)
-    if module.bias is not None:  # pyright: ignore[reportUnnecessaryComparison] (a Linear may have none)
+    if module.bias is not None:
         nn.init.zeros_(module.bias)
 
 

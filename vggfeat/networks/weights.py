@@ -173,7 +173,7 @@ def whole(network: str, name: str = "imagenet1k_v1") -> Path:
     entry = find_entry(network, name)
     if entry.name != "imagenet1k_v1" or entry.network == "alexnet":
         raise WeightsError(f"weights {entry} have no classifier: those that do are imagenet1k_v1 of a VGG, or a file")
-    from torchvision.models import get_model_weights  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType] (untyped upstream)
+    from torchvision.models import get_model_weights
 
     return torchvision_file(
         cast("str", get_model_weights(entry.network)["IMAGENET1K_V1"].url),

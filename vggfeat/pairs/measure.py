@@ -141,7 +141,7 @@ def _net(metric: str) -> "Net":
 
 
 def _about_squeezenet() -> dict[str, str]:
-    from torchvision.models import SqueezeNet1_1_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+    from torchvision.models import SqueezeNet1_1_Weights
 
     # The file name contains the first digits of its sha256, which are checked when it is loaded.
     net, _, digits = PurePath(SqueezeNet1_1_Weights.IMAGENET1K_V1.url).stem.partition("-")

@@ -73,7 +73,7 @@ def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold:
 
 def _write_video(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:
     import numpy as np
-    from imageio import v2  # pyright: ignore[reportMissingImports] (an extra)
+    from imageio import v2
 
     imageio = cast("Any", v2)
     width, height = (side - side % 2 for side in frames[0].size)

@@ -31,7 +31,7 @@ _PREMULTIPLIED, _STRAIGHT = 1, 2
 _CHANNELS = {3: 2, 4: 6}  # the colour types of PNG
 
 
-def library(name: str) -> Any:  # noqa: ANN401 (a module)
+def library(name: str) -> Any:
     """Import `tifffile` or `imagecodecs`. Raises `ImageError` if it is not installed."""
     try:
         return import_module(name)

@@ -39,7 +39,7 @@ def crop(x: Tensor, cut: int) -> Tensor:
 
 def window(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
     """The view `x[:, :, top:bottom, left:right]` of (N, C, H, W); its gradient keeps the memory format of `x`."""
-    return _Window.apply(x, top, bottom, left, right)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return _Window.apply(x, top, bottom, left, right)
 
 
 class _Window(torch.autograd.Function):
@@ -49,13 +49,13 @@ class _Window(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *sides: int) -> Tensor:  # noqa: ANN401 (torch's own)
+    def forward(ctx: Any, x: Tensor, *sides: int) -> Tensor:
         ctx.shape, ctx.strides, ctx.sides = x.shape, x.stride(), sides
         top, bottom, left, right = sides
         return x[:, :, top:bottom, left:right]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = grad_outputs
         top, bottom, left, right = ctx.sides
         whole = torch.empty_strided(ctx.shape, ctx.strides, dtype=gradient.dtype, device=gradient.device).zero_()

@@ -290,5 +290,5 @@ def _deep_grey(image: Image.Image) -> npt.NDArray[np.float64]:
 
 def _tensor(pixels: npt.NDArray[np.generic], white: int) -> torch.Tensor:
     """(H, W, C) numbers -> (1, C, H, W) float32, divided by `white`."""
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]  # pyright: ignore[reportUnknownMemberType] - torch leaves it untyped
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     return tensor.to(torch.float32, memory_format=torch.contiguous_format).div_(white)

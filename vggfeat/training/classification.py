@@ -66,7 +66,7 @@ class Classifier:
         place = choose_device(device)
         self.dtype = resolve_precision(precision, place)
         self.model = _load(network, weights).to(device=place, dtype=self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch's stubs lack it)
+        self.model.to(memory_format=torch.channels_last)
         self.classes: tuple[str, ...] = self.model.classes
 
     @torch.inference_mode()
@@ -107,7 +107,7 @@ def _load(name: str, weights: str | os.PathLike[str]) -> network.VGG:
         raise InputError(f"'{path}' holds features without a classifier")
     numbered = model.classes == tuple(map(str, range(len(model.classes))))
     if numbered and len(model.classes) == 1000:
-        from torchvision.models import VGG16_Weights  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+        from torchvision.models import VGG16_Weights
 
         model.classes = tuple(map(str, VGG16_Weights.IMAGENET1K_V1.meta["categories"]))
     return model

@@ -16,15 +16,15 @@ def load_digits_data(size: int, share: float, seed: int) -> Data:
     Raises `VggfeatError` without scikit-learn.
     """
     try:
-        from sklearn.datasets import load_digits  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+        from sklearn.datasets import load_digits
     except ImportError:
         raise VggfeatError(
             'the digits are scikit-learn\'s: pip install "vggfeat[train]", or pass a folder of pictures'
         ) from None
     found = cast("Any", load_digits())
-    grey = torch.from_numpy(found.images).float()[:, None] / 16  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    grey = torch.from_numpy(found.images).float()[:, None] / 16
     pixels = to_bytes(images.resize(grey, size, size)).expand(-1, 3, -1, -1).contiguous()
-    labels = torch.from_numpy(found.target).long()  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    labels = torch.from_numpy(found.target).long()
     chosen = hold_out(labels, share, seed)
     return Data(
         name="digits",
@@ -42,7 +42,7 @@ def load_stl10(size: int, folder: Path) -> Data:
 
     Raises `VggfeatError` if it cannot be downloaded.
     """
-    from torchvision.datasets import STL10  # pyright: ignore[reportMissingTypeStubs] (untyped upstream)
+    from torchvision.datasets import STL10
 
     def part(split: str) -> tuple[Pictures, tuple[str, ...]]:
         try:
@@ -52,11 +52,11 @@ def load_stl10(size: int, folder: Path) -> Data:
                 f"STL10 could not be downloaded ({' '.join(str(error).split())}): put its stl10_binary into "
                 f"'{folder}', or train on digits or a folder of pictures"
             ) from error
-        pixels = torch.from_numpy(found.data)  # pyright: ignore[reportUnknownMemberType]
+        pixels = torch.from_numpy(found.data)
         if size != pixels.shape[-1]:
             parts = (pixels[start : start + 256] for start in range(0, len(pixels), 256))
             pixels = torch.cat([to_bytes(images.resize(some.float() / 255, size, size)) for some in parts])
-        labels = torch.from_numpy(found.labels).long()  # pyright: ignore[reportUnknownMemberType]
+        labels = torch.from_numpy(found.labels).long()
         return Pictures(labels, size, pixels), tuple(found.classes)
 
     train, classes = part("train")

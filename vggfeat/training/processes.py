@@ -50,7 +50,7 @@ def total(x: Tensor, device: torch.device) -> Tensor:
     """Sum a tensor over all processes; the result is on the CPU."""
     if count() > 1:
         x = x.to(device)
-        dist.all_reduce(x)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        dist.all_reduce(x)
     return x.cpu()
 
 
@@ -59,7 +59,7 @@ def from_first(value: T) -> T:
     if count() == 1:
         return value
     box: list[Any] = [value]
-    dist.broadcast_object_list(box)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    dist.broadcast_object_list(box)
     return box[0]
 
 
@@ -68,7 +68,7 @@ def from_all(value: T) -> list[T]:
     if count() == 1:
         return [value]
     box: list[Any] = [None] * count()
-    dist.all_gather_object(box, value)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    dist.all_gather_object(box, value)
     return box
 
 
@@ -78,7 +78,7 @@ def spread(model: VGG) -> nn.Module:
         return model
     place = next(model.parameters()).device
     if place.type == "cuda":
-        shared = cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(model))  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        shared = cast("nn.Module", nn.SyncBatchNorm.convert_sync_batchnorm(model))
     else:
         shared = _SharedNorms(model)
     return DistributedDataParallel(shared, device_ids=[place.index] if place.type == "cuda" else None)
@@ -110,7 +110,7 @@ class _SharedNorm:
             return nn.BatchNorm2d.forward(module, x)
         work = x.float()
         here = torch.cat([work.sum((0, 2, 3)), work.square().sum((0, 2, 3)), work.new_tensor([x[:, 0].numel()])])
-        everywhere = collective.all_reduce(here)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        everywhere = collective.all_reduce(here)
         sums, squares, number = everywhere.split([x.shape[1], x.shape[1], 1])
         mean = sums / number
         variance = (squares / number - mean.square()).clamp_min(0)

@@ -26,7 +26,7 @@ def generator(*numbers: int) -> torch.Generator:
 def seeded(device: torch.device, *numbers: int) -> Generator[None]:
     """Start torch's default generators from `mix(*numbers)` inside the block, and restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(mix(*numbers))
         if device.type == "cuda":
             torch.cuda.manual_seed(mix(*numbers))

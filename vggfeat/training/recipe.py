@@ -133,7 +133,7 @@ class TrainingRecipe:
         return asdict(self)
 
 
-def training_recipe(**changes: Any) -> TrainingRecipe:  # noqa: ANN401 (the fields' own types)
+def training_recipe(**changes: Any) -> TrainingRecipe:
     """The default recipe with `changes`. Raises `RecipeError` for unknown fields and invalid values."""
     known = {item.name for item in fields(TrainingRecipe)}
     for option in changes:

@@ -95,7 +95,7 @@ class Training:
         self._batches = count_batches(len(data.train), recipe.batch_size)
         self._kind: Literal["none", "shift", "photo"] = data.augment if recipe.augment == "auto" else recipe.augment
         self.model = build_network(recipe, data).to(device)
-        self.model.to(memory_format=self._layout)  # pyright: ignore[reportCallIssue] (torch's stubs lack it)
+        self.model.to(memory_format=self._layout)
         frozen = [f"features.{layer.index}" for layer in recipe.frozen_layers()]
         for name in frozen:
             self.model.get_submodule(name).requires_grad_(requires_grad=False)
@@ -191,7 +191,7 @@ class Training:
             loss = F.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=self.recipe.label_smoothing)
         # DistributedDataParallel averages gradients over processes; the gradient of the batch's mean is wanted.
         scaled = self._scaler.scale(loss * (processes.count() / number))
-        scaled.backward()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        scaled.backward()
         self._scaler.step(self._optimiser)
         self._scaler.update()
         right = (logits.detach().argmax(1) == labels).sum()

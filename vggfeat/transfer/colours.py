@@ -110,7 +110,7 @@ def _moments(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 def _roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
     """The square root of a covariance matrix, and the inverse of the root on the axes along which colours vary."""
-    values, axes = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))  # pyright: ignore[reportUnknownMemberType] - torch leaves it untyped
+    values, axes = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))
     roots = values.clamp_min(0).sqrt()
     inverses = torch.where(roots > _LEAST_DEVIATION, 1 / roots, 0)
     return axes * roots @ axes.T, axes * inverses @ axes.T
@@ -118,7 +118,7 @@ def _roots(covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _match(values: Tensor, reference: Tensor) -> Tensor:
     """Replace each value by the one of the same rank in `reference`; the sizes may differ."""
-    unique = torch.unique(values, return_inverse=True, return_counts=True)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - torch leaves it untyped
+    unique = torch.unique(values, return_inverse=True, return_counts=True)
     _, places, counts = cast("tuple[Tensor, Tensor, Tensor]", unique)
     ranks = (counts.cumsum(0) - counts / 2) / values.numel()  # equal values share the middle rank
     ordered = reference.flatten().sort().values

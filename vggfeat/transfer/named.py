@@ -9,7 +9,7 @@ from vggfeat.errors import RecipeError, near
 from vggfeat.transfer.recipe import RECIPES, Recipe, read_recipe
 
 
-def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:  # noqa: ANN401 (fields of several types)
+def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:
     """A preset or the recipe in a file, with some fields replaced.
 
     Args:

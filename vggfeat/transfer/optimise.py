@@ -223,7 +223,7 @@ class BoundedAdam(Optimiser):
         # torch updates its moments in place: copy them, so that an earlier `state()` stays as it was.
         known = self._adam.state[self._variable]
         self._adam.state[self._variable] = {name: x.clone() for name, x in known.items()}
-        self._adam.step()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+        self._adam.step()
         with torch.no_grad():
             self.image = self._variable.clamp_(0, 1).clone()
         self.evaluation = self._closure(self.image)

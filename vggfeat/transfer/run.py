@@ -106,7 +106,7 @@ class Stylization(Run):
             self._extract = extractor(recipe, layers, place, precision)
             if compiled:
                 # One graph for each size: there are few sizes.
-                self._extract.compile(dynamic=False)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+                self._extract.compile(dynamic=False)
         if found is None:
             blocks = memory.divide(self._extract, recipe, stages, memory.budget(memory_limit, place))
         else:

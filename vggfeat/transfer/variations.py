@@ -28,7 +28,7 @@ def variations(
     recipe: Recipe,
     weights: Sequence[float],
     scales: Sequence[float],
-    **options: Any,  # noqa: ANN401 (those of stylize)
+    **options: Any,
 ) -> Generator[Variation]:
     """Paint `content` once for each style weight (row) and style scale (column), row by row.
 

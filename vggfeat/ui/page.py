@@ -16,7 +16,7 @@ from vggfeat.ui.tab import Tab
 TITLE = "vggfeat"
 
 
-def build(folders: Folders, limits: Limits, runs: PageRuns) -> Any:  # noqa: ANN401 (Gradio's Blocks)
+def build(folders: Folders, limits: Limits, runs: PageRuns) -> Any:
     """The page, ready to be launched."""
     for module in pkgutil.iter_modules(tabs.__path__):
         import_module(f"{tabs.__name__}.{module.name}")

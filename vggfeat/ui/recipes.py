@@ -99,7 +99,7 @@ def _check_names(values: Mapping[str, Any]) -> None:
         raise RecipeError(f"the weights '{name}' of {network} are not on this machine: {near(name, known)}")
 
 
-def _typed(name: str, value: Any, current: Any) -> Any:  # noqa: ANN401 (whatever a browser sends)
+def _typed(name: str, value: Any, current: Any) -> Any:
     """Convert a control's value to the type of its field."""
     if isinstance(current, str):
         return value

@@ -33,7 +33,7 @@ _STYLE = """<style>
 class Server:
     """A running server: its `url`, the `runs` in progress, and `root`, the folder of its files."""
 
-    def __init__(self, blocks: Any, url: str, runs: PageRuns, root: Path) -> None:  # noqa: ANN401 (Gradio's Blocks)
+    def __init__(self, blocks: Any, url: str, runs: PageRuns, root: Path) -> None:
         self._blocks = blocks
         self.url = url
         self.runs = runs
@@ -112,7 +112,7 @@ def serve(
             blocks.close(verbose=False)
 
 
-def _gradio(folder: Path) -> Any:  # noqa: ANN401 (an extra, untyped)
+def _gradio(folder: Path) -> Any:
     """Import Gradio, set up to keep its files in `folder` and to contact no other machine."""
     os.environ.update(
         GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1"
@@ -123,7 +123,7 @@ def _gradio(folder: Path) -> Any:  # noqa: ANN401 (an extra, untyped)
         raise VggfeatError('the page needs Gradio: pip install "vggfeat[ui]"') from error
 
 
-def _theme(gr: Any) -> Any:  # noqa: ANN401 (Gradio's)
+def _theme(gr: Any) -> Any:
     """Gradio's default theme in our colours, with the fonts of the user's machine."""
     return gr.themes.Default(
         primary_hue="teal",
@@ -146,11 +146,11 @@ def _middleware(host: str) -> list[Any]:
 class _Headers:
     """Adds the content security policy and the referrer policy to every response."""
 
-    def __init__(self, app: Any) -> None:  # noqa: ANN401 (ASGI)
+    def __init__(self, app: Any) -> None:
         self._app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 (ASGI)
-        async def sent(message: Any) -> None:  # noqa: ANN401 (ASGI)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
                 headers = [
                     (b"content-security-policy", _POLICY.encode()),

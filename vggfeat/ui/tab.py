@@ -79,11 +79,11 @@ class Tab(ABC):
         self,
         listener: Callable[..., Any],
         function: Callable[..., Any],
-        inputs: Any,  # noqa: ANN401 (a component or several)
-        outputs: Any,  # noqa: ANN401 (a component or several)
+        inputs: Any,
+        outputs: Any,
         *,
         heavy: bool = False,
-        **options: Any,  # noqa: ANN401 (Gradio's)
+        **options: Any,
     ) -> None:
         """Call `function` on an event. Heavy functions of all pages run one at a time.
 
@@ -109,7 +109,7 @@ def shown_errors() -> Generator[None]:
 
 
 def _refuse_urls(move: Callable[..., Any]) -> Callable[..., Any]:
-    async def moved(path: Any) -> Any:  # noqa: ANN401 (Gradio's)
+    async def moved(path: Any) -> Any:
         if "://" in str(path):
             raise ValueError("pictures are uploaded, not fetched from a URL")
         return await move(path)

@@ -137,7 +137,7 @@ class Stylize(Tab):
                     file = gr.update(value=str(found.file), interactive=True) if found.file else gr.skip()
                     yield _status(found), pictures, _curves(found.losses), file
 
-    def _stop(self, request: gr.Request) -> Any:  # noqa: ANN401 (Gradio's)
+    def _stop(self, request: gr.Request) -> Any:
         # A run reports where it ended, and that report stays.
         if self.runs.stop(request.session_hash) or self.folders.results(request.session_hash).exists():
             return gr.skip()
@@ -155,7 +155,7 @@ class Stylize(Tab):
     def _shown(self, recipe: Recipe) -> list[Any]:
         return [format_recipe(recipe), *recipes.controls(recipe, self.limits)]
 
-    def _edit_text(self, text: str, *values: object) -> Any:  # noqa: ANN401 (Gradio's)
+    def _edit_text(self, text: str, *values: object) -> Any:
         changed = format_recipe(recipes.changed(text, values, self.limits))
         return gr.skip() if changed == text else changed
 
@@ -185,7 +185,7 @@ def _status(found: work.Painting) -> str:
     )
 
 
-def _curves(losses: Mapping[str, Sequence[float]]) -> Any:  # noqa: ANN401 (a data frame)
+def _curves(losses: Mapping[str, Sequence[float]]) -> Any:
     """The loss terms as a table with a line for each term and step. Terms that are 0 have no logarithm."""
     pandas: Any = import_module("pandas")  # comes with Gradio
 
