@@ -109,17 +109,19 @@ def lpips_tuned() -> Loss:
     return tuned(lpips.LPIPS(net="vgg", verbose=False).requires_grad_(requires_grad=False), normalize=True)
 
 
-def torchmetrics_lpips() -> Loss:
+class TorchmetricsLPIPS(nn.Module):
     """Of torchmetrics."""
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    metric = LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=True)
+    def __init__(self) -> None:
+        super().__init__()
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    def loss(prediction: Tensor, target: Tensor) -> Tensor:
-        metric.reset()  # it keeps the graphs of what it has seen
-        return metric(prediction, target)
+        self.metric = LearnedPerceptualImagePatchSimilarity(net_type="vgg", normalize=True)
 
-    return loss
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The loss of images (N, 3, H, W) in [0, 1]."""
+        self.metric.reset()  # it keeps the graphs of what it has seen
+        return self.metric(prediction, target)
 
 
 def piq_lpips() -> Loss:
@@ -167,7 +169,7 @@ CONTENDERS = {
     "LPIPS: lpips": Contender(lpips_package, "lpips", "LPIPS: lpips"),
     "LPIPS: lpips, channels_last": Contender(lambda: lpips_package(channels_last=True), "lpips", "LPIPS: lpips"),
     f"LPIPS: lpips, {_TUNED}": Contender(lpips_tuned, "lpips", "LPIPS: lpips"),
-    "LPIPS: torchmetrics": Contender(torchmetrics_lpips, "torchmetrics", "LPIPS: lpips"),
+    "LPIPS: torchmetrics": Contender(TorchmetricsLPIPS, "torchmetrics", "LPIPS: lpips"),
     "LPIPS: piq": Contender(piq_lpips, "piq", "LPIPS: lpips"),
     "LPIPS: vggfeat float32": Contender(lambda: LPIPS(check="off"), "vggfeat", "LPIPS: lpips"),
     "LPIPS: vggfeat bfloat16": Contender(lambda: LPIPS(check="off", precision="bfloat16"), "vggfeat", "LPIPS: lpips"),

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from measuring import Found, described, markdown, median, paired, write_chart
@@ -159,12 +160,20 @@ def filled(page: str, kept: Results) -> str:
 
 
 def _part(name: str, processor: str, found: Found) -> str:
-    """The command and its processor, the table, and the chart."""
+    """The command and what it ran on, the table, and the chart."""
     module = importlib.import_module(name)
+    place = (
+        f"{found['card']['name']}; {described(found['machine'])}" if found.get("card") else described(found["machine"])
+    )
+    line = f"`python benchmarks/{name}.py{_options(module, found)}` on {place}."
+    chart = f"\n![{name} on {processor}](results/{processor}/{name}.png)\n" if hasattr(module, "chart") else ""
+    return f"{line}\n\n{module.table(found)}{chart}"
+
+
+def _options(module: ModuleType, found: Found) -> str:
     usual = {key: Path(value).name if isinstance(value, str) else value for key, (value, _) in module.SETTINGS.items()}
-    options = [f" --{key} {value}" for key, value in found["settings"].items() if usual.get(key, "wall") != value]
-    line = f"`python benchmarks/{name}.py{''.join(options)}` on {described(found['machine'])}."
-    return f"{line}\n\n{module.table(found)}\n![{name} on {processor}](results/{processor}/{name}.png)\n"
+    changed = {key: value for key, value in found["settings"].items() if usual.get(key, "wall") != value}
+    return "".join(f" --{key} {value}" for key, value in changed.items())
 
 
 def main() -> None:
@@ -177,8 +186,9 @@ def main() -> None:
     if options.check:
         sys.exit(before != after)
     for name, found in results().items():
-        for processor, kept in found.items():
-            chart = importlib.import_module(name).chart(kept)
+        module = importlib.import_module(name)
+        for processor, kept in found.items() if hasattr(module, "chart") else ():
+            chart = module.chart(kept)
             write_chart(FOLDER / "results" / processor / f"{name}.png", chart)
     files.write(PAGE, after)
 

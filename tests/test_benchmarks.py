@@ -26,6 +26,8 @@ SCRIPTS = {
     "scaling": (),
     "kernels": (),
 }
+# Needs a GPU; here it runs with `--device cpu`.
+CUDA = "on_cuda"
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_every_script_has_a_test():
         "objectives",
         "preconditioning",
         "schedules",
-    } == set(SCRIPTS)
+    } == {*SCRIPTS, CUDA}
 
 
 @pytest.mark.slow
@@ -77,6 +79,55 @@ def test_runs_on_little_work(name, tmp_path):
     with Image.open(folder / f"{name}.png") as chart:
         assert len(chart.convert("RGB").getcolors(1 << 20)) > 5
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.json", f"{name}.png"]
+
+
+@pytest.mark.slow
+def test_the_cuda_command_runs_on_a_cpu(tmp_path):
+    printed = run(CUDA, "--device", "cpu", "--no-tests", "--out", tmp_path)
+    (path,) = tmp_path.glob("*/on_cuda.json")
+    found = json.loads(path.read_text())
+    assert list(found["sections"]) == ["equality", "rates", "losses", "painting", "extraction", "memory", "dump"]
+    assert "error" not in path.read_text()
+    assert max(found["sections"]["equality"]["metrics"].values()) == 0
+    assert set(found["sections"]["equality"]["same_painting_twice"].values()) == {True}
+    assert "LPIPS: vggfeat float32" in printed
+
+
+def test_the_cuda_command_says_where_there_is_no_card(load, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as ended:
+        load(CUDA).main([])
+    assert ended.value.code == 2
+    assert "torch sees no CUDA device here" in capsys.readouterr().err
+
+
+def test_a_section_that_fails_leaves_its_error_and_the_others(load, monkeypatch, tmp_path):
+    cuda = load(CUDA)
+
+    def fails(_bench):
+        raise RuntimeError("CUDA error: out of memory\nand more")
+
+    sections = {"rates": fails, "dump": lambda _bench: {"pictures_per_second": {"float32": [3.0]}, "pictures": 8}}
+    monkeypatch.setattr(cuda, "SECTIONS", sections)
+    assert cuda.main(["--device", "cpu", "--no-tests", "--sections", "rates,dump", "--out", str(tmp_path)]) == 1
+    (path,) = tmp_path.glob("*/on_cuda.json")
+    found = json.loads(path.read_text())["sections"]
+    assert found["rates"]["error"] == "RuntimeError: CUDA error: out of memory"
+    assert found["dump"]["pictures_per_second"] == {"float32": [3.0]}
+
+
+def test_a_time_is_told_beside_its_peer_and_its_convolutions(load):
+    cuda = load(CUDA)
+    times = {"torchvision": [0.2, 0.2], "vggfeat bfloat16": [0.1, 0.1]}
+    found = {
+        "sections": {
+            "rates": {"found": {"convolution bfloat16": {"seconds": [1.0]}, "copy": {"seconds": [1.0]}},
+                      "flops": {"convolution bfloat16": 1e12}, "copied": 1e9},
+            "extraction": {"found": {name: {"seconds": each} for name, each in times.items()}, "flops": 5e10},
+        },
+    }  # fmt: skip
+    row = next(line for line in cuda.table(found).splitlines() if line.startswith("| vggfeat bfloat16"))
+    assert [cell.strip() for cell in row.split("|")[2:5]] == ["100 ms", "2.00x", "2.00x"]
 
 
 def test_contenders_take_turns(load):
@@ -248,11 +299,14 @@ def test_the_page_says_what_the_results_say(load):
     report = load("report")
     page = report.PAGE.read_text("utf-8")
     kept = report.results()
-    assert set(kept) == set(SCRIPTS)
+    assert set(kept) - {CUDA} == set(SCRIPTS)
     assert report.filled(page, kept) == page, "python benchmarks/report.py"
     for name, processors in kept.items():
         assert '"/' not in json.dumps(processors)  # no path of anybody's machine
         for processor, found in processors.items():
+            if name == CUDA:
+                assert load(CUDA).folder_of(found) == processor
+                continue
             assert f"results/{processor}/{name}.png" in page
             assert load("measuring").processor(found["machine"]) == processor
 
