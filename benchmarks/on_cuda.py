@@ -85,7 +85,7 @@ class Bench(NamedTuple):
     deadline: float
     rounds: int = 5
 
-    def pick(self, full: Any, small: Any) -> Any:  # noqa: ANN401 (whatever the two are)
+    def pick(self, full: Any, small: Any) -> Any:
         """The amount of work: `small` on a CPU."""
         return small if self.small else full
 
@@ -256,7 +256,7 @@ def step(loss: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: T
     return lambda: torch.autograd.grad(loss(prediction, target).float().mean(), prediction)
 
 
-def autocast(loss: nn.Module, bench: Bench, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:  # noqa: ANN401
+def autocast(loss: nn.Module, bench: Bench, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """A peer with what speeds it up: channels_last, and autocast to half precision."""
     loss = loss.to(memory_format=torch.channels_last)
 
@@ -346,7 +346,7 @@ def plain_gatys(bench: Bench, side: int) -> Work:
     return lambda: optimiser.step(closure)
 
 
-def painting_step(bench: Bench, side: int, precision: str, **options: Any) -> Work:  # noqa: ANN401 (stylize's)
+def painting_step(bench: Bench, side: int, precision: str, **options: Any) -> Work:
     """A step of vggfeat at full size, with the targets already found."""
     chosen = recipe("default", steps=10**6, first_size=65536)
     run = stylize(
