@@ -15,7 +15,7 @@ SOME_FAILED = 3
 """The exit code of a command that did its work except for some inputs."""
 
 PICTURE_FORMATS = "PNG, JPEG, WebP or TIFF."
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
 
 device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

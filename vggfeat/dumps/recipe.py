@@ -11,7 +11,7 @@ from vggfeat.networks import arch
 from vggfeat.pictures.sizes import parse_size
 
 Dtype = Literal["float32", "float16"]
-Precision = Literal["float32", "bfloat16", "float16", "auto"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "auto"]
 Resize = int | tuple[int, int] | None
 
 REDUCTIONS: Mapping[str, str] = {

@@ -17,6 +17,7 @@ from vggfeat.dumps.sources import Item, fingerprint, printable
 from vggfeat.dumps.store import Store
 from vggfeat.dumps.work import DumpJob, ShardTask
 from vggfeat.features import algorithms
+from vggfeat.features.device import resolve_precision
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
 
@@ -117,7 +118,7 @@ class DumpRequest:
         recipe = self.recipe
         stack = arch.layers(recipe.network, pooling=recipe.pooling)
         last = max(layer.index for layer in stack if layer.name in recipe.layers)
-        dtype = getattr(torch, recipe.precision)
+        dtype = resolve_precision(recipe.precision, self.device)
         chosen = algorithms.by_layer(stack[: last + 1], *self._side, dtype=dtype, device=self.device)
         cpu = torch.backends.cpu.get_cpu_capability()
         return {"python": platform.python_version(), "cpu": cpu, "algorithms": {**chosen}}

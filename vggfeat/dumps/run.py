@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Required, TypedDict, Unpack
+from typing import Literal, Required, TypedDict, Unpack
 
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import Engine, default_workers
@@ -22,7 +22,7 @@ from vggfeat.dumps.request import DumpRequest, Run
 from vggfeat.dumps.sources import Item, PathLike, find, import_parquet
 from vggfeat.dumps.store import Store
 from vggfeat.errors import RecipeError, users_line
-from vggfeat.features.device import choose_device, resolve_precision
+from vggfeat.features.device import choose_device, choose_precision
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
 
@@ -97,9 +97,8 @@ class Dumping:
             rdm=rdm,
         )
         # The fingerprint holds what `auto` means on this machine.
-        resolved: Any = str(resolve_precision(precision, device_here)).removeprefix("torch.")
         self._request = DumpRequest(
-            recipe=replace(recipe, precision=resolved),
+            recipe=replace(recipe, precision=choose_precision(precision, device_here)),
             items=find(source),
             device=device_here,
             batch_size=batch_size,

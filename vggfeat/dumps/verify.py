@@ -22,7 +22,7 @@ from vggfeat.errors import VggfeatError
 _REMEDY = "the command that made the dump recomputes it"
 
 # The largest relative difference that rounding can cause when the batch size differs.
-_TOLERANCES = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 4e-2}
+_TOLERANCES = {"float32": 1e-4, "tf32": 4e-3, "float16": 2e-3, "bfloat16": 4e-2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Comparing:
         device: str,
         precision: "Precision",
     ) -> None:
-        from vggfeat.features.device import choose_device, resolve_precision
+        from vggfeat.features.device import choose_device, choose_precision
 
         self.metrics = known_metrics(metrics)
         if layers and not any(has_layers(name) for name in self.metrics):
@@ -128,7 +128,7 @@ class Comparing:
         self._batch_size = batch_size
         self._device = choose_device(device)
         self._precision: Precision = precision
-        self._dtype = resolve_precision(precision, self._device)
+        self._chosen = choose_precision(precision, self._device)
         self._outcomes: dict[Pair, PairResult | Failure] = {}
         self._progress = self._run()
 
@@ -186,7 +186,7 @@ class Comparing:
             "vggfeat": version("vggfeat"),
             "input_range": [0, 1],
             "resize": _resize_text(self._resize),
-            "precision": str(self._dtype).removeprefix("torch."),
+            "precision": self._chosen,
             "device": str(self._device),
         }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vggfeat.errors import InputError
 from vggfeat.features import tensors
-from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.features.device import Precision, choose_device, choose_precision, resolve_precision, settings
 from vggfeat.networks import arch, network
 from vggfeat.networks import weights as weights_table
 from vggfeat.pictures import images
@@ -64,7 +64,7 @@ class Classifier:
         precision: Precision = "float32",
     ) -> None:
         place = choose_device(device)
-        self.dtype = resolve_precision(precision, place)
+        self.precision, self.dtype = choose_precision(precision, place), resolve_precision(precision, place)
         self.model = _load(network, weights).to(device=place, dtype=self.dtype)
         self.model.to(memory_format=torch.channels_last)
         self.classes: tuple[str, ...] = self.model.classes
@@ -82,7 +82,8 @@ class Classifier:
         place = next(self.model.parameters()).device
         square = images.middle_square(pictures.to(place, torch.float32), self.model.resize, self.model.size)
         x = self.model.normalise(square.mean(1, keepdim=True) if self.model.network.in_channels == 1 else square)
-        logits = self.model(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        with settings(place, self.precision):
+            logits = self.model(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
         return logits.float().softmax(1).cpu()
 
     def __call__(self, picture: Source, *, top: int = 5) -> list[Prediction]:

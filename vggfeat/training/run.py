@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,14 @@ from torch import Tensor
 from vggfeat import files
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.features import tensors
-from vggfeat.features.device import Precision, choose_device, is_out_of_memory, resolve_precision
+from vggfeat.features.device import (
+    Precision,
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    resolve_precision,
+    settings,
+)
 from vggfeat.networks import network as networks
 from vggfeat.networks.network import VGG
 from vggfeat.training import processes, randomness
@@ -87,7 +94,7 @@ class Training:
     ) -> None:
         self.data, self.recipe, self.output = data, recipe, output
         self.device = device
-        self.dtype = resolve_precision(precision, device)
+        self.precision, self.dtype = choose_precision(precision, device), resolve_precision(precision, device)
         self.history: list[dict[str, float]] = []
         self.best: Evaluation | None = None
         self._interval = checkpoint_seconds
@@ -136,7 +143,7 @@ class Training:
             order = self.order(self._epoch)
             for pictures, labels, number in self._shares(order):
                 rate = self.recipe.rate(self._epoch + (self._step + 1) / self._batches)
-                with _settings(self.device, self.recipe.batch_size):
+                with _conditions(self.device, self.precision, self.recipe.batch_size):
                     self._learn(pictures, labels, number, rate)
                 self._step += 1
                 if self._step < self._batches:
@@ -256,7 +263,7 @@ class Training:
         mine = range(processes.rank(), len(self.data.held_out), processes.count())
         size = max(1, self.recipe.batch_size)
         batches = self.data.held_out.batches(mine[start : start + size] for start in range(0, len(mine), size))
-        with _settings(self.device, size):
+        with _conditions(self.device, self.precision, size):
             loss, confusion = tally(logits_of, batches, len(self.data.classes))
         loss, confusion = processes.total(loss, self.device), processes.total(confusion, self.device)
         return Evaluation(self.data.classes, float(loss) / max(1, int(confusion.sum())), confusion)
@@ -404,17 +411,13 @@ def count_batches(pictures: int, size: int) -> int:
 
 
 @contextmanager
-def _settings(device: torch.device, batch: int) -> Generator[None]:
-    """Enable gradients and deterministic cuDNN, whatever the caller has set. Name the batch size if memory runs out."""
-    repeatable = (
-        torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
-        )
-        if device.type == "cuda"
-        else nullcontext()
-    )
+def _conditions(device: torch.device, precision: str, batch: int) -> Generator[None]:
+    """Enable gradients and compute repeatably in `precision`, whatever the caller has set.
+
+    Names the batch size if memory runs out.
+    """
     try:
-        with torch.inference_mode(mode=False), torch.enable_grad(), repeatable:
+        with torch.inference_mode(mode=False), torch.enable_grad(), settings(device, precision, deterministic=True):
             yield
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vggfeat.errors import RecipeError, VggfeatError
 from vggfeat.features import allocation, tensors
-from vggfeat.features.device import deterministic, is_out_of_memory
+from vggfeat.features.device import is_out_of_memory, settings
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.pictures import images
 from vggfeat.transfer.evaluator import Evaluator
@@ -215,7 +215,7 @@ def _conditions(stage: Stage, device: torch.device) -> Generator[None]:
             torch.inference_mode(mode=False),
             torch.enable_grad(),
             tensors.without_autocast(device.type),
-            deterministic(device),
+            settings(device, deterministic=True),
         ):
             yield
     except (MemoryError, RuntimeError) as error:
