@@ -108,6 +108,35 @@ def test_layers_by_glob_index_or_alone(pair):
         PerceptualLoss((), pixel=1.0)
 
 
+def test_one_layer_by_two_names_is_refused():
+    """One of the two weights was dropped without a word."""
+    with pytest.raises(InputError, match="'relu3_3' and '15' both give relu3_3 a weight: name each layer once"):
+        PerceptualLoss({"relu3_3": 1.0, "15": 2.0}, weights=None)
+    assert StyleLoss(["relu1_*", "relu1_1"], weights=None).loss.weights == {"relu1_1": 1.0, "relu1_2": 1.0}
+
+
+@pytest.mark.parametrize("make", [PerceptualLoss, lambda: LPIPS("alex"), StyleLoss])
+def test_numpy_arrays_are_refused_with_the_line_to_write(make, pair):
+    criterion = make()
+    arrays = [x.numpy() for x in pair]
+    for images in ((arrays[0], pair[1]), (pair[0], arrays[1]), arrays):
+        with pytest.raises(InputError, match=r"of type numpy\.ndarray, not a torch\.Tensor .*: pass torch\.from_numpy"):
+            criterion(*images)
+
+
+def test_a_criterion_knows_its_device():
+    """It has no parameters whose device could be asked."""
+    assert PerceptualLoss(["relu1_1"]).device == torch.device("cpu")
+    assert LPIPS("alex", device="meta").device.type == "meta"
+    assert StyleLoss(["relu1_1"]).to("meta").device.type == "meta"
+
+
+def test_the_sum_of_a_batch(pair):
+    options = {"style": ["relu1_2"], "pixel": 1.0}
+    values, total = (PerceptualLoss(reduction=name, **options)(*pair) for name in ("none", "sum"))
+    torch.testing.assert_close(total, values.sum())
+
+
 def test_one_value_a_pair(pair):
     options = {"style": ["relu1_2"], "pixel": 1.0, "lpips": 1.0, "tv": 0.1}
     values = PerceptualLoss(reduction="none", **options)(*pair)
@@ -138,7 +167,7 @@ def test_terms_share_one_pass_and_add_up(pair, monkeypatch):
 def test_a_target_is_computed_once_without_a_graph(pair, monkeypatch):
     criterion = PerceptualLoss(["relu2_2"], ["relu1_2"])
     prediction, images = pair[0].clone().requires_grad_(), pair[1].clone().requires_grad_()
-    expected = criterion(prediction, images)
+    expected = criterion(prediction, images.detach())
     target = criterion.target(images)
     passes = []
     run = FeatureExtractor.run
@@ -148,6 +177,18 @@ def test_a_target_is_computed_once_without_a_graph(pair, monkeypatch):
     expected.backward()
     assert images.grad is None
     assert prediction.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("generated", [(0, 1), (1,)])
+def test_a_target_whose_gradient_would_be_lost_is_refused(generated, pair):
+    """VQGAN passes (inputs, reconstructions): the generator would learn nothing (SRFlow issue 3)."""
+    images = [x.clone().requires_grad_(index in generated) for index, x in enumerate(pair)]
+    for criterion in (PerceptualLoss(["relu1_1"]), LPIPS("alex", check="off"), StyleLoss(["relu1_1"])):
+        with pytest.raises(InputError, match=r"no gradient reaches it: .* criterion\(generated, real\).* both=True"):
+            criterion(*images)
+        with torch.no_grad():
+            assert criterion(*images).isfinite()
+        assert criterion(images[0], images[1].detach()).isfinite()
 
 
 def test_both_sides_get_a_gradient_when_asked(pair):

@@ -9,7 +9,9 @@ reaches `features` only.
     total, terms = objective(extract(prediction), targets)
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, Self, get_args
 
 import torch
@@ -21,7 +23,7 @@ from vggfeat.features import tensors
 
 Features = Mapping[str, Tensor]
 Layers = Mapping[str, float] | Sequence[str]
-Reduction = Literal["mean", "none"]
+Reduction = Literal["mean", "sum", "none"]
 Distance = Literal["l2", "l1", "charbonnier", "huber", "cosine"]
 
 
@@ -32,7 +34,7 @@ class FeatureLoss(nn.Module):
 
     Args:
         layers: {layer: weight}, or layer names, each of weight 1. The layer `image` is the image itself in [0, 1].
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Raises `InputError` if there is no layer, or for an unknown reduction.
     """
@@ -70,8 +72,8 @@ class FeatureLoss(nn.Module):
         true: then the gradient reaches these features too.
         """
         read = {name: layer_features(features, name) for name in self.layers}
-        with tensors.without_autocast(next(iter(read.values())).device.type):
-            return {name: self.summary(x if graph else x.detach()) for name, x in read.items()}
+        with outside_inference_mode(), tensors.without_autocast(next(iter(read.values())).device.type):
+            return {name: self.summary(x if graph else usable_in_training(x.detach())) for name, x in read.items()}
 
     def forward(self, features: Features, target: Features) -> Tensor:
         """The loss of `features` against `target`, the result of `target()`: a scalar or (N,), at least float32.
@@ -98,18 +100,38 @@ class FeatureLoss(nn.Module):
         return expected
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # Published weights keep their float32 digits when a parent module is converted to half precision.
         before = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, x in before.items():
-            moved = self.get_buffer(name)
-            if moved.dtype in (torch.float16, torch.bfloat16):
-                self.register_buffer(name, x.to(moved.device), persistent=False)
+        with outside_inference_mode():  # tensors made in inference mode could not take part in training
+            super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+            lost = bool(before) and not keeps_values(fn, next(iter(before.values())))
+            for name, x in (self.published() if lost else before).items():
+                moved = self.get_buffer(name)
+                half = moved.dtype in (torch.float16, torch.bfloat16)
+                if lost or half:  # published weights keep their float32 digits in half precision
+                    self.register_buffer(name, x.to(moved.device, None if half else moved.dtype), persistent=False)
         return self
+
+    def register_published(self) -> None:
+        """Register `published()` as buffers that stay out of the state dict, on torch's default device."""
+        with outside_inference_mode(), torch.device("cpu"):
+            published = self.published()
+        with outside_inference_mode():
+            for name, x in published.items():
+                self.register_buffer(name, x.to(torch.get_default_device()), persistent=False)
+
+    def published(self) -> Mapping[str, Tensor]:
+        """The published weights that the loss needs, on CPU in float32: {buffer name: (C,)}. Most losses have none."""
+        return {}
 
     def reduce(self, values: Tensor) -> Tensor:
         """Apply `reduction` to the values (N,) of a batch."""
-        return values.mean() if self.reduction == "mean" else values
+        match self.reduction:
+            case "mean":
+                return values.mean()
+            case "sum":
+                return values.sum()
+            case "none":
+                return values
 
 
 class PooledLoss(FeatureLoss):
@@ -143,6 +165,31 @@ ELEMENTWISE: Mapping[Distance, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": _charbonnier,
     "huber": lambda x, y: F.huber_loss(x, y, reduction="none"),
 }
+
+
+def outside_inference_mode() -> AbstractContextManager[object]:
+    """A context whose tensors can be used in training. In inference mode it also enables gradients."""
+    if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+        return nullcontext()
+    return torch.inference_mode(mode=False)
+
+
+def usable_in_training(x: Tensor) -> Tensor:
+    """`x`, or a copy if it was made in inference mode. To be called within `outside_inference_mode()`."""
+    return x.clone() if not torch.compiler.is_compiling() and x.is_inference() else x
+
+
+def keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether `fn`, the argument of `Module._apply`, copies values. That of `to_empty()` does not.
+
+    From the meta device there are no values to copy, to it none are needed.
+    """
+    if like.is_meta:
+        return fn(torch.empty(1, device="meta")).is_meta
+    # Random bytes are exact in every floating-point format and do not touch torch's random state.
+    probe = torch.tensor(list(os.urandom(32)), dtype=torch.float32, device=like.device)
+    moved = fn(probe.clone())
+    return moved.is_meta or torch.equal(moved.float().cpu(), probe.cpu())
 
 
 def layer_weights(layers: Layers) -> dict[str, float]:

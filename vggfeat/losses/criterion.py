@@ -1,17 +1,18 @@
 """Criterion: a network and a loss over its features, combined to compare two batches of images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from os import PathLike
-from typing import Any, Generic, TypedDict, TypeVar, cast
+from typing import Any, Generic, Self, TypedDict, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, WeightsError
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision
 from vggfeat.features.trunk import Check, Trunk
-from vggfeat.losses.base import FeatureLoss, Features
+from vggfeat.losses.base import FeatureLoss, Features, keeps_values, outside_inference_mode, usable_in_training
 from vggfeat.losses.weighted_sum import WeightedSum
 from vggfeat.pictures import images
 from vggfeat.pictures.ranges import RANGES, InputRange
@@ -84,7 +85,13 @@ class Criterion(nn.Module, Generic[Loss]):
         self.loss: Loss = loss.to(trunk.offset.device)
         self.resize = resize
         self.both = both
+        self._weights_lost = False
         super().train(mode=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network and the loss, to which images must be moved. There are no parameters to ask."""
+        return self.trunk.offset.device
 
     def features(self, batch: Tensor) -> Features:
         """The trunk's features of `batch` (N, 3, H, W), and as `image` the batch itself, mapped to [0, 1]."""
@@ -97,15 +104,19 @@ class Criterion(nn.Module, Generic[Loss]):
 
     def target(self, batch: Tensor) -> Target:
         """Prepare `batch` (N or 1, 3, H, W) as a target for any number of calls. It carries no graph."""
-        with torch.no_grad():
-            return self.loss.target(self.features(batch))
+        self._check_weights()
+        with outside_inference_mode(), torch.no_grad():
+            return self.loss.target(self.features(usable_in_training(batch)))
 
     def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
         """The loss of `prediction` (N, 3, H, W): a scalar or (N,).
 
         `target` is a batch of images, or the result of `target()`. A single image is compared with every prediction.
-        Raises `InputError` if the shapes do not match, and whatever the trunk raises.
+        Raises `InputError` if the shapes do not match, if `target` requires grad although `both` is false, and whatever
+        the trunk raises.
         """
+        self._check_weights()
+        check_tensor(prediction)
         with tensors.without_autocast(prediction.device.type):
             scale = self._gradient_scale(prediction)
             loss: Tensor = self.loss(*self.compared(scale_gradient(prediction, 1 / scale), target))
@@ -120,8 +131,14 @@ class Criterion(nn.Module, Generic[Loss]):
 
     def compared(self, prediction: Tensor, target: Tensor | Target) -> tuple[Features, Target]:
         """The arguments of `loss`: the features of `prediction`, and the prepared target."""
-        if isinstance(target, Tensor):
+        if not isinstance(target, Mapping):
+            check_tensor(target)
             self._check_pair(prediction, target)
+            if torch.is_grad_enabled() and target.requires_grad and not self.both:
+                raise InputError(
+                    "the target requires grad, but no gradient reaches it: pass the generated images first, "
+                    "criterion(generated, real), or target.detach(), or construct the criterion with both=True"
+                )
             if self.both and torch.is_grad_enabled():
                 return self.features(prediction), self.loss.target(self.features(target), graph=True)
             target = self.target(target)
@@ -136,9 +153,39 @@ class Criterion(nn.Module, Generic[Loss]):
                 "target a batch size of 1"
             )
 
-    def train(self, mode: bool = True) -> "Criterion[Loss]":  # noqa: ARG002 (the base class's signature)
+    def _check_weights(self) -> None:
+        if self._weights_lost:
+            raise WeightsError(
+                f"the weights of this {type(self).__name__} were lost, by to_empty() or on the meta device: "
+                "construct it again on the device where it is used"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._weights_lost |= not keeps_values(fn, self.trunk.offset)
+        with outside_inference_mode():  # tensors made in inference mode could not take part in training
+            return super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        with outside_inference_mode():
+            copied = self.__class__.__new__(self.__class__)
+            memo[id(self)] = copied
+            copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
         """Do nothing: a criterion stays in evaluation mode."""
         return self
+
+
+def check_tensor(images: object) -> None:
+    """Raise `InputError`, with the line that converts a NumPy array, if `images` is not a tensor."""
+    if not isinstance(images, Tensor):
+        kind = type(images)
+        hint = ": pass torch.from_numpy(x).movedim(-1, -3)[None] / 255 for an (H, W, 3) array of bytes"
+        raise InputError(
+            f"images are of type {kind.__module__}.{kind.__qualname__}, not a torch.Tensor (N, 3, H, W)"
+            + (hint if kind.__module__ == "numpy" else "")
+        )
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
@@ -149,11 +196,19 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
 
 
 class _ScaleGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
+    def forward(x: Tensor, scale: float) -> Tensor:  # noqa: ARG004 (used by the backward pass)
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:  # noqa: ANN401, ARG004 (torch's own)
+        ctx.scale = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (torch's own)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # A second backward pass would apply the scale once more.
+            raise InputError("second derivatives need precision='float32' or 'bfloat16', not float16")
         return grad_outputs[0] * ctx.scale, None

@@ -17,7 +17,7 @@ class DISTSLoss(FeatureLoss):
     The features must come from a VGG-16 with `pooling="l2"` and contain the `image` in [0, 1].
 
     Args:
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch
@@ -32,8 +32,11 @@ class DISTSLoss(FeatureLoss):
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:
         super().__init__(DISTS_LAYERS, reduction=reduction)
-        for name, values in weights_table.load_dists().items():
-            self.register_buffer(name, values, persistent=False)
+        self.register_published()
+
+    def published(self) -> dict[str, Tensor]:
+        """The weights `alpha` of texture and `beta` of structure, (1475,) each."""
+        return weights_table.load_dists()
 
     def summary(self, x: Tensor) -> Tensor:
         """The features, unchanged: `per_layer` reduces them together with the target's."""

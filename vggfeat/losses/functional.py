@@ -66,6 +66,13 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 (torch's own)
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+        work = torch.promote_types(tangents[0].dtype, torch.float32)
+        product = ctx.saved_tensors[0].to(work).mT @ tangents[0].to(work)
+        return product + product.mT
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
@@ -99,7 +106,7 @@ def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
 
 
 def unit_normalize(x: Tensor, *, epsilon: float = 1e-10) -> Tensor:
-    """Divide each channel vector by its norm plus epsilon: (N, C, H, W) to the same shape, at least float32.
+    """Divide each channel vector by its norm plus epsilon: (N, C, ...) to the same shape, at least float32.
 
     This is the normalisation of LPIPS (Zhang et al. 2018). A zero vector stays zero with a zero gradient; the `lpips`
     package returns NaN for that gradient.

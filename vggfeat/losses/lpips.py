@@ -8,10 +8,10 @@ from typing import Any, Literal, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 
 from vggfeat.errors import WeightsError, one_of
-from vggfeat.features import tensors
+from vggfeat.features import steps, tensors
 from vggfeat.losses import functional
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 
@@ -35,7 +35,8 @@ class LPIPSLoss(FeatureLoss):
     """LPIPS (Zhang et al. 2018) over features: 0 for equal images. `LPIPS` compares images directly.
 
     In each layer, channel vectors are scaled to unit length, subtracted, squared, weighted by a non-negative head and
-    averaged over positions. The values of the layers are added. Gradients are finite where features are zero.
+    averaged over positions. The values of the layers are added. Gradients are finite where features are zero. The
+    loss can be differentiated twice.
 
     Args:
         net: the variant, which decides the layers: `vgg`, `alex` or `squeeze`.
@@ -44,7 +45,7 @@ class LPIPSLoss(FeatureLoss):
             must contain, bilinearly, and the maps are added.
         exact: use the operations of the `lpips` package one by one, so that equal features give an equal value to the
             bit.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch
@@ -70,8 +71,11 @@ class LPIPSLoss(FeatureLoss):
         self.version: Version = one_of("version", version, get_args(Version))
         self.spatial = spatial
         self.exact = exact
-        for number, head in enumerate(_lpips_heads(net, version)):
-            self.register_buffer(f"head{number}", head, persistent=False)
+        self.register_published()
+
+    def published(self) -> dict[str, Tensor]:
+        """The heads, {head0: (C,), ...}."""
+        return {f"head{number}": head for number, head in enumerate(_lpips_heads(self.net, self.version))}
 
     def summary(self, x: Tensor) -> Tensor:
         """The features, unchanged: they are normalised when they are compared."""
@@ -118,57 +122,68 @@ def _head_distance_exact(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
 
 
 def _head_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
-    """(N, C, H, W) twice and (C,) to (N, 1, H, W): the weighed squared distance of features of unit length."""
+    """The weighted squared distance of unit channel vectors: (N, C, H, W) twice and (C,) to (N, 1, H, W)."""
     y = y.expand_as(x)
-    rows = (z.permute(0, 2, 3, 1).flatten(0, 2) for z in (x, y))
-    values: Tensor = _HeadDistance.apply(*rows, head)
+    rows = (x.permute(0, 2, 3, 1).flatten(0, 2), y.permute(0, 2, 3, 1).flatten(0, 2))
+    # torch.func and forward-mode differentiation need plain tensor operations; a compiler fuses these by itself.
+    plain = torch.compiler.is_compiling() or not all(map(steps.has_memory, (x, y))) or any(map(_has_tangent, (x, y)))
+    values: Tensor = _row_distance(*rows, head) if plain else cast("Any", _HeadDistance).apply(*rows, head)
     return values.reshape(x.shape[0], 1, *x.shape[2:])
 
 
-class _HeadDistance(torch.autograd.Function):
-    """Rows (P, C), (P, C) and weights (C,) to (P,): the sum over C of weight x (x/|x| - y/|y|)².
+def _has_tangent(x: Tensor) -> bool:
+    return cast("Any", forward_ad).unpack_dual(x).tangent is not None
 
-    The gradient is formed along with the value, a part of the rows at a time while they are in the processor's cache:
-    written with tensors, each of a dozen operations would read and write all the features of a layer in float32.
+
+def _row_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
+    """The sum over C of head * (x/|x| - y/|y|)²: (P, C), (P, C) and (C,) to (P,), in plain tensor operations."""
+    difference = functional.unit_normalize(x) - functional.unit_normalize(y)
+    return (difference.square() * head.to(difference.dtype)).sum(1)
+
+
+class _HeadDistance(torch.autograd.Function):
+    """`_row_distance`, on CPU one part of the rows at a time, so that intermediate values stay in the cache.
+
+    Each of a dozen tensor operations would read and write all features of a layer, and autograd would keep some of the
+    results. Only the features themselves are saved, which the network's own graph keeps as well.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:
-        wanted = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        work = torch.promote_types(x.dtype, torch.float32)
-        head = head.to(work)
-        values = torch.empty(x.shape[0], dtype=work, device=x.device)
-        gradients = [torch.empty_like(z) if want else None for z, want in zip((x, y), wanted, strict=True)]
-        whole = x.is_cuda or torch.compiler.is_compiling()
-        step = max(1, _POSITIONS * 64 // x.shape[1])
-        for part in [slice(None)] if whole else [slice(start, start + step) for start in range(0, x.shape[0], step)]:
-            (unit_x, scale_x), (unit_y, scale_y) = (_unit(z[part].to(work)) for z in (x, y))
-            difference = unit_x - unit_y
-            weighed = difference * head
-            values[part] = (difference * weighed).sum(1)
-            for gradient, unit, scale, sign in (
-                (gradients[0], unit_x, scale_x, 2),
-                (gradients[1], unit_y, scale_y, -2),
-            ):
-                if gradient is not None:
-                    along = (unit * weighed).sum(1, keepdim=True)
-                    gradient[part] = torch.addcmul(weighed, unit, along, value=-1) * (sign * scale)
-        ctx.save_for_backward(*gradients)
+    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+        ctx.save_for_backward(x, y, head)
+        values = torch.empty(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        for part in _parts(x):
+            (unit_x, _), (unit_y, _) = (_unit(z[part].to(values.dtype)) for z in (x, y))
+            values[part] = (unit_x - unit_y).square_() @ head.to(values.dtype)
         return values
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride] (untyped decorator)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401 (torch's own)
         (arriving,) = grad_outputs
-        x, y = (
-            None if gradient is None else gradient * arriving[:, None].to(gradient.dtype)
-            for gradient in ctx.saved_tensors
-        )
-        return x, y, None
+        x, y, head = ctx.saved_tensors
+        wanted: tuple[bool, bool] = ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # under create_graph: the gradient must itself be differentiable
+            inputs = [z for z, want in zip((x, y), wanted, strict=True) if want]
+            found = iter(torch.autograd.grad(_row_distance(x, y, head), inputs, arriving, create_graph=True))
+            return next(found) if wanted[0] else None, next(found) if wanted[1] else None, None
+        gradients = [torch.empty_like(z) if want else None for z, want in zip((x, y), wanted, strict=True)]
+        for part in _parts(x):
+            (unit_x, scale_x), (unit_y, scale_y) = (_unit(z[part].to(arriving.dtype)) for z in (x, y))
+            weighted = (unit_x - unit_y).mul_(head.to(arriving.dtype)).mul_(2 * arriving[part, None])
+            for gradient, unit, scale in ((gradients[0], unit_x, scale_x), (gradients[1], unit_y, -scale_y)):
+                if gradient is not None:
+                    along = (unit * weighted).sum(1, keepdim=True)
+                    gradient[part] = torch.addcmul(weighted, unit, along, value=-1).mul_(scale)
+        return gradients[0], gradients[1], None
+
+
+def _parts(rows: Tensor) -> list[slice]:
+    step = len(rows) if rows.is_cuda else max(1, _POSITIONS * 64 // rows.shape[1])
+    return [slice(start, start + step) for start in range(0, len(rows), max(1, step))]
 
 
 def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows over (their norm + 1e-10), and one over that, 0 where a row is zero and so has no direction to change."""
+    """Rows divided by (norm + 1e-10), and that divisor's inverse, or 0 for zero rows, which get no gradient."""
     norm = rows.square().sum(1, keepdim=True).sqrt()
     scale = 1 / (norm + 1e-10)
     return rows * scale, torch.where(norm > 0, scale, 0.0)

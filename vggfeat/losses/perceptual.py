@@ -11,7 +11,7 @@ from vggfeat.features import tensors
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction, layer_weights
 from vggfeat.losses.content import ContentLoss
-from vggfeat.losses.criterion import Criterion, Target, TrunkOptions, scale_gradient, with_defaults
+from vggfeat.losses.criterion import Criterion, Target, TrunkOptions, check_tensor, scale_gradient, with_defaults
 from vggfeat.losses.functional import GramDivisor
 from vggfeat.losses.gram import GramLoss
 from vggfeat.losses.lpips import LPIPSLoss
@@ -90,7 +90,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         pixel: weight of the mean absolute difference of the images in [0, 1].
         tv: weight of the prediction's total variation.
         lpips: weight of LPIPS, which needs the network vgg16.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
 
@@ -171,6 +171,8 @@ class PerceptualLoss(Criterion[WeightedSum]):
 
     def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and {term: weighted value}, each a scalar or (N,)."""
+        self._check_weights()
+        check_tensor(prediction)
         with tensors.without_autocast(prediction.device.type):
             scale = self._gradient_scale(prediction)
             total, terms = self.loss(*self.compared(scale_gradient(prediction, 1 / scale), target))
@@ -184,7 +186,7 @@ class StyleLoss(Criterion[GramLoss]):
         layers: {layer: weight}, or layers of weight 1: names, indices or globs.
         network: a name of `arch.NETWORKS`.
         divide_by: convention for Gram matrices, see `gram`.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the style image, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
 
@@ -216,6 +218,13 @@ def _extractor(network: str, layers: Iterable[str], options: TrunkOptions) -> Fe
 
 
 def _named(network: str, layers: Layers) -> dict[str, float]:
-    """{layer name: weight}, with globs and indices resolved to names."""
-    weighted = layer_weights(layers)
-    return {layer.name: weight for pattern, weight in weighted.items() for layer in arch.find_layers(network, pattern)}
+    """{layer name: weight} with globs and indices resolved. Raises `InputError` for two weights of one layer."""
+    named: dict[str, float] = {}
+    patterns: dict[str, str] = {}
+    for pattern, weight in layer_weights(layers).items():
+        for layer in arch.find_layers(network, pattern):
+            other = patterns.setdefault(layer.name, pattern)
+            if other != pattern and isinstance(layers, Mapping):
+                raise InputError(f"'{other}' and '{pattern}' both give {layer.name} a weight: name each layer once")
+            named[layer.name] = weight
+    return named

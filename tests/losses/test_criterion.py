@@ -1,0 +1,81 @@
+"""What every criterion does when a model around it is moved, copied or built in an unusual way."""
+
+import copy
+
+import pytest
+import torch
+
+from vggfeat import DISTS, LPIPS, DISTSLoss, LPIPSLoss, PerceptualLoss
+from vggfeat.errors import WeightsError
+
+MAKE = {
+    "lpips": lambda **options: LPIPS("alex", **options),
+    "dists": DISTS,
+    "perceptual": lambda **options: PerceptualLoss(["relu1_1"], lpips=1.0, **options),
+}
+
+
+@pytest.fixture
+def pair():
+    return torch.rand(2, 1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_heads_follow_the_networks_default_device(name):
+    with torch.device("meta"):
+        criterion = MAKE[name]()
+    assert {x.device.type for x in criterion.buffers()} == {"meta"}
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_lost_weights_are_refused(name, pair):
+    """to_empty() leaves whatever the memory holds, often NaN."""
+    with torch.device("meta"):
+        planned = torch.nn.ModuleList([MAKE[name]()])
+    real = torch.nn.ModuleList([MAKE[name]()])
+    expected = real[0](*pair)
+    assert torch.equal(real.to(torch.float64).to(torch.float32)[0](*pair), expected)
+    for model in (planned, real):
+        [criterion] = model.to_empty(device="cpu")
+        for call in (lambda: criterion(*pair), lambda: criterion.target(pair[1])):  # noqa: B023 (called at once)
+            with pytest.raises(WeightsError, match=r"weights of this \w+ were lost, .*: construct it again"):
+                call()
+
+
+@pytest.mark.parametrize("make", [LPIPSLoss, DISTSLoss])
+def test_heads_are_loaded_again(make):
+    expected = dict(make().named_buffers())
+    with torch.device("meta"):
+        planned = make()
+    for loss in (planned, make()):
+        loss.to_empty(device="cpu")
+        for key, x in loss.named_buffers():
+            assert torch.equal(x, expected[key])
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_what_is_made_in_inference_mode_trains_later(name, pair):
+    criterion = MAKE[name]()
+    with torch.inference_mode():
+        copied, fresh = copy.deepcopy(criterion), MAKE[name]()
+        cast = MAKE[name]().to(torch.float64)
+        target = criterion.target(pair[1] * 1)
+    for trained in (copied, fresh, cast):
+        x = pair[0].to(next(trained.loss.buffers()).dtype).requires_grad_()
+        trained(x, pair[1].to(x.dtype)).backward()
+        assert x.grad.abs().sum() > 0
+    x = pair[0].clone().requires_grad_()
+    criterion(x, target).backward()
+    assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("distance", ["l2", "cosine", "huber"])
+def test_a_target_of_inference_mode_over_features(distance, pair):
+    criterion = PerceptualLoss(["relu1_1"], distance=distance)
+    with torch.inference_mode():
+        target = criterion.target(pair[1])
+        kept = criterion.loss.target(criterion.features(pair[1]))
+    for made in (target, kept):
+        x = pair[0].clone().requires_grad_()
+        criterion(x, made).backward()
+        assert x.grad.isfinite().all()
