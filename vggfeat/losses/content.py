@@ -18,7 +18,7 @@ class ContentLoss(FeatureLoss):
         distance: of the difference d of two values: `l2` is d² (Johnson et al. 2016; Gatys et al. 2016 without their
             factor 1/2), `l1` is |d|, `charbonnier` is sqrt(d² + 1e-6) (Lai et al. 2017), `huber` is d²/2 below 1 and
             |d| - 1/2 above. `cosine` is 1 minus the cosine of the two channel vectors of a position.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch

@@ -18,7 +18,7 @@ class GramLoss(PooledLoss):
         layers: {layer: weight}, or layer names, each of weight 1.
         divide_by: the convention for the Gram matrix, see `gram`.
         distance: `l2` compares entries by their squared difference, `l1` by the absolute one (BasicSR's default).
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch

@@ -15,7 +15,7 @@ class MeanStdLoss(PooledLoss):
 
     Args:
         layers: {layer: weight}, or layer names, each of weight 1.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch

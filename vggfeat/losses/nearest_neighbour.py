@@ -17,7 +17,7 @@ class NearestNeighbourLoss(FeatureLoss):
         layers: {layer: weight}, or layer names, each of weight 1.
         chunk: positions of the prediction compared at a time. Memory is proportional to `chunk` times the number of
             positions of the target.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch

@@ -20,7 +20,7 @@ class LPIPS(Criterion[LPIPSLoss]):
         spatial: return a map (N, 1, H, W) instead of a mean.
         exact: use the operations of the `lpips` package one by one. Slower; the result equals the package's to the bit
             if the convolutions do.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`. The `lpips` package
             takes images in `signed` range.
@@ -67,7 +67,7 @@ class DISTS(Criterion[DISTSLoss]):
     Args:
         resize: first reduce images whose shorter side is longer than this. The authors' code uses 256; by default
             images keep their size.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
 

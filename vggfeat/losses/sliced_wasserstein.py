@@ -18,7 +18,7 @@ class SlicedWassersteinLoss(FeatureLoss):
         layers: {layer: weight}, or layer names, each of weight 1.
         projections: number of directions; None means as many as the layer has channels.
         seed: the directions are drawn from it, the same ones at every call.
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch

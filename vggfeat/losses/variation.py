@@ -13,7 +13,7 @@ class TotalVariationLoss(FeatureLoss):
 
     Args:
         power: 2 averages squared differences of neighbouring pixels, 1 absolute ones (Rudin et al. 1992).
-        reduction: `mean` over the batch gives a scalar, `none` gives (N,).
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
         >>> import torch
