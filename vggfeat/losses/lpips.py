@@ -126,7 +126,7 @@ def _head_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     y = y.expand_as(x)
     rows = (x.permute(0, 2, 3, 1).flatten(0, 2), y.permute(0, 2, 3, 1).flatten(0, 2))
     # torch.func and forward-mode differentiation need plain tensor operations; a compiler fuses these by itself.
-    plain = torch.compiler.is_compiling() or not all(map(steps.has_memory, (x, y))) or any(map(_has_tangent, (x, y)))
+    plain = not all(map(steps.is_eager, (x, y))) or any(map(_has_tangent, (x, y)))
     values: Tensor = _row_distance(*rows, head) if plain else cast("Any", _HeadDistance).apply(*rows, head)
     return values.reshape(x.shape[0], 1, *x.shape[2:])
 
