@@ -126,7 +126,7 @@ def test_equal_flat_images_are_at_no_distance(value):
 def test_float16_keeps_its_gradient_over_many_positions(make):
     """A mean over many positions gives each a gradient that float16 rounds to zero, unless it is scaled."""
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.rand(2, 8, 3, 64, 64, generator=generator)
+    x, y = torch.rand(2, 2, 3, 64, 64, generator=generator)
     x.requires_grad_()
     gradients = []
     for precision in ("float32", "float16"):
@@ -201,13 +201,13 @@ def test_dists_is_the_originals(pairs, dists_pytorch):
     torch.testing.assert_close(DISTS(reduction="none")(*pairs), dists_pytorch(*pairs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "smaller"), [((300, 320), (256, 273)), ((300, 500), (256, 426))])
+@pytest.mark.parametrize(("size", "smaller"), [((75, 80), (64, 68)), ((75, 125), (64, 106))])
 def test_dists_resized_as_the_original_does(size, smaller, dists_pytorch):
     x, y = torch.rand(2, 1, 3, *size)
-    assert torchvision.transforms.functional.resize(x, 256).shape[2:] == smaller
+    assert torchvision.transforms.functional.resize(x, 64).shape[2:] == smaller
     smaller = [images.resize(z, *smaller) for z in (x, y)]
-    torch.testing.assert_close(DISTS(resize=256)(x, y), dists_pytorch(*smaller), rtol=1e-4, atol=1e-4)
-    assert DISTS(resize=256)(x, y) != DISTS()(x, y)
+    torch.testing.assert_close(DISTS(resize=64)(x, y), dists_pytorch(*smaller), rtol=1e-4, atol=1e-4)
+    assert DISTS(resize=64)(x, y) != DISTS()(x, y)
 
 
 @pytest.fixture
@@ -266,15 +266,15 @@ def test_input_ranges_agree(pairs):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("make", [LPIPS, DISTS])
 def test_half_precision_is_close_and_its_gradient_finite(make, precision, pairs):
-    x = pairs[0].clone().requires_grad_()
-    exact = make()(x, pairs[1])
-    half = make(precision=precision)(x, pairs[1])
+    x, y = pairs[0][1:].clone().requires_grad_(), pairs[1][1:]
+    exact = make()(x, y)
+    half = make(precision=precision)(x, y)
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(exact.item(), rel=0.03)
     gradients = [torch.autograd.grad(value, x)[0].flatten() for value in (exact, half)]
     assert torch.cosine_similarity(*gradients, dim=0) > 0.9
-    black = torch.zeros_like(x).requires_grad_()
-    (gradient,) = torch.autograd.grad(make(precision=precision)(black, pairs[1]), black)
+    black = torch.zeros_like(x[..., :32, :32]).requires_grad_()
+    (gradient,) = torch.autograd.grad(make(precision=precision)(black, y[..., :32, :32]), black)
     assert gradient.isfinite().all()
 
 
@@ -374,7 +374,7 @@ def test_device(device, pairs):
 
 def test_no_device_is_assumed(pairs):
     for make in (LPIPS, DISTS):
-        meta = [x.to("meta").requires_grad_() for x in pairs]
-        value = make(device="meta")(*meta)
+        x = pairs[0].to("meta").requires_grad_()
+        value = make(device="meta")(x, pairs[1].to("meta"))
         value.backward()
-        assert value.device.type == meta[0].grad.device.type == "meta"
+        assert value.device.type == x.grad.device.type == "meta"

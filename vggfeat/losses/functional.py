@@ -41,8 +41,10 @@ def gram(x: Tensor, *, divide_by: GramDivisor = "hw") -> Tensor:
     divisor = {"hw": height * width, "chw": channels * height * width, "none": 1}[divide_by]
     # For channels_last features this is a view.
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)
+    # Dynamo refuses a function with a jvp of its own.
+    product: Any = _Gram if torch.compiler.is_compiling() else _GramWithTangent
     with without_autocast(x.device.type):
-        return cast("Any", _Gram).apply(rows) / divisor
+        return product.apply(rows) / divisor
 
 
 class _Gram(torch.autograd.Function):
@@ -66,13 +68,6 @@ class _Gram(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 (torch's own)
         ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
-        work = torch.promote_types(tangents[0].dtype, torch.float32)
-        product = ctx.saved_tensors[0].to(work).mT @ tangents[0].to(work)
-        return product + product.mT
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
@@ -81,6 +76,21 @@ class _Gram(torch.autograd.Function):
         if rows.dtype == torch.float16:
             return (rows.float() @ gradient).to(rows.dtype)
         return rows @ gradient.to(rows.dtype)
+
+
+class _GramWithTangent(_Gram):
+    """`_Gram` with forward-mode differentiation."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ANN401, ARG004 (torch's own)
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+        work = torch.promote_types(tangents[0].dtype, torch.float32)
+        product = ctx.saved_tensors[0].to(work).mT @ tangents[0].to(work)
+        return product + product.mT
 
 
 def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
