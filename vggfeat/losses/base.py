@@ -102,7 +102,7 @@ class FeatureLoss(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = dict(self.named_buffers(recurse=False))
         with outside_inference_mode():  # tensors made in inference mode could not take part in training
-            super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+            super()._apply(fn, recurse)
             lost = bool(before) and not keeps_values(fn, next(iter(before.values())))
             for name, x in (self.published() if lost else before).items():
                 moved = self.get_buffer(name)

@@ -163,7 +163,7 @@ class Criterion(nn.Module, Generic[Loss]):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._weights_lost |= not keeps_values(fn, self.trunk.offset)
         with outside_inference_mode():  # tensors made in inference mode could not take part in training
-            return super()._apply(fn, recurse)  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+            return super()._apply(fn, recurse)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         with outside_inference_mode():
@@ -203,11 +203,11 @@ class _ScaleGradient(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:  # noqa: ANN401, ARG004 (torch's own)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:  # noqa: ARG004 (torch's own)
         ctx.scale = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             # A second backward pass would apply the scale once more.
             raise InputError("second derivatives need precision='float32' or 'bfloat16', not float16")

@@ -82,12 +82,12 @@ class _GramWithTangent(_Gram):
     """`_Gram` with forward-mode differentiation."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ANN401, ARG004 (torch's own)
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 (torch's own)
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         work = torch.promote_types(tangents[0].dtype, torch.float32)
         product = ctx.saved_tensors[0].to(work).mT @ tangents[0].to(work)
         return product + product.mT

@@ -149,7 +149,7 @@ class _HeadDistance(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:  # noqa: ANN401 (torch's own)
+    def forward(ctx: Any, x: Tensor, y: Tensor, head: Tensor) -> Tensor:
         ctx.save_for_backward(x, y, head)
         values = torch.empty(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         for part in _parts(x):
@@ -158,7 +158,7 @@ class _HeadDistance(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401 (torch's own)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (arriving,) = grad_outputs
         x, y, head = ctx.saved_tensors
         wanted: tuple[bool, bool] = ctx.needs_input_grad[:2]
