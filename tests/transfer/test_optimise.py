@@ -45,6 +45,15 @@ def test_the_pyramid_is_symmetric_and_positive(size, wrap):
     assert (x * precondition(x, wrap=wrap)).sum() >= x.square().sum()
 
 
+@pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 31), (3, 2)])
+def test_downsampling_is_a_quarter_of_the_gradient_of_upsampling(size, wrap):
+    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    half = torch.zeros(1, 3, *(-(-side // 2) for side in size), requires_grad=True)
+    (expected,) = torch.autograd.grad(optimise.upsample(half, *size, wrap=wrap), half, x)
+    torch.testing.assert_close(optimise.downsample(x, wrap=wrap), expected / 4, rtol=0, atol=3e-7)
+
+
 def test_the_pyramid_amplifies_what_is_coarse():
     flat, grain = torch.ones(1, 1, 256, 256), torch.ones(1, 1, 256, 256)
     grain[..., ::2, 1::2] = grain[..., 1::2, ::2] = -1

@@ -65,6 +65,10 @@ class FeatureLoss(nn.Module):
         """The distance (N,) between two summaries: the mean square difference, unless a subclass overrides it."""
         return (x - target).square().flatten(1).mean(1)
 
+    def prepared(self, summary: Tensor) -> Tensor:
+        """A fixed target's summary, with what every `distance` to it would compute again."""
+        return summary
+
     def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:
         """The summaries of a target's features, {layer: summary}, to pass to `forward`.
 
@@ -73,7 +77,9 @@ class FeatureLoss(nn.Module):
         """
         read = {name: layer_features(features, name) for name in self.layers}
         with outside_inference_mode(), tensors.without_autocast(next(iter(read.values())).device.type):
-            return {name: self.summary(x if graph else usable_in_training(x.detach())) for name, x in read.items()}
+            if graph:
+                return {name: self.summary(x) for name, x in read.items()}
+            return {name: self.prepared(self.summary(usable_in_training(x.detach()))) for name, x in read.items()}
 
     def forward(self, features: Features, target: Features) -> Tensor:
         """The loss of `features` against `target`, the result of `target()`: a scalar or (N,), at least float32.

@@ -43,6 +43,11 @@ class CovarianceLoss(PooledLoss):
         mean, products = means[:, :1], means[:, 1:]
         return torch.cat([mean, products - mean.mT @ mean], dim=1)
 
+    def prepared(self, summary: Tensor) -> Tensor:
+        """The mean, the covariance and, below them, the root of the covariance: (N, 2 C + 1, C)."""
+        return torch.cat([summary, functional.matrix_root(summary[:, 1:])], dim=1)
+
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """`functional.gaussian_w2` divided by the number of channels, (N,)."""
-        return functional.gaussian_w2(x, target) / x.shape[2]
+        """`functional.gaussian_w2` divided by the number of channels, (N,). `target` may be `prepared`."""
+        moments, root = target[:, : x.shape[1]], target[:, x.shape[1] :]
+        return functional.gaussian_w2(x, moments, root=root if root.shape[1] else None) / x.shape[2]

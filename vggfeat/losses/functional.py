@@ -149,53 +149,63 @@ def mean_covariance(x: Tensor) -> Tensor:
     return torch.cat([mean[:, None], gram(x - mean[:, :, None, None])], dim=1)
 
 
-def gaussian_w2(x: Tensor, y: Tensor) -> Tensor:
+def gaussian_w2(x: Tensor, y: Tensor, *, root: Tensor | None = None) -> Tensor:
     """The squared 2-Wasserstein distance (N,) between Gaussians with the moments `x` and `y` (Olkin & Pukelsheim 1982).
 
     `x` and `y` are (N, C + 1, C) as `mean_covariance` returns them; `y` may have a batch size of 1. The distance is
-    |mean difference|² + trace(A + B - 2 (A^1/2 B A^1/2)^1/2), at least 0 up to rounding.
+    |mean difference|² + trace(A + B - 2 (B^1/2 A B^1/2)^1/2), at least 0 up to rounding. `root` is B^1/2, the
+    `matrix_root` of the covariance of a fixed `y`: with it, one eigendecomposition gives both value and gradient.
     """
     y = y.expand_as(x)
     means = (x[:, 0] - y[:, 0]).square().sum(1)
     a, b = x[:, 1:], y[:, 1:]
     traces = (a + b).diagonal(dim1=1, dim2=2).sum(1)
-    cross: Tensor = cast("Any", _TraceOfRoot).apply(a, b)
+    with torch.no_grad():
+        root = matrix_root(b) if root is None else root.expand_as(b)
+    cross: Tensor = cast("Any", _TraceOfRoot).apply(a, b, root)
     return means + traces - 2 * cross
 
 
+def matrix_root(matrix: Tensor) -> Tensor:
+    """The square roots of symmetric positive semi-definite matrices (N, C, C)."""
+    return _power(*_eigh(matrix), 0.5)
+
+
 class _TraceOfRoot(torch.autograd.Function):
-    """trace((A^1/2 B A^1/2)^1/2) of symmetric positive semi-definite (N, C, C), with a finite gradient.
+    """trace((B^1/2 A B^1/2)^1/2) of symmetric positive semi-definite (N, C, C), with a finite gradient.
 
     Autograd would divide by differences of eigenvalues, which are zero for rank-deficient covariances. The gradient
-    with respect to B is A^1/2 (A^1/2 B A^1/2)^-1/2 A^1/2 / 2; that with respect to A exchanges A and B.
+    with respect to A is B^1/2 (B^1/2 A B^1/2)^-1/2 B^1/2 / 2; that with respect to B exchanges A and B.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        root = _power(a, 0.5)
-        return _eigh(root @ b @ root)[0].clamp_min(0).sqrt().sum(-1)
+    def forward(ctx: Any, a: Tensor, b: Tensor, root: Tensor) -> Tensor:
+        values, vectors = _eigh(root @ a @ root)
+        ctx.save_for_backward(a, b, root, values, vectors)
+        return values.clamp_min(0).sqrt().sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        a, b, root, values, vectors = ctx.saved_tensors
         gradient = grad_outputs[0][:, None, None] / 2
-        found: list[Tensor | None] = []
-        for wanted, (of, other) in zip(ctx.needs_input_grad, (ctx.saved_tensors, ctx.saved_tensors[::-1]), strict=True):
-            root = _power(other, 0.5) if wanted else of
-            found.append(gradient * (root @ _power(root @ of @ root, -0.5) @ root) if wanted else None)
-        return found[0], found[1]
+        to_a = gradient * (root @ _power(values, vectors, -0.5) @ root) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return to_a, None, None
+        root = matrix_root(a)
+        return to_a, gradient * (root @ _power(*_eigh(root @ b @ root), -0.5) @ root), None
 
 
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """A power of symmetric positive semi-definite matrices. Zero eigenvalues stay zero, also for negative powers."""
-    values, vectors = _eigh(matrix)
-    least = values[..., -1:].clamp_min(0) * torch.finfo(matrix.dtype).eps * matrix.shape[-1]
-    powers = torch.where(values > least, values.clamp_min(torch.finfo(matrix.dtype).tiny) ** exponent, 0.0)
+def _power(values: Tensor, vectors: Tensor, exponent: float) -> Tensor:
+    """A power of the matrices with these eigenvalues and eigenvectors, at least 0: zero eigenvalues stay zero."""
+    least = values[..., -1:].clamp_min(0) * torch.finfo(values.dtype).eps * values.shape[-1]
+    powers = torch.where(values > least, values.clamp_min(torch.finfo(values.dtype).tiny) ** exponent, 0.0)
     return (vectors * powers[..., None, :]) @ vectors.mT
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     solve = cast("Any", torch.linalg.eigh)
+    if torch.compiler.is_compiling():
+        return solve(matrix)
     try:
         return solve(matrix)
     except RuntimeError:  # in float32 it does not always converge for covariances of low rank

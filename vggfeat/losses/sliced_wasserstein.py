@@ -37,14 +37,23 @@ class SlicedWassersteinLoss(FeatureLoss):
         super().__init__(layers, reduction=reduction)
         self.projections = projections
         self.seed = seed
+        self._drawn: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
     def summary(self, x: Tensor) -> Tensor:
         """The projections of the features (N, C, H, W), sorted over positions: (N, K, H·W)."""
-        channels = x.shape[1]
-        generator = torch.Generator().manual_seed(self.seed)
-        directions = torch.randn(channels, self.projections or channels, generator=generator, dtype=torch.float64)
-        directions = F.normalize(directions, dim=0)
-        return functional.sorted_projections(x, directions.to(x.device, torch.promote_types(x.dtype, torch.float32)))
+        return functional.sorted_projections(x, self._directions(x))
+
+    def _directions(self, x: Tensor) -> Tensor:
+        """The unit directions for features `x`: (C, K), drawn once for each number of channels, device and dtype."""
+        key = x.shape[1], x.device, torch.promote_types(x.dtype, torch.float32)
+        if key not in self._drawn:
+            generator = torch.Generator().manual_seed(self.seed)
+            shape = key[0], self.projections or key[0]
+            # A later call may need a gradient.
+            with torch.inference_mode(mode=False):
+                directions = torch.randn(*shape, generator=generator, dtype=torch.float64)
+                self._drawn[key] = F.normalize(directions, dim=0).to(key[1], key[2])
+        return self._drawn[key]
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """`functional.quantile_distance`, (N,)."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from vggfeat.losses.base import Features, PooledLoss
+from vggfeat.losses.base import FeatureLoss, Features, PooledLoss
 from vggfeat.transfer.objective import Term, WeightedLoss
 from vggfeat.transfer.tiles import Tile
 
@@ -50,22 +50,21 @@ class Accumulator:
     def targets(self, losses: Sequence[WeightedLoss]) -> list[Features]:
         """The target of each loss, once every tile was added."""
         return [
-            {
-                layer: loss.from_moments(self._moments[index, layer], self._positions[layer]).float()
-                if isinstance(loss, PooledLoss)
-                else loss.summary(self._gathered[layer])
-                for layer in loss.layers
-                if layer != "image"
-            }
+            {layer: loss.prepared(self._summary(index, loss, layer)) for layer in loss.layers if layer != "image"}
             for index, (_, _, loss) in enumerate(losses)
         ]
+
+    def _summary(self, index: int, loss: FeatureLoss, layer: str) -> Tensor:
+        if isinstance(loss, PooledLoss):
+            return loss.from_moments(self._moments[index, layer], self._positions[layer]).float()
+        return loss.summary(self._gathered[layer])
 
     def finish(self) -> dict[str, Tensor]:
         """The sum of the terms of each name, once every tile was added. Only then `gradients` may be called."""
         values: dict[str, Tensor] = {}
         gathered = {layer: x.requires_grad_() for layer, x in self._gathered.items()}
         for index, term in enumerate(self._terms):
-            value = self._local.get(index, torch.zeros((), dtype=torch.float64)).float()
+            parts = [self._local[index].float()] if index in self._local else []
             for layer in term.loss.layers:
                 if isinstance(term.loss, PooledLoss):
                     # In float64, because a difference of squares follows.
@@ -78,7 +77,8 @@ class Accumulator:
                 else:
                     distance = term.value(layer, gathered[layer])
                     (self._gradients[index, layer],) = torch.autograd.grad(distance, gathered[layer])
-                value = value.to(distance.device) + distance.detach()
+                parts.append(distance.detach())
+            value = sum(parts[1:], parts[0])
             values[term.name] = values[term.name] + value if term.name in values else value
         self._gathered.clear()
         return values
@@ -98,7 +98,7 @@ class Accumulator:
         return ((index, term) for index, term in enumerate(self._terms) if layer in term.loss.weights)
 
     def _is_local(self, term: Term) -> bool:
-        return term.loss.local and term.masks is None and not self._gather_local
+        return term.loss.local and term.selections is None and not self._gather_local
 
     def _share(self, term: Term, layer: str, x: Tensor, tile: Tile) -> Tensor:
         """What a tile adds to a local loss: its mean distance times its share of the positions."""

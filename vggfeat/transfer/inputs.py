@@ -25,7 +25,7 @@ class Style:
     Args:
         picture: (1, 3, H, W) in [0, 1].
         weight: its share of the style term, 0 to 1.
-        mask: where it applies, (1, 1, H, W) in [0, 1]; None is everywhere.
+        mask: where it applies, (1, 1, H, W) in [0, 1] on the CPU; None is everywhere.
     """
 
     picture: Tensor
@@ -33,9 +33,8 @@ class Style:
     mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Self:
-        """The style on `device`."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, picture=self.picture.to(device), mask=mask)
+        """The style with its picture on `device`; the mask stays where it is, since it is read once a stage."""
+        return replace(self, picture=self.picture.to(device))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ def read_mask(source: Source) -> Tensor:
         if mask.ndim != 4 or mask.shape[:2] != (1, 1) or not mask.is_floating_point():
             raise InputError(f"a mask is {source.dtype} {tuple(source.shape)}: pass floating point, (1, 1, H, W)")
         check_range(mask, "unit")
-        return mask.detach().float().clamp(0, 1)
+        return mask.detach().float().clamp(0, 1).cpu()
     picture = images.read_picture(source)
     mask = picture.rgb.mean(1, keepdim=True)
     return mask if picture.alpha is None else mask * picture.alpha

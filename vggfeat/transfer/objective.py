@@ -1,7 +1,7 @@
 """The objective of a run: weighted losses over features, each with its target and an optional mask."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,52 @@ from vggfeat.transfer.recipe import Recipe
 _PROJECTIONS = 64
 
 
+class Selection(NamedTuple):
+    """The positions of a layer that a mask selects.
+
+    Args:
+        positions: their numbers, (P,).
+        places: for each position of the layer its place among them, or P if it is not selected: (H·W,).
+    """
+
+    positions: Tensor
+    places: Tensor
+
+    @classmethod
+    def where(cls, mask: Tensor) -> Self:
+        """Select where `mask` (1, 1, H, W) is at least 0.5; the position of its largest value is always selected."""
+        inside = (mask >= mask.max().clamp(max=0.5)).flatten()
+        positions = inside.nonzero()[:, 0]
+        places = torch.full_like(inside, len(positions), dtype=torch.long)
+        places[positions] = torch.arange(len(positions), device=mask.device)
+        return cls(positions, places)
+
+    def to(self, device: torch.device) -> Self:
+        """The selection on `device`."""
+        return type(self)(self.positions.to(device), self.places.to(device))
+
+    def of(self, x: Tensor) -> Tensor:
+        """The selected positions of `x` (1, C, H, W): (1, C, 1, P)."""
+        return cast("Any", _Select).apply(x, *self)
+
+
+class _Select(torch.autograd.Function):
+    """Indexing of positions. Its gradient reads by index, since adding by index differs from run to run on CUDA."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, positions: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.size = x.shape[2:]
+        return x.flatten(2).index_select(2, positions)[:, :, None]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        selected = grad_outputs[0].flatten(2)
+        padded = torch.cat([selected, torch.zeros_like(selected[:, :, :1])], dim=2)
+        return padded.index_select(2, places).unflatten(2, ctx.size), None, None
+
+
 class Term(NamedTuple):
     """One weighted loss.
 
@@ -29,6 +75,8 @@ class Term(NamedTuple):
         loss: reads features.
         target: what `loss.target` returned.
         masks: {layer: weights of the positions, (1, 1, h, w) in [0, 1]}; None weighs all positions equally.
+        selections: {layer: positions that are compared}, in place of `masks` for losses that cannot weigh positions;
+            None compares all positions.
     """
 
     name: str
@@ -36,6 +84,7 @@ class Term(NamedTuple):
     loss: FeatureLoss
     target: Features
     masks: Features | None = None
+    selections: Mapping[str, Selection] | None = None
 
     def value(self, layer: str, x: Tensor) -> Tensor:
         """The weighted distance between all features `x` (1, C, h, w) of one layer and the target: a scalar."""
@@ -45,7 +94,9 @@ class Term(NamedTuple):
             return self.weight * loss({"image": x}, {})
         if isinstance(loss, PooledLoss) and mask is not None:
             return self.value_from_moments(loss, layer, loss.moments(x, mask), mask.sum())
-        return self._value_from_summary(layer, loss.summary(x if mask is None else select(x, mask)))
+        return self._value_from_summary(
+            layer, loss.summary(x if self.selections is None else self.selections[layer].of(x))
+        )
 
     def value_from_moments(self, loss: PooledLoss, layer: str, moments: Tensor, positions: Tensor | float) -> Tensor:
         """The same, from the `moments` of one layer that the term's `loss` summed over `positions`: a scalar."""
@@ -57,15 +108,6 @@ class Term(NamedTuple):
 
     def _value_from_summary(self, layer: str, summary: Tensor) -> Tensor:
         return self.weighted(layer, self.loss.distance(summary, self.loss.matching(self.target, layer, summary)))
-
-
-def select(x: Tensor, mask: Tensor) -> Tensor:
-    """The positions of `x` (1, C, H, W) where `mask` (1, 1, H, W) is at least 0.5: (1, C, 1, P).
-
-    For losses that cannot weigh positions. The position of the largest mask value is always selected.
-    """
-    inside = mask[0, 0] >= min(0.5, float(mask.max()))
-    return x[:, :, inside][:, :, None]
 
 
 def total(terms: Iterable[Term], features: Features) -> tuple[Tensor, dict[str, Tensor]]:
@@ -86,8 +128,15 @@ class WeightedLoss(NamedTuple):
     loss: FeatureLoss
 
     def term(self, target: Features, *, share: float = 1.0, masks: Features | None = None) -> Term:
-        """The term with this target; `share` multiplies the weight."""
-        return Term(self.name, self.weight * share, self.loss, target, masks)
+        """The term with this target; `share` multiplies the weight, and `masks` may be on another device."""
+        weight = self.weight * share
+        if masks is None:
+            return Term(self.name, weight, self.loss, target)
+        device = next(iter(target.values())).device
+        if isinstance(self.loss, PooledLoss):
+            return Term(self.name, weight, self.loss, target, {name: mask.to(device) for name, mask in masks.items()})
+        selections = {name: Selection.where(mask).to(device) for name, mask in masks.items()}
+        return Term(self.name, weight, self.loss, target, selections=selections)
 
 
 def content_losses(recipe: Recipe) -> list[WeightedLoss]:
