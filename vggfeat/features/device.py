@@ -12,6 +12,8 @@ from vggfeat.features import algorithms
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "auto"]
 Chosen = Literal["float32", "tf32", "bfloat16", "float16"]
+Arithmetic = Literal["float32", "tf32"]
+"""How tensors in float32 are multiplied on CUDA."""
 _DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "tf32": torch.float32,

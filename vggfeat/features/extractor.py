@@ -47,7 +47,8 @@ class FeatureExtractor(Trunk):
         input_order: `rgb` or `bgr`, the order of the colours that your weights were trained on; the images stay RGB. By
             default files converted from Caffe are recognised, see `weights.load`.
         input_range: the range of the images: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
-        precision: the dtype of the network; `auto` is bfloat16 if `device` is fast at it, else float32.
+        precision: of the network: `float32`, `tf32`, `bfloat16`, `float16`, or `auto` for bfloat16 if `device` is fast
+            at it, else float32. See `device.choose_precision`. The attribute `precision` is the one that was chosen.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
         check: `raise` refuses NaN, and values outside the range by more than a quarter of its width. `warn` warns once,
             and checks only the first batches. `off` reads no values, so it never waits for a GPU. Unless `off`, images
@@ -115,13 +116,16 @@ class FeatureExtractor(Trunk):
             input_range=input_range,
             check=check,
             minimum=taps[-1].minimum_size,
+            arithmetic="tf32" if precision == "tf32" else "float32",
         )
         self.weights_entry = entry
         self.network = network
         self.pooling: arch.Pooling = pooling
         self.feature_info = FeatureInfo(taps)
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
-        self._steps = steps.steps(self._stack, self.layers, pooling=pooling, plain=not channels_last)
+        self._steps = steps.steps(
+            self._stack, self.layers, pooling=pooling, plain=not channels_last, arithmetic=self.arithmetic
+        )
         self.channels_last = channels_last
         self.dtype = dtype
         for layer in self._stack:

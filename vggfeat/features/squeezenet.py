@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import squeezenet1_1
 
-from vggfeat.features.device import Precision, choose_device, resolve_precision
+from vggfeat.features.convolution import convolve
+from vggfeat.features.device import Arithmetic, Precision, choose_device, resolve_precision
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.downloads import torchvision_file
@@ -39,11 +40,22 @@ class SqueezeNet(Trunk):
         input_range: InputRange = "unit",
         check: Check = "raise",
     ) -> None:
-        super().__init__(layers, mean=mean, std=std, input_range=input_range, check=check, minimum=_MINIMUM)
+        super().__init__(
+            layers,
+            mean=mean,
+            std=std,
+            input_range=input_range,
+            check=check,
+            minimum=_MINIMUM,
+            arithmetic="tf32" if precision == "tf32" else "float32",
+        )
         place = choose_device(device)
         self.dtype = resolve_precision(precision, place)
         features = squeezenet1_1(weights=None).features.requires_grad_(requires_grad=False)
         features.load_state_dict(_squeezenet_state(weights))
+        for name, module in list(features.named_modules()):
+            if isinstance(module, nn.Conv2d):
+                features.set_submodule(name, _Convolution(module, self.arithmetic))
         # In a list, so that a parent sees neither its parameters nor its keys.
         self._features = [features.to(place, self.dtype)]
         self._set_normalisation(place)
@@ -65,6 +77,21 @@ class SqueezeNet(Trunk):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._features[0]._apply(fn, recurse)  # noqa: SLF001
         return super()._apply(fn, recurse)
+
+
+class _Convolution(nn.Module):
+    """A convolution of torchvision's, computed by ours."""
+
+    def __init__(self, module: nn.Conv2d, arithmetic: Arithmetic) -> None:
+        super().__init__()
+        self.module = module
+        self.arithmetic: Arithmetic = arithmetic
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.module
+        return convolve(
+            x, conv.weight, conv.bias, stride=conv.stride[0], padding=int(conv.padding[0]), arithmetic=self.arithmetic
+        )
 
 
 def _squeezenet_state(weights: WeightsLike) -> dict[str, Tensor]:

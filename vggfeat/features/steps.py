@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat.features import algorithms, winograd
+from vggfeat.features.convolution import convolve
+from vggfeat.features.device import Arithmetic
 from vggfeat.networks import arch
 
 
@@ -22,13 +24,15 @@ class Step:
         layers: the layer, or the convolution and its ReLU.
         overwritable: the step may overwrite its input, because nothing else reads it.
         pooling: the pooling that replaces the plan's max-pools.
-        plain: always use torch's own convolution.
+        plain: never use Winograd's algorithm.
+        arithmetic: of float32 tensors on CUDA, `float32` or `tf32`.
     """
 
     layers: Sequence[arch.Layer]
     overwritable: bool
     pooling: arch.Pooling = "max"
     plain: bool = False
+    arithmetic: Arithmetic = "float32"
 
     @property
     def name(self) -> str:
@@ -51,17 +55,22 @@ class Step:
             case "lrn":
                 return F.local_response_norm(x, *arch.LRN)
             case "pool":
-                return _pool(x, first, self.pooling)
+                return _pool(x, first, self.pooling, self.arithmetic)
 
     def _convolve(self, layer: arch.Layer, x: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
         if not self.plain and _algorithm(layer, x, weight) == "winograd":
             return winograd.convolve(x, weight, bias, rectify=rectified)
-        y = F.conv2d(x, weight, bias, stride=layer.step, padding=layer.padding)
+        y = convolve(x, weight, bias, stride=layer.step, padding=layer.padding, arithmetic=self.arithmetic)
         return F.relu(y, inplace=True) if rectified else y
 
 
 def steps(
-    stack: Sequence[arch.Layer], returned: Sequence[str], *, pooling: arch.Pooling, plain: bool
+    stack: Sequence[arch.Layer],
+    returned: Sequence[str],
+    *,
+    pooling: arch.Pooling,
+    plain: bool,
+    arithmetic: Arithmetic = "float32",
 ) -> tuple[Step, ...]:
     """The steps that compute `stack`; the layers named in `returned` are returned to the caller."""
     found: list[Step] = []
@@ -72,7 +81,7 @@ def steps(
         taken = [layer]
         if layer.kind == "conv" and layer.name not in returned and rest and _is_plain_relu(rest[0]):
             taken.append(rest.pop(0))
-        found.append(Step(taken, overwritable, pooling, plain))
+        found.append(Step(taken, overwritable, pooling, plain, arithmetic))
         overwritable = taken[-1].name not in returned
     return tuple(found)
 
@@ -81,7 +90,7 @@ def _is_plain_relu(layer: arch.Layer) -> bool:
     return layer.kind == "relu" and not layer.slope
 
 
-def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
+def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling, arithmetic: Arithmetic) -> Tensor:
     match pooling:
         case "max":
             return F.max_pool2d(x, layer.kernel, layer.step, layer.padding)
@@ -91,8 +100,13 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling) -> Tensor:
             # Ding et al. (2020): a normalised Hann window over the squares. Half precision cannot represent the 1e-12.
             hann = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
             window = torch.outer(hann, hann).expand(layer.channels, 1, -1, -1)
-            squares = F.conv2d(
-                x.to(hann.dtype).square(), window, stride=layer.step, padding=layer.padding, groups=layer.channels
+            squares = convolve(
+                x.to(hann.dtype).square(),
+                window,
+                stride=layer.step,
+                padding=layer.padding,
+                groups=layer.channels,
+                arithmetic=arithmetic,
             )
             return (squares + 1e-12).sqrt().to(x.dtype)
 

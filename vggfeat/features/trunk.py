@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vggfeat.errors import InputError, one_of, users_line
 from vggfeat.features import tensors
+from vggfeat.features.device import Arithmetic, choose_precision
 from vggfeat.pictures.ranges import RANGES, InputRange, RangeWarning, check_range
 
 Check = Literal["raise", "warn", "off"]
@@ -37,6 +38,7 @@ class Trunk(nn.Module):
         input_range: InputRange,
         check: Check,
         minimum: int,
+        arithmetic: Arithmetic = "float32",
     ) -> None:
         super().__init__()
         one_of("input_range", input_range, RANGES)
@@ -48,9 +50,17 @@ class Trunk(nn.Module):
         self._warned = False
         self.minimum_size = minimum
         self.dtype = torch.float32
+        self.arithmetic: Arithmetic = arithmetic
         self._mean_std = mean, std
         self._set_normalisation(torch.get_default_device())
         super().train(mode=False)
+
+    @property
+    def precision(self) -> str:
+        """The precision of the trunk where it is now: `float32`, `tf32`, `bfloat16`, `float16` or `float64`."""
+        if self.dtype == torch.float32:
+            return choose_precision(self.arithmetic, self.offset.device)
+        return str(self.dtype).removeprefix("torch.")
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of normalised images in the trunk's precision."""
