@@ -128,21 +128,3 @@ def test_a_layer_that_is_not_there(dump):
     for reduction in (None, "mean"):
         with pytest.raises(VggfeatError, match="unknown layer 'relu9_1' of the dump: near are relu"):
             dump.rdm("relu9_1", reduction)
-
-
-def test_rows_are_looked_through_once_however_many_shards(dump, monkeypatch):
-    looked = 0
-
-    class Counted(tuple):
-        __slots__ = ()
-
-        def __iter__(self):
-            nonlocal looked
-            looked += 1
-            return super().__iter__()
-
-    monkeypatch.setattr(dump, "manifest", Counted(dump.manifest))
-    monkeypatch.setattr(dump, "_good", Counted(dump._good))  # noqa: SLF001 (to be counted)
-    dump.cka()
-    dump.rdm("relu1_1")
-    assert looked <= 3

@@ -19,3 +19,9 @@ class FeatureDataset(Dataset[tuple[Tensor, str]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         return torch.tensor(self._array[index]), self._ids[index]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, str]]:
+        """Several rows, read file by file. `DataLoader` calls this for each batch."""
+        if not self._array.one_shape:
+            return [self[index] for index in indices]
+        return list(zip(torch.tensor(self._array[indices]), map(self._ids.__getitem__, indices), strict=True))

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
+from itertools import compress
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -139,8 +140,9 @@ class _Content:
 
     @classmethod
     def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
-        good = [entry for entry in dump.manifest if entry.ok]
-        texts: dict[str, Sequence[str]] = {name: [getattr(entry, name) for entry in good] for name in _TEXTS}
+        texts: dict[str, Sequence[str]] = {
+            name: list(compress(dump.manifest.texts(name), dump.manifest.ok.tolist())) for name in _TEXTS
+        }
         arrays: dict[str, FeatureRows] = {}
         for output in outputs:
             name, array = ".".join(output), dump[output]

@@ -2,18 +2,22 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, Literal, TextIO, TypeVar, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError
 
 ManifestFormat = Literal["csv", "parquet"]
+_T = TypeVar("_T")
 FORMATS: tuple[ManifestFormat, ...] = get_args(ManifestFormat)
 
 COLUMNS: Mapping[str, type] = {
@@ -31,6 +35,9 @@ COLUMNS: Mapping[str, type] = {
 
 # A parquet file is written in groups of this many entries, which are in memory together.
 _GROUP = 65536
+
+# A manifest is read in blocks of this many entries, which fit into the cache of a processor.
+_BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,117 @@ class ManifestEntry:
         return self.status == "ok"
 
 
+class Manifest(Sequence[ManifestEntry]):
+    """The entries of a manifest, kept by column, so that a million of them fits into memory.
+
+    An entry is built when it is indexed; a slice is a tuple of entries. `numbers` are the columns of integers, and `ok`
+    is true of the inputs that the dump holds features of: arrays (N,).
+
+    >>> entry = ManifestEntry("a", "a.png", "", 0, "ok", "", shard=0, offset=0, height=32, width=48)
+    >>> found = Manifest.of([entry])
+    >>> found[0] == entry, found.texts("id"), found.numbers["width"].tolist()
+    (True, ['a'], [48])
+    """
+
+    def __init__(self, blocks: Iterable[Sequence[Sequence[Any]]]) -> None:
+        """`blocks`: the `COLUMNS` of `_BLOCK` entries each, and the rest in the last one."""
+        columns = [_Integers() if kind is int else _Texts() for kind in COLUMNS.values()]
+        good: list[npt.NDArray[np.bool_]] = []
+        status = list(COLUMNS).index("status")
+        for block in blocks:
+            for column, values in zip(columns, block, strict=True):
+                column.extend(values)
+            good.append(np.fromiter(map("ok".__eq__, block[status]), np.bool_, len(block[status])))
+        found = dict(zip(COLUMNS, columns, strict=True))
+        self._texts = {name: column for name, column in found.items() if isinstance(column, _Texts)}
+        self.numbers: Mapping[str, npt.NDArray[np.int64]] = {
+            name: column.array() for name, column in found.items() if isinstance(column, _Integers)
+        }
+        self.ok: npt.NDArray[np.bool_] = np.concatenate([np.empty(0, np.bool_), *good])
+
+    @classmethod
+    def of(cls, entries: Iterable[ManifestEntry]) -> "Manifest":
+        """The manifest of `entries`."""
+        return cls([[getattr(entry, name) for entry in block] for name in COLUMNS] for block in _blocks(entries))
+
+    def texts(self, name: str) -> list[str]:
+        """The whole column `name`: `id`, `path`, `sha256`, `status` or `error`."""
+        return list(self._texts[name])
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+    @overload
+    def __getitem__(self, index: int) -> ManifestEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ManifestEntry, ...]: ...
+    def __getitem__(self, index: int | slice) -> ManifestEntry | tuple[ManifestEntry, ...]:
+        places = range(len(self))[index]
+        return self._entry(places) if isinstance(places, int) else tuple(map(self._entry, places))
+
+    def __iter__(self) -> Iterator[ManifestEntry]:
+        columns = [self._texts[name] if kind is str else map(int, self.numbers[name]) for name, kind in COLUMNS.items()]
+        return (ManifestEntry(*values) for values in zip(*columns, strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Manifest) else NotImplemented
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] (a list of entries is not hashable)
+
+    def _entry(self, place: int) -> ManifestEntry:
+        values: list[Any] = [
+            self._texts[name][place] if kind is str else int(self.numbers[name][place])
+            for name, kind in COLUMNS.items()
+        ]
+        return ManifestEntry(*values)
+
+
+class _Integers:
+    """A column of integers."""
+
+    def __init__(self) -> None:
+        self._blocks: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
+
+    def extend(self, values: Sequence[Any]) -> None:
+        self._blocks.append(np.fromiter(map(int, values), np.int64, len(values)))
+
+    def array(self) -> npt.NDArray[np.int64]:
+        return np.concatenate(self._blocks)
+
+
+class _Texts:
+    """A column of texts: each block of `_BLOCK` texts is one string, and the ends of the texts in it."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[str, npt.NDArray[np.int64]]] = []
+
+    def extend(self, values: Sequence[Any]) -> None:
+        ends = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=ends[1:])
+        self._blocks.append(("".join(values), ends))
+
+    def __getitem__(self, place: int) -> str:
+        text, ends = self._blocks[place // _BLOCK]
+        return text[ends[place % _BLOCK] : ends[place % _BLOCK + 1]]
+
+    def __iter__(self) -> Iterator[str]:
+        for text, ends in self._blocks:
+            places = ends.tolist()
+            yield from (text[start:end] for start, end in pairwise(places))
+
+
+def _blocks(items: Iterable[_T]) -> Iterator[list[_T]]:
+    remaining = iter(items)
+    while block := list(islice(remaining, _BLOCK)):
+        yield block
+
+
 def write_manifest(path: Path, form: ManifestFormat, entries: Iterable[ManifestEntry]) -> None:
     """Write `entries` to the new file `path`, holding few of them in memory at a time."""
     (_write_csv if form == "csv" else _write_parquet)(path, entries)
 
 
-def read_manifest(folder: Path) -> tuple[ManifestEntry, ...] | None:
+def read_manifest(folder: Path) -> Manifest | None:
     """The entries of a dump's manifest; None if it has no manifest. Raises `StoreError` if the file is damaged."""
     for form in FORMATS:
         path = folder / f"manifest.{form}"
@@ -131,15 +243,30 @@ def _write_parquet(path: Path, entries: Iterable[ManifestEntry]) -> None:
             writer.write_table(arrow.table(columns, schema=schema))
 
 
-def _read_csv(path: Path) -> tuple[ManifestEntry, ...]:
+def _read_csv(path: Path) -> Manifest:
     with path.open(encoding="utf-8", newline="") as file:
-        return _entries(csv.DictReader(file))
+        lines = csv.reader(file)
+        places = _places(next(lines, []))
+        return Manifest(_columns(block, places) for block in _blocks(filter(None, lines)))
 
 
-def _read_parquet(path: Path) -> tuple[ManifestEntry, ...]:
-    return _entries(import_parquet(f"reading '{printable(path)}'").read_table(path).to_pylist())
+def _columns(lines: Sequence[Sequence[str]], places: Sequence[int]) -> list[Sequence[str]]:
+    try:
+        columns = list(zip(*lines, strict=True))
+        return [columns[place] for place in places]
+    except (ValueError, IndexError) as error:
+        raise ValueError("a line has more or fewer fields than others") from error
 
 
-def _entries(records: Iterable[Mapping[str, Any]]) -> tuple[ManifestEntry, ...]:
-    convert: Mapping[str, Callable[[Any], Any]] = COLUMNS
-    return tuple(ManifestEntry(**{name: convert[name](record[name]) for name in COLUMNS}) for record in records)
+def _read_parquet(path: Path) -> Manifest:
+    table = import_parquet(f"reading '{printable(path)}'").read_table(path)
+    places = _places(table.column_names)
+    parts = (table.slice(start, _BLOCK) for start in range(0, table.num_rows, _BLOCK))
+    return Manifest([part.column(place).to_pylist() for place in places] for part in parts)
+
+
+def _places(names: Sequence[str]) -> list[int]:
+    """Where each of `COLUMNS` stands among the columns of a file."""
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise ValueError(f"it has no column {missing[0]}")
+    return [names.index(name) for name in COLUMNS]

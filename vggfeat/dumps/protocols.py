@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from vggfeat.dumps.manifest import ManifestEntry
+from vggfeat.dumps.manifest import Manifest
 
 
 class FeatureRows(Protocol):
@@ -59,7 +59,7 @@ class DumpLike(Protocol):
 
     path: Path
     run: Mapping[str, Any]
-    manifest: tuple[ManifestEntry, ...]
+    manifest: Manifest
 
     @property
     def outputs(self) -> tuple[tuple[str, str], ...]:

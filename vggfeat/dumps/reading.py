@@ -1,8 +1,9 @@
 """Opens a dump: arrays that are read from disk when they are indexed, and the ids of their rows."""
 
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.errors import StoreError
-from vggfeat.dumps.manifest import ManifestEntry, damaged_manifest, read_manifest
+from vggfeat.dumps.manifest import Manifest, ManifestEntry, damaged_manifest, read_manifest
+from vggfeat.dumps.mapped import MappedFiles
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import payload_name, shard_name
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from vggfeat.dumps.export import Format
 
 Array = npt.NDArray[Any]
-
-_OPEN_FILES = 64
+Integers = npt.NDArray[np.int64]
 
 
 def open_dump(out: str | os.PathLike[str], *, partial: bool = False) -> "Dump":
@@ -57,7 +58,7 @@ def open_dump(out: str | os.PathLike[str], *, partial: bool = False) -> "Dump":
                 f"'{printable(store.path)}' is incomplete: {len(receipts)} of {run['shards']} shards are done; "
                 "the command that began it continues it"
             )
-        entries = tuple(entry for receipt in receipts.values() for entry in receipt.entries)
+        entries = Manifest.of(entry for receipt in receipts.values() for entry in receipt.entries)
     elif len(entries) != (count := run["fingerprint"]["inputs"]["count"]):
         raise damaged_manifest(store.path, "manifest", f"it has {len(entries)} entries instead of {count}")
     return Dump(store.path, run, entries)
@@ -71,13 +72,14 @@ class Dump:
     `FeatureArray`; `dump["relu3_3"]` too, if the dump holds only one reduction of that layer.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any], entries: tuple[ManifestEntry, ...]) -> None:
+    def __init__(self, path: Path, run: Mapping[str, Any], manifest: Manifest) -> None:
         self.path = path
         self.run = run
         self.fingerprint: Mapping[str, Any] = run["fingerprint"]
         self.shards: int = run["shards"]
-        self.manifest = entries
-        self._good = tuple(entry for entry in entries if entry.ok)
+        self.manifest = manifest
+        self.files = MappedFiles(path)
+        self._good = np.flatnonzero(manifest.ok)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -101,12 +103,13 @@ class Dump:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The ids of the rows of every array."""
-        return tuple(entry.id for entry in self._good)
+        ids = self.manifest.texts("id")
+        return tuple(ids if len(self) == len(ids) else map(ids.__getitem__, self._good.tolist()))
 
     @cached_property
     def failed(self) -> tuple[ManifestEntry, ...]:
         """The entries of the inputs that have no features. Their `error` is the reason."""
-        return tuple(entry for entry in self.manifest if not entry.ok)
+        return tuple(self.manifest[place] for place in np.flatnonzero(~self.manifest.ok).tolist())
 
     def __len__(self) -> int:
         return len(self._good)
@@ -167,8 +170,8 @@ class Dump:
         if not topk:
             raise StoreError(f"'{printable(self.path)}' has no statistics: dump with statistics=True (--statistics)")
         ids: dict[int, list[str]] = {}
-        for entry in self.manifest:
-            ids.setdefault(entry.shard, []).append(entry.id)
+        for shard, name in zip(self.manifest.numbers["shard"].tolist(), self.manifest.texts("id"), strict=True):
+            ids.setdefault(shard, []).append(name)
         return combine(self.layers, ((self._partial(shard), names) for shard, names in sorted(ids.items())), topk)
 
     def cka(self) -> tuple[list[str], npt.NDArray[np.float64]]:
@@ -192,7 +195,7 @@ class Dump:
         """
         if layer not in self.layers:
             raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, self.layers)}")
-        if not self._good:
+        if not len(self):
             raise StoreError(f"'{printable(self.path)}' has no RDM: no picture could be read")
         if reduction is not None:
             array = self[layer, reduction]
@@ -212,7 +215,7 @@ class Dump:
 
     def _shards(self) -> list[int]:
         """The shards that hold features."""
-        return sorted({entry.shard for entry in self._good})
+        return np.unique(self.manifest.numbers["shard"][self._good]).tolist()
 
     def _partial(self, shard: int) -> Mapping[str, Array]:
         path = self.path / f"receipts/{shard_name(shard)}.npz"
@@ -254,16 +257,23 @@ class FeatureArray:
     the reduction keeps the size, only single rows can be read: `of_size` returns the array of one size.
     """
 
-    def __init__(self, dump: Dump, output: tuple[str, str], entries: Sequence[ManifestEntry]) -> None:
+    def __init__(self, dump: Dump, output: tuple[str, str], entries: Integers) -> None:
+        """`entries`: the place in the manifest of each row."""
         self._dump = dump
         self.layer, self.reduction = output
         self._entries = entries
-        self._maps: OrderedDict[str, Array] = OrderedDict()
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The id of each row."""
-        return self._dump.ids if len(self._entries) == len(self._dump) else tuple(entry.id for entry in self._entries)
+        if len(self) == len(self._dump):
+            return self._dump.ids
+        return tuple(map(self._dump.manifest.texts("id").__getitem__, self._entries.tolist()))
+
+    @cached_property
+    def _columns(self) -> Mapping[str, Integers]:
+        numbers = self._dump.manifest.numbers
+        return {name: numbers[name][self._entries] for name in ("shard", "offset", "height", "width")}
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -272,12 +282,13 @@ class FeatureArray:
 
     @cached_property
     def _sizes(self) -> tuple[tuple[int, int], ...]:
-        return tuple(dict.fromkeys((entry.height, entry.width) for entry in self._entries))
+        heights, widths = (self._columns[name].tolist() for name in ("height", "width"))
+        return tuple(dict.fromkeys(zip(heights, widths, strict=True)))
 
     def of_size(self, height: int, width: int) -> "FeatureArray":
         """The array of the pictures of one size. Raises `StoreError` if there are none."""
-        entries = [entry for entry in self._entries if (entry.height, entry.width) == (height, width)]
-        if not entries:
+        entries = self._entries[(self._columns["height"] == height) & (self._columns["width"] == width)]
+        if not len(entries):
             known = ", ".join(f"{a}x{b}" for a, b in self.sizes[:8])
             raise StoreError(f"no picture is {height}x{width}: there are {known}")
         return FeatureArray(self._dump, (self.layer, self.reduction), entries)
@@ -302,8 +313,8 @@ class FeatureArray:
 
     @cached_property
     def _shapes(self) -> set[tuple[int, ...]]:
-        examples = {(entry.height, entry.width): entry for entry in self._entries}
-        return {self._file(entry).shape[1:] for entry in examples.values()}
+        examples = {side: number for number, side in enumerate(self._layout.sides)}
+        return {self._file(number).shape[1:] for number in examples.values()}
 
     @property
     def one_shape(self) -> bool:
@@ -319,9 +330,11 @@ class FeatureArray:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Array]:
-        return (self._row(entry) for entry in self._entries)
+        return (self._row(row) for row in range(len(self)))
 
     def __getitem__(self, index: Any) -> Array:
+        if isinstance(index, int | np.integer) and not isinstance(index, bool):
+            return self._row(cast("int", index))  # without an array of all rows
         first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())
         first, rest = cast("Any", first), cast("tuple[Any, ...]", rest)
         mask = isinstance(first, bool | np.bool_) or (np.ndim(first) > 1 and np.asarray(first).dtype == bool)
@@ -336,7 +349,7 @@ class FeatureArray:
                 return rows[(slice(None), *rest)]
             return rows[(np.arange(len(rows)).reshape(np.shape(places))[()], *rest)]
         if np.ndim(places) == 0:
-            return self._row(self._entries[int(places)])[rest]
+            return self._row(int(places))[rest]
         return self._gather(np.asarray(places), rest)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
@@ -344,6 +357,12 @@ class FeatureArray:
             raise ValueError("reading a dump from disk makes a copy: copy=False is impossible")
         found = self.to_numpy()
         return found if dtype is None else found.astype(dtype, copy=False)
+
+    def __dlpack__(self, **options: Any) -> object:
+        return self.to_numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return np.empty(0).__dlpack_device__()
 
     def to_numpy(self) -> Array:
         """Read the whole array into memory. The result is writeable."""
@@ -374,40 +393,75 @@ class FeatureArray:
         shape = "x".join(map(str, self.shape)) if len(self.sizes) < 2 else f"{len(self)} of {len(self.sizes)} sizes"
         return f"FeatureArray({self.layer}.{self.reduction}, {shape}, {self.dtype})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": OrderedDict()}
+    @cached_property
+    def _layout(self) -> "_Layout":
+        shards, heights, widths = (self._columns[name] for name in ("shard", "height", "width"))
+        order = np.lexsort((widths, heights, shards))
+        first = np.ones(len(order), np.bool_)
+        first[1:] = np.any([np.diff(column[order]) != 0 for column in (shards, heights, widths)], axis=0)
+        files = np.empty(len(order), np.int64)
+        files[order] = np.cumsum(first) - 1
+        starts = np.flatnonzero(first)
+        sides = list(zip(heights[order][starts].tolist(), widths[order][starts].tolist(), strict=True))
+        offsets = self._columns["offset"]
+        return _Layout(
+            files,
+            offsets,
+            names=[
+                payload_name((self.layer, self.reduction), shard, None if self._dump.recipe.fixed_side else side)
+                for shard, side in zip(shards[order][starts].tolist(), sides, strict=True)
+            ],
+            sides=sides,
+            rows=(np.maximum.reduceat(offsets[order], starts) + 1).tolist() if len(starts) else [],
+        )
 
-    def _row(self, entry: ManifestEntry) -> Array:
-        return self._file(entry)[entry.offset]
+    def _row(self, row: int) -> Array:
+        layout = self._layout
+        return self._file(layout.files[row])[layout.offsets[row]]
 
-    def _file(self, entry: ManifestEntry) -> Array:
-        side = None if self._dump.recipe.fixed_side else (entry.height, entry.width)
-        name = payload_name((self.layer, self.reduction), entry.shard, side)
-        if name not in self._maps:
-            path = self._dump.path / name
-            try:
-                self._maps[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise StoreError(f"cannot read '{printable(path)}': {error}") from error
-            if len(self._maps) > _OPEN_FILES:
-                self._maps.popitem(last=False)
-        self._maps.move_to_end(name)
-        return self._maps[name]
+    def _file(self, number: int) -> Array:
+        name = self._layout.names[number]
+        found = self._dump.files[name]
+        if len(found) < self._layout.rows[number]:
+            raise StoreError(f"'{printable(self._dump.path / name)}' has fewer rows than the manifest says")
+        return found
 
-    def _gather(self, places: npt.NDArray[np.int64], rest: tuple[Any, ...]) -> Array:
-        if not len(places):
+    def _gather(self, rows: Integers, rest: tuple[Any, ...]) -> Array:
+        """Read rows file by file. Rows that follow each other in one file are a view of it."""
+        if not len(rows):
             return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
-        entries = [self._entries[int(place)] for place in places.tolist()]
-        parts = [self._part(entries[start:stop], rest) for start, stop in _runs(entries)]
-        if len(parts) == 1:
-            return parts[0]
+        files, offsets = self._layout.files[rows], self._layout.offsets[rows]
+        order = np.argsort(files, kind="stable")
+        starts = np.flatnonzero(np.diff(files[order], prepend=-1))
+        if len(starts) == 1:
+            return self._part(int(files[0]), offsets, rest)
         self._require_one_shape()
-        return np.concatenate(parts)
+        found: Array | None = None
+        for group in np.split(order, starts[1:]):
+            part = self._part(int(files[group[0]]), offsets[group], rest)
+            found = np.empty((len(rows), *part.shape[1:]), part.dtype) if found is None else found
+            found[group] = part
+        return cast("Array", found)
 
-    def _part(self, entries: Sequence[ManifestEntry], rest: tuple[Any, ...]) -> Array:
-        """Consecutive rows of one file."""
-        first = entries[0].offset
-        return self._file(entries[0])[(slice(first, first + len(entries)), *rest)]
+    def _part(self, number: int, offsets: Integers, rest: tuple[Any, ...]) -> Array:
+        first, last = int(offsets[0]), int(offsets[-1])
+        if last - first == len(offsets) - 1 and (np.diff(offsets) == 1).all():
+            return self._file(number)[(slice(first, last + 1), *rest)]
+        return self._file(number)[(offsets, *rest)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """Where the rows of an array are: the number of the file of each row, and the row of that file.
+
+    Of each file: its name, the (height, width) of its images, and how many rows it needs to have.
+    """
+
+    files: Integers
+    offsets: Integers
+    names: Sequence[str]
+    sides: Sequence[tuple[int, int]]
+    rows: Sequence[int]
 
 
 def _is_plain(part: object) -> bool:
@@ -427,15 +481,3 @@ class FlatRows:
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         rows, columns = index
         return np.stack([self._array[int(place)].reshape(-1)[columns] for place in np.arange(len(self))[rows]])
-
-
-def _runs(entries: Sequence[ManifestEntry]) -> Iterator[tuple[int, int]]:
-    """The (start, stop) of each run of entries whose rows follow each other in one file."""
-    start = 0
-    for place in range(1, len(entries) + 1):
-        if place < len(entries):
-            a, b = entries[place - 1], entries[place]
-            if (a.shard, a.height, a.width, a.offset + 1) == (b.shard, b.height, b.width, b.offset):
-                continue
-        yield start, place
-        start = place

@@ -72,14 +72,14 @@ class Verifying:
         return "" if digest == sha256 else f"its sha256 differs from its receipt's: delete it, and {_REMEDY}"
 
     def _check_manifest(self) -> str:
-        entries: dict[int, list[ManifestEntry]] = {}
-        for entry in self.dump.manifest:
-            entries.setdefault(entry.shard, []).append(entry)
-        for number, receipt in self._receipts.items():
-            if tuple(entries.get(number, ())) != receipt.entries:
-                return f"its entries of shard {number} differ from the receipt's: {_REMEDY}"
-        if (order := [entry.shard for entry in self.dump.manifest]) != sorted(order):
+        manifest = self.dump.manifest
+        shards = manifest.numbers["shard"]
+        if (np.diff(shards) < 0).any():
             return f"its entries are not in the order of the shards: {_REMEDY}"
+        for number, receipt in self._receipts.items():
+            start, stop = np.searchsorted(shards, [number, number + 1]).tolist()
+            if manifest[start:stop] != receipt.entries:
+                return f"its entries of shard {number} differ from the receipt's: {_REMEDY}"
         return ""
 
     @cached_property
@@ -88,14 +88,15 @@ class Verifying:
 
     @cached_property
     def _chosen(self) -> list[ManifestEntry]:
-        good = [entry for entry in self.dump.manifest if entry.ok and entry.shard in self._receipts]
+        manifest = self.dump.manifest
+        good = np.flatnonzero(manifest.ok & np.isin(manifest.numbers["shard"], list(self._receipts))).tolist()
         generator = random.Random(self._seed)
         chosen = generator.sample(range(len(good)), min(self._rows, len(good)))
-        return [good[place] for place in sorted(chosen)]
+        return [manifest[good[place]] for place in sorted(chosen)]
 
     @cached_property
     def _items(self) -> Places:
-        return Places({entry.id: entry.path for entry in self.dump.manifest})
+        return Places(dict(zip(self.dump.manifest.texts("id"), self.dump.manifest.texts("path"), strict=True)))
 
     def _recompute(self, entry: ManifestEntry, network: DumpNetwork) -> Check:
         recipe = network.recipe
@@ -104,8 +105,6 @@ class Verifying:
             stored = {output: np.asarray(self.dump[output][self._places[entry.id]]) for output in self.dump.outputs}
         except VggfeatError as error:
             return Check(entry.path, str(error), picture=True)
-        except IndexError:
-            return Check(entry.path, f"its shard has fewer rows than the manifest says: {_REMEDY}", picture=True)
         found = prepare(item, Preparation.of(recipe))
         if found.pixels is None:
             return Check(entry.path, found.error, picture=True)

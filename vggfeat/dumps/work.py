@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.manifest import ManifestEntry
+from vggfeat.dumps.measurements import Measurements
 from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.prepare import Pixels, Prepared
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import payload_name
 from vggfeat.dumps.sources import Item, printable
-from vggfeat.dumps.statistics import FLOAT16_MAX, Measurements
+from vggfeat.dumps.statistics import FLOAT16_MAX
 from vggfeat.dumps.store import Store
 from vggfeat.dumps.writer import ShardWriter
 
