@@ -1,7 +1,10 @@
 """What every criterion does when a model around it is moved, copied or built in an unusual way."""
 
 import copy
+import pickle
+import warnings
 
+import lpips
 import pytest
 import torch
 
@@ -79,3 +82,51 @@ def test_a_target_of_inference_mode_over_features(distance, pair):
         x = pair[0].clone().requires_grad_()
         criterion(x, made).backward()
         assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_unpickled_in_inference_mode_trains_later(name, pair):
+    criterion = MAKE[name]()
+    with torch.inference_mode():
+        trained, loss = pickle.loads(pickle.dumps((criterion, criterion.loss)))  # noqa: S301 (our own bytes)
+    x = pair[0].clone().requires_grad_()
+    trained(x, pair[1]).backward()
+    assert x.grad.abs().sum() > 0
+    assert not any(buffer.is_inference() for buffer in loss.buffers())
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_traces_in_float32(name, pair):
+    criterion = MAKE[name](check="off")
+    with warnings.catch_warnings(action="ignore"):  # tracing is deprecated
+        traced = torch.jit.trace(criterion, tuple(pair))
+    other = pair.flip(-1)[..., :36]
+    torch.testing.assert_close(traced(*other), criterion(*other))
+
+
+def test_buffers_cast_by_others_are_refused(pair):
+    """FSDP's MixedPrecision(buffer_dtype=...) casts every buffer without telling the module (pytorch issue 77439)."""
+    model = torch.nn.ModuleList([LPIPS("alex")])
+    for buffer in model.buffers():
+        buffer.data = buffer.data.bfloat16()
+    with pytest.raises(WeightsError, match=r"were cast to torch\.bfloat16 .* ignored_modules=\[criterion\]"):
+        model[0](*pair)
+
+
+class Model(torch.nn.Module):
+    def __init__(self, criterion):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+        self.perceptual = criterion
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
+def test_checkpoints_with_the_lpips_packages_keys_load_strictly():
+    theirs = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    old, new = Model(theirs), Model(LPIPS("alex"))
+    new.load_state_dict(old.state_dict(), strict=True)
+    assert torch.equal(new.layer.weight, old.layer.weight)
+    with torch.no_grad():
+        theirs.lin2.model[1].weight.mul_(2)  # trained further: its values must not be lost without a word
+    with pytest.raises(RuntimeError, match=r"heads under 'perceptual\.' are not those of this LPIPS: use LPIPS.from_"):
+        new.load_state_dict(old.state_dict(), strict=True)

@@ -8,6 +8,7 @@ import piq
 import pytest
 import torch
 import torchvision
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from vggfeat import DISTS, LPIPS, DISTSLoss, FeatureExtractor, LPIPSLoss, PerceptualLoss, StyleLoss
 from vggfeat.errors import InputError, WeightsError
@@ -288,6 +289,73 @@ def test_compiles_without_a_break(make, pairs):
     ours, theirs = (torch.autograd.grad(value.sum(), x)[0] for value in (plain, compiled))
     # A graph keeps torch's own convolutions: where two values of a pooling window nearly tie, another one wins.
     assert torch.linalg.norm(ours - theirs) < 1e-2 * torch.linalg.norm(theirs)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("net", NETWORKS)
+def test_state_dicts_of_the_lpips_package(net, whole, tmp_path, pairs):
+    """Trained heads, alone in a file or with the network in a model's checkpoint."""
+    theirs = reference(net)
+    with torch.no_grad():
+        for number in range(5):
+            getattr(theirs, f"lin{number}").model[1].weight.mul_(number + 1)
+        if whole:
+            theirs.net.slice1[0].weight.mul_(0.9)
+    expected = theirs(*pairs, normalize=True).flatten()
+    state = theirs.state_dict()
+    if whole:
+        found = LPIPS.from_lpips({f"module.loss.{key}": x for key, x in state.items()}, net, reduction="none")
+    else:
+        torch.save({key: x for key, x in state.items() if key.startswith("lin")}, tmp_path / "heads.pth")
+        found = LPIPS(net, heads=tmp_path / "heads.pth", reduction="none")
+    torch.testing.assert_close(found(*pairs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_heads_that_do_not_fit():
+    heads = {f"lin{i}.model.1.weight": LPIPS("alex").loss.get_buffer(f"head{i}") for i in range(5)}
+    with pytest.raises(WeightsError, match=r"the state dict has LPIPS heads of \[64, 192, .*'vgg' needs \[64, 128,"):
+        LPIPS("vgg", heads=heads)
+    with pytest.raises(WeightsError, match="heads of no channels"):
+        LPIPS("vgg", heads={})
+
+
+def test_the_convention_of_gaussian_splatting(pairs):
+    """Images in [0, 1] go where [-1, 1] is meant (gaussian-splatting issue 1239)."""
+    theirs = reference("vgg")(*pairs).flatten()
+    torch.testing.assert_close(LPIPS(convention="3dgs", reduction="none")(*pairs), theirs, rtol=1e-5, atol=1e-5)
+    signed = LPIPS(convention="3dgs", input_range="signed", reduction="none")(*(x * 2 - 1 for x in pairs))
+    torch.testing.assert_close(signed, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("net", NETWORKS)
+def test_the_convention_of_torchmetrics(net, pairs, monkeypatch):
+    def features(name, *_options):
+        model = getattr(torchvision.models, name)(weights=None)
+        state, _ = weights.load(name)
+        model.features.load_state_dict({key.removeprefix("features."): x for key, x in state.items()})
+        return model.features
+
+    monkeypatch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", features)
+    theirs = LearnedPerceptualImagePatchSimilarity(net_type=net, reduction="mean")
+    ours = LPIPS(None if net == "alex" else net, convention="torchmetrics")
+    assert (ours.loss.net, ours.trunk.input_range) == (net, "signed")
+    signed = [x * 2 - 1 for x in pairs]
+    torch.testing.assert_close(ours(*signed), theirs(*signed), rtol=1e-5, atol=1e-6)
+    # The place of their epsilon matters for the smallest features only.
+    x, y = (torch.rand(2, 64, 3, 3) * 1e-5 for _ in range(2))
+    units = [z / (z.square().sum(1, keepdim=True) + 1e-8).sqrt() for z in (x, y)]
+    ours.loss.weights = {"first": 1.0}
+    expected = ((units[0] - units[1]).square() * ours.loss.get_buffer("head0")[:, None, None]).sum(1).mean()
+    torch.testing.assert_close(ours.loss({"first": x}, {"first": y}), expected)
+
+
+def test_conventions_by_name(pairs):
+    assert torch.equal(LPIPS(convention="pyiqa")(*pairs), LPIPS("alex")(*pairs))
+    assert torch.equal(LPIPS(convention="basicsr")(*pairs), LPIPS("vgg")(*pairs))
+    with pytest.raises(InputError, match="unknown convention 'pyqa': near are pyiqa"):
+        LPIPS(convention="pyqa")
+    with pytest.raises(InputError, match=r"convention='3dgs' is defined for version='0\.1' only"):
+        LPIPS(convention="3dgs", version="0.0")
 
 
 def test_squeeze_is_the_lpips_packages(pairs):

@@ -12,7 +12,7 @@ reaches `features` only.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,11 @@ class FeatureLoss(nn.Module):
                 if lost or half:  # published weights keep their float32 digits in half precision
                     self.register_buffer(name, x.to(moved.device, None if half else moved.dtype), persistent=False)
         return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        with outside_inference_mode():
+            super()._apply(usable_in_training)
 
     def register_published(self) -> None:
         """Register `published()` as buffers that stay out of the state dict, on torch's default device."""

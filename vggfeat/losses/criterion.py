@@ -154,6 +154,11 @@ class Criterion(nn.Module, Generic[Loss]):
             )
 
     def _check_weights(self) -> None:
+        if (cast := self.trunk.offset.dtype) != torch.float32:
+            raise WeightsError(
+                f"the buffers of this {type(self).__name__} were cast to {cast} behind its back, as FSDP does with "
+                "MixedPrecision(buffer_dtype=...): construct it again, and pass ignored_modules=[criterion] to FSDP"
+            )
         if self._weights_lost:
             raise WeightsError(
                 f"the weights of this {type(self).__name__} were lost, by to_empty() or on the meta device: "
@@ -171,6 +176,14 @@ class Criterion(nn.Module, Generic[Loss]):
             memo[id(self)] = copied
             copied.__dict__.update(deepcopy(self.__dict__, memo))
         return copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        with outside_inference_mode():
+            super()._apply(usable_in_training)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (torch passes all by position)
+        """Read nothing. Keys that another implementation saved here are passed over, also by strict loading."""
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
         """Do nothing: a criterion stays in evaluation mode."""

@@ -1,7 +1,9 @@
 """LPIPSLoss: learned perceptual image patch similarity (Zhang et al. 2018), over features."""
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -14,9 +16,12 @@ from vggfeat.errors import WeightsError, one_of
 from vggfeat.features import steps, tensors
 from vggfeat.losses import functional
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
+from vggfeat.networks import weights as weights_table
 
 Net = Literal["vgg", "alex", "squeeze"]
 Version = Literal["0.1", "0.0"]
+Convention = Literal["lpips", "3dgs", "torchmetrics", "pyiqa", "basicsr"]
+Heads = str | PathLike[str] | Mapping[str, Tensor]
 
 # The network and the layers of each variant in the `lpips` package. SqueezeNet's layers are indices of torchvision's
 # `features`.
@@ -26,6 +31,18 @@ LPIPS_TAPS: Mapping[Net, tuple[str, tuple[str, ...]]] = {
     "squeeze": ("squeezenet1_1", tuple(f"features.{index}" for index in (1, 4, 7, 9, 10, 11, 12))),
 }
 
+
+# The variant that each convention evaluates with.
+CONVENTION_NETS: Mapping[Convention, Net] = {
+    "lpips": "vgg",
+    "3dgs": "vgg",
+    "torchmetrics": "alex",
+    "pyiqa": "alex",
+    "basicsr": "vgg",
+}
+
+# The key of a head in a state dict of the `lpips` package and of those that copied it.
+_HEAD_KEY = re.compile(r"(?:^|\.)lin(?:s\.)?(\d)\.(?:model\.)?\d\.weight$")
 
 # On CPU, positions with 64 channels that are compared at a time, so that their features stay in the cache.
 _POSITIONS = 4096
@@ -45,6 +62,8 @@ class LPIPSLoss(FeatureLoss):
             must contain, bilinearly, and the maps are added.
         exact: use the operations of the `lpips` package one by one, so that equal features give an equal value to the
             bit.
+        heads: other heads: a file, or a state dict with the keys of the `lpips` package, of its heads or of all.
+        convention: `torchmetrics` divides features by sqrt(norm² + 1e-8), all others by norm + 1e-10.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
 
     Example:
@@ -63,19 +82,24 @@ class LPIPSLoss(FeatureLoss):
         version: Version = "0.1",
         spatial: bool = False,
         exact: bool = False,
+        heads: Heads | None = None,
+        convention: Convention = "lpips",
         reduction: Reduction = "mean",
     ) -> None:
         one_of("net", net, get_args(Net))
         super().__init__(LPIPS_TAPS[net][1], reduction=reduction)
+        self.convention: Convention = one_of("convention", convention, get_args(Convention))
         self.net: Net = net
         self.version: Version = one_of("version", version, get_args(Version))
         self.spatial = spatial
         self.exact = exact
+        self._own_heads = None if heads is None else read_heads(heads, net)
         self.register_published()
 
     def published(self) -> dict[str, Tensor]:
         """The heads, {head0: (C,), ...}."""
-        return {f"head{number}": head for number, head in enumerate(_lpips_heads(self.net, self.version))}
+        heads = self._own_heads or _lpips_heads(self.net, self.version)
+        return {f"head{number}": head for number, head in enumerate(heads)}
 
     def summary(self, x: Tensor) -> Tensor:
         """The features, unchanged: they are normalised when they are compared."""
@@ -84,6 +108,8 @@ class LPIPSLoss(FeatureLoss):
     def maps(self, features: Features, target: Features) -> dict[str, Tensor]:
         """The distance at each position of each layer, {layer: (N, 1, h, w)}, at least float32."""
         compare = _head_distance_exact if self.exact else _head_distance
+        if self.convention == "torchmetrics":
+            compare = _head_distance_smooth
         values: dict[str, Tensor] = {}
         for number, name in enumerate(self.layers):
             x = layer_features(features, name)
@@ -106,6 +132,25 @@ class LPIPSLoss(FeatureLoss):
         )
 
 
+def read_heads(source: Heads, net: Net) -> list[Tensor]:
+    """The heads of a variant in a file or a state dict, (C,) each, under the keys of the `lpips` package.
+
+    Other keys are passed over, so the state dict may be that of a whole `lpips.LPIPS`, or of a model with one inside.
+    Raises `WeightsError` if a head is missing or has another size.
+    """
+    state = source if isinstance(source, Mapping) else weights_table.read_state(Path(source))
+    found = {int(match[1]): x for key, x in state.items() if (match := _HEAD_KEY.search(key))}
+    expected = [len(head) for head in _lpips_heads(net, "0.1")]
+    given = [found[number].numel() for number in sorted(found)]
+    if given != expected or sorted(found) != list(range(len(expected))):
+        named = "the state dict" if isinstance(source, Mapping) else f"'{source}'"
+        raise WeightsError(
+            f"{named} has LPIPS heads of {given or 'no'} channels, and net='{net}' needs {expected}: "
+            "the keys are lin0.model.1.weight and so on"
+        )
+    return [found[number].detach().cpu().flatten().float() for number in sorted(found)]
+
+
 def _lpips_heads(net: Net, version: Version) -> list[Tensor]:
     """The heads of the `lpips` package, (C,) each, read without importing the package."""
     spec = find_spec("lpips")
@@ -119,6 +164,12 @@ def _lpips_heads(net: Net, version: Version) -> list[Tensor]:
 def _head_distance_exact(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     difference = (functional.unit_normalize(x) - functional.unit_normalize(y)) ** 2
     return F.conv2d(difference, head[None, :, None, None].to(difference.dtype))
+
+
+def _head_distance_smooth(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
+    x, y = map(tensors.at_least_float32, (x, y))
+    units = [z / (z.square().sum(1, keepdim=True) + 1e-8).sqrt() for z in (x, y)]
+    return F.conv2d((units[0] - units[1]).square(), head[None, :, None, None].to(units[0].dtype))
 
 
 def _head_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:

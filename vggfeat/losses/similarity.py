@@ -1,29 +1,46 @@
 """LPIPS and DISTS of images. `LPIPSLoss` and `DISTSLoss` are the same distances over features."""
 
-from typing import Unpack
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, Unpack, cast
 
+from torch import allclose
+
+from vggfeat.errors import InputError
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.squeezenet import SqueezeNet
 from vggfeat.losses.base import Reduction
 from vggfeat.losses.criterion import Criterion, TrunkOptions, with_defaults
 from vggfeat.losses.dists import DISTS_LAYERS, DISTSLoss
-from vggfeat.losses.lpips import LPIPS_TAPS, LPIPSLoss, Net, Version
-from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD
+from vggfeat.losses.lpips import CONVENTION_NETS, LPIPS_TAPS, Convention, Heads, LPIPSLoss, Net, Version, read_heads
+from vggfeat.networks import weights as weights_table
+from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
+
+# The trunk's keys in a state dict of the `lpips` package.
+_TRUNK_KEY = re.compile(r"(?:^|\.)net\.slice\d\.(.+)$")
 
 
 class LPIPS(Criterion[LPIPSLoss]):
     """Learned perceptual image patch similarity (Zhang et al. 2018): `LPIPS()(prediction, target)`.
 
     Args:
-        net: `vgg` and `alex` use bundled weights; `squeeze` downloads torchvision's.
+        net: `vgg` and `alex` use bundled weights; `squeeze` downloads torchvision's. `vgg`, unless the convention
+            evaluates with `alex`.
         version: version of the heads. `0.0` also skips the normalisation of the images.
         spatial: return a map (N, 1, H, W) instead of a mean.
         exact: use the operations of the `lpips` package one by one. Slower; the result equals the package's to the bit
             if the convolutions do.
+        heads: other heads, from a file or a state dict, see `LPIPSLoss`.
+        convention: how published code departs from the `lpips` package. `3dgs` (gaussian-splatting's evaluation):
+            images in [0, 1] are fed where [-1, 1] is meant. `torchmetrics`: net `alex`, `signed` range unless given,
+            features divided by sqrt(norm² + 1e-8). `pyiqa`: net `alex`. `basicsr`: as `lpips`.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`. The `lpips` package
             takes images in `signed` range.
+
+    Raises `InputError` for unknown words, and `WeightsError` for weights or heads that do not fit.
 
     Example:
         >>> import torch
@@ -38,27 +55,80 @@ class LPIPS(Criterion[LPIPSLoss]):
 
     def __init__(
         self,
-        net: Net = "vgg",
+        net: Net | None = None,
         *,
         version: Version = "0.1",
         spatial: bool = False,
         exact: bool = False,
+        heads: Heads | None = None,
+        convention: Convention = "lpips",
         reduction: Reduction = "mean",
         both: bool = False,
         **options: Unpack[TrunkOptions],
     ) -> None:
-        loss = LPIPSLoss(net, version=version, spatial=spatial, exact=exact, reduction=reduction)
+        loss = LPIPSLoss(
+            net or CONVENTION_NETS.get(convention, "vgg"),
+            version=version,
+            spatial=spatial,
+            exact=exact,
+            heads=heads,
+            convention=convention,
+            reduction=reduction,
+        )
+        if version == "0.0" and convention in ("3dgs", "torchmetrics"):
+            raise InputError(f"convention='{convention}' is defined for version='0.1' only")
+        net = loss.net
         network, layers = LPIPS_TAPS[net]
+        if convention == "torchmetrics":
+            options = {"input_range": "signed", **options}
         options = with_defaults(options)
-        half = (0.5, 0.5, 0.5)
-        # Version 0.0 does not normalise images in [-1, 1]; for [0, 1] that is a mean and a std of 0.5.
-        mean, std = (half, half) if version == "0.0" else (None, None)
+        mean, std = _normalisation(version, convention)
         trunk = (
             SqueezeNet(layers, mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, **options)
             if net == "squeeze"
             else FeatureExtractor(network, layers, channels_last=not exact, mean=mean, std=std, **options)
         )
         super().__init__(trunk, loss, both=both)
+
+    @classmethod
+    def from_lpips(cls, source: Heads, net: Net = "vgg", **options: Any) -> Self:
+        """LPIPS with the heads, and if they are there the network's weights, of a state dict of `lpips.LPIPS`.
+
+        `source` is a file or a state dict, also of a model that contains an `lpips.LPIPS`. `options` are those of the
+        class; give `version="0.0"` for such heads. Raises `WeightsError` if the weights do not fit `net`.
+
+        Example:
+            >>> from vggfeat import LPIPS
+            >>> heads = {f"lin{i}.model.1.weight": LPIPS("alex").loss.get_buffer(f"head{i}") for i in range(5)}
+            >>> LPIPS.from_lpips(heads, "alex").loss.net
+            'alex'
+        """
+        state = source if isinstance(source, Mapping) else weights_table.read_state(Path(source))
+        trunk = {f"features.{match[1]}": x for key, x in state.items() if (match := _TRUNK_KEY.search(key))}
+        if trunk:
+            options = {"weights": trunk, **options}
+        return cls(net, heads=state, **options)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (torch passes all by position)
+        """Read nothing, but report heads that were trained further: their values would be lost."""
+        loss = cast("LPIPSLoss", self.loss)
+        saved = {key: x for key, x in state_dict.items() if key.startswith(f"{prefix}lin")}
+        if saved and not all(
+            allclose(head, loss.get_buffer(f"head{number}").cpu())
+            for number, head in enumerate(read_heads(saved, loss.net))
+        ):
+            rest[-1].append(f"the LPIPS heads under '{prefix}' are not those of this LPIPS: use LPIPS.from_lpips")
+
+
+def _normalisation(version: Version, convention: Convention) -> tuple[Triple, Triple] | tuple[None, None]:
+    """The mean and std for images in [0, 1], if they are not those of the weights."""
+    if convention == "3dgs":  # those for images in [-1, 1]
+        red, green, blue = (2 * value - 1 for value in IMAGENET_MEAN)
+        deviations = (2 * IMAGENET_STD[0], 2 * IMAGENET_STD[1], 2 * IMAGENET_STD[2])
+        return (red, green, blue), deviations
+    # Version 0.0 does not normalise images in [-1, 1]; for [0, 1] that is a mean and a std of 0.5.
+    half = (0.5, 0.5, 0.5)
+    return (half, half) if version == "0.0" else (None, None)
 
 
 class DISTS(Criterion[DISTSLoss]):
