@@ -101,3 +101,15 @@ def test_metadata_says_what_the_values_depend_on():
     assert about["input_range"] == [0, 1]
     assert about["resize"] is None
     assert about["precision"] in ("float32", "bfloat16")
+
+
+def test_every_metric_has_a_signature():
+    metrics = ("lpips-alex", "dists", "psnr", "perceptual")
+    plain, resized = (compare("a/one.png", "b/one.png", metrics, resize=resize) for resize in (None, (40, 36)))
+    assert list(plain.signatures) == list(metrics)
+    assert plain.signatures["lpips-alex"] == vggfeat.LPIPS("alex").signature()
+    assert plain.signatures["dists"] == vggfeat.DISTS().signature()
+    assert plain.signatures["psnr"].startswith(f"psnr | kornia {kornia.__version__} | input_range=unit | resize=none |")
+    for name, line in resized.signatures.items():
+        assert line == plain.signatures[name].replace("resize=none", "resize=40x36")
+    assert resized.signatures["dists"] in resized.as_json()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_1
 
+from vggfeat.features import tensors
 from vggfeat.features.convolution import convolve
 from vggfeat.features.device import Arithmetic, Precision, choose_device, resolve_precision
 from vggfeat.features.trunk import Check, Trunk
@@ -53,6 +54,7 @@ class SqueezeNet(Trunk):
         self.dtype = resolve_precision(precision, place)
         features = squeezenet1_1(weights=None).features.requires_grad_(requires_grad=False)
         features.load_state_dict(_squeezenet_state(weights))
+        self.weights_digest = tensors.digest(features.state_dict().values())
         for name, module in list(features.named_modules()):
             if isinstance(module, nn.Conv2d):
                 features.set_submodule(name, _Convolution(module, self.arithmetic))

@@ -1,5 +1,7 @@
 """Helpers for tensors: precision, autocast, and typed access to values."""
 
+import hashlib
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -22,3 +24,11 @@ def values(x: Tensor) -> list[Any]:
 def at_least_float32(x: Tensor) -> Tensor:
     """`x` in float32 if it is in half precision, otherwise unchanged. Statistics accumulate in this."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def digest(found: Iterable[Tensor]) -> str:
+    """The sha256 of the values of tensors, rounded to float32 and read in order."""
+    state = hashlib.sha256()
+    for x in found:
+        state.update(x.detach().float().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()

@@ -13,6 +13,7 @@ from vggfeat.features import tensors
 from vggfeat.features.device import Precision
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.losses.base import FeatureLoss, Features, keeps_values, outside_inference_mode, usable_in_training
+from vggfeat.losses.signature import signature
 from vggfeat.losses.weighted_sum import WeightedSum
 from vggfeat.pictures import images
 from vggfeat.pictures.ranges import RANGES, InputRange
@@ -92,6 +93,18 @@ class Criterion(nn.Module, Generic[Loss]):
     def device(self) -> torch.device:
         """The device of the network and the loss, to which images must be moved. There are no parameters to ask."""
         return self.trunk.offset.device
+
+    def signature(self) -> str:
+        """One line to cite beside a value: loss, network, weights, input range, resizing, precision and version.
+
+        Values whose lines differ are different metrics.
+
+        >>> from vggfeat import LPIPS
+        >>> LPIPS("alex").signature() == LPIPS("alex", convention="torchmetrics").signature()
+        False
+        """
+        resize = "none" if self.resize is None else f"shorter side to {self.resize} if longer"
+        return signature(self.trunk, self.loss, resize=resize)
 
     def features(self, batch: Tensor) -> Features:
         """The trunk's features of `batch` (N, 3, H, W), and as `image` the batch itself, mapped to [0, 1]."""

@@ -53,7 +53,14 @@ class Measures:
     """Computes the requested metrics, and heat maps if `heat` is true, with as few networks as possible."""
 
     def __init__(
-        self, metrics: Sequence[str], *, layers: bool, heat: bool, device: "torch.device", precision: "Precision"
+        self,
+        metrics: Sequence[str],
+        *,
+        layers: bool,
+        heat: bool,
+        device: "torch.device",
+        precision: "Precision",
+        resize: str | None = None,
     ) -> None:
         from vggfeat.losses.content import ContentLoss
         from vggfeat.losses.lpips import LPIPSLoss
@@ -62,6 +69,7 @@ class Measures:
 
         self.metrics = tuple(metrics)
         self.layers = layers
+        self._resize = resize or "none"
         options: dict[str, Any] = {"check": "off", "precision": precision, "device": device}
         self.heat_metric = next((name for name in metrics if name.startswith("lpips")), "lpips-vgg") if heat else None
         networks = [self.heat_metric, *metrics] if self.heat_metric else list(metrics)
@@ -118,10 +126,19 @@ class Measures:
             metadata["heatmap"] = {"metric": f"{self.heat_metric}, spatial", "black": 0, "white": HEAT_TOP}
         return metadata
 
+    def signature(self, name: str) -> str:
+        """The line to cite beside a value of metric `name`. Values whose lines differ are different metrics."""
+        from vggfeat.losses.signature import line, signature
+
+        if name in self._criteria:
+            return signature(self._criteria[name].trunk, self._losses[name], resize=self._resize)
+        fields = {"input_range": "unit", "resize": self._resize, "precision": "float32"}
+        return line([name, f"kornia {version('kornia')}"], fields)
+
     def _about(self, name: str) -> dict[str, str]:
         from vggfeat.features.extractor import FeatureExtractor
 
-        about = {"metric": METRICS[name]}
+        about = {"metric": METRICS[name], "signature": self.signature(name)}
         if name not in self._criteria:
             return {**about, "by": f"kornia {version('kornia')}"}
         trunk = self._criteria[name].trunk

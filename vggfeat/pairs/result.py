@@ -69,6 +69,11 @@ class Comparison:
             means[name] = sum(finite) / len(finite) if finite else math.inf
         return means
 
+    @property
+    def signatures(self) -> dict[str, str]:
+        """{metric: a line to cite beside its values}: loss, network, weights, input range, resizing and precision."""
+        return {name: about["signature"] for name, about in self.metadata.get("metrics", {}).items()}
+
     @cached_property
     def infinite(self) -> dict[str, int]:
         """{metric: number of infinite values, which its mean leaves out}. Only PSNR can be infinite."""

@@ -179,6 +179,7 @@ class Comparing:
             heat=bool(self.heatmaps),
             device=self._device,
             precision=self._precision,
+            resize=_resize_text(self._resize),
         )
 
     def _circumstances(self) -> dict[str, Any]:
