@@ -1,4 +1,4 @@
-"""Measures the features of one shard while a dump runs."""
+"""Measures features while a dump runs, and accumulates the measurements of one shard."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,11 +23,11 @@ class Measurements:
         self._indices: list[int] = []
         self._rows: dict[str, list[Array]] = {layer: [] for layer in recipe.layers}
 
-    def add(self, indices: Sequence[int], features: Mapping[str, Tensor]) -> None:
-        """Add a batch: the indices of its pictures in the shard, and their features."""
+    def add(self, indices: Sequence[int], measured: Mapping[str, Sequence[Array]]) -> None:
+        """Add a batch: the indices of its pictures in the shard, and {layer: its arrays of `measure`}."""
         self._indices += indices
         for layer in self._recipe.layers:
-            self._rows[layer].append(_per_picture(features[layer]))
+            self._rows[layer].append(_fields(*measured[layer]))
 
     def partial(self) -> dict[str, Array]:
         """The partial result that is stored, {name: array}."""
@@ -48,17 +48,27 @@ class Measurements:
         return arrays
 
 
-# The measurements of each picture and channel, in this order.
-_FIELDS = ("mean", "variance", "zeros", "max", "beyond", "positions")
+def measure(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Measure features (N, C, H, W): two tensors (N, 3, C), which stay on the device of `x`.
 
-
-def _per_picture(x: Tensor) -> npt.NDArray[np.float64]:
-    """(N, C, H, W) to (N, 6, C): `_FIELDS` of each picture."""
+    The first holds the mean, variance and largest value of each channel; the second, of integers, how many values are
+    0 and beyond float16's range, and how many there are.
+    """
     with torch.inference_mode():
         x = tensors.at_least_float32(x)
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
-        zeros = (x == 0).sum((2, 3))
-        beyond = (x.abs() > FLOAT16_MAX).sum((2, 3))
-        positions = torch.full_like(mean, x.shape[2] * x.shape[3])
-        found = (mean, variance, zeros, x.amax((2, 3)), beyond, positions)
-        return np.stack([value.cpu().double().numpy() for value in found], axis=1)
+        largest = x.amax((2, 3))
+        zeros = (x == 0).view(torch.uint8).sum((2, 3), dtype=torch.int64)  # in half the time of a sum of booleans
+        if x.device.type == "cpu" and largest.max() <= FLOAT16_MAX and x.amin((2, 3)).min() >= -FLOAT16_MAX:
+            beyond = torch.zeros_like(zeros)
+        else:
+            beyond = (x.abs() > FLOAT16_MAX).sum((2, 3))
+        positions = torch.full_like(zeros, x.shape[2] * x.shape[3])
+        return torch.stack([mean, variance, largest], 1), torch.stack([zeros, beyond, positions], 1)
+
+
+def _fields(values: Array, counts: Array) -> npt.NDArray[np.float64]:
+    """The arrays of `measure` as one, (N, 6, C): mean, variance, zeros, max, beyond and positions."""
+    mean, variance, largest = np.moveaxis(values, 1, 0)
+    zeros, beyond, positions = np.moveaxis(counts, 1, 0)
+    return np.stack([mean, variance, zeros, largest, beyond, positions], axis=1).astype(np.float64)

@@ -1,29 +1,34 @@
 """Runs the network of a dump and reduces its features."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vggfeat.dumps.prepare import Pixels
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.reductions import reduce
+from vggfeat.dumps.stored import StoredBatch, store_batch
 from vggfeat.errors import VggfeatError
 from vggfeat.features.device import choose_device, is_out_of_memory
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.networks import weights as weights_table
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """The features of a batch, {layer: (N, C, H, W)}, and its outputs, {(layer, reduction): (N, ...) float32}."""
+    """The features of a batch, {layer: (N, C, H, W)}, and its outputs, {(layer, reduction): (N, ...) float32}.
+
+    Both are on the network's device.
+    """
 
     features: Mapping[str, Tensor]
-    outputs: Mapping[tuple[str, str], npt.NDArray[np.float32]]
+    outputs: Mapping[tuple[str, str], Tensor]
 
 
 class DumpNetwork:
@@ -58,16 +63,27 @@ class DumpNetwork:
         Raises `VggfeatError` if memory is too small for a batch of several: the batch size is part of what a run
         computes, so it is not reduced here.
         """
+        return self._run(pixels, lambda outcome: outcome)
+
+    def stored(self, pixels: Pixels) -> Callable[[], StoredBatch] | str:
+        """Run images as `__call__` does. Returns a function that waits for what is stored of them."""
+        return self._run(
+            pixels,
+            lambda outcome: store_batch(
+                outcome.features, outcome.outputs, dtype=self.recipe.dtype, measures=self.recipe.measures
+            ),
+        )
+
+    def _run(self, pixels: Pixels, finish: Callable[[Outcome], _T]) -> _T | str:
         height, width = pixels.shape[2:]
         try:
             with torch.inference_mode():
                 features = self._extract(torch.as_tensor(pixels, device=self._device))
                 outputs = {
-                    (layer, reduction): np.ascontiguousarray(
-                        reduce(features[layer], reduction, layer=layer, seed=self.recipe.seed).cpu().numpy()
-                    )
+                    (layer, reduction): reduce(features[layer], reduction, layer=layer, seed=self.recipe.seed)
                     for layer, reduction in self.recipe.outputs
                 }
+                return finish(Outcome(features, outputs))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -77,7 +93,6 @@ class DumpNetwork:
                     "begin again with a smaller batch size"
                 ) from error
             return f"the network ran out of memory at {width}x{height} pixels"
-        return Outcome(features, outputs)
 
 
 def weights_digest(recipe: DumpRecipe, state: Mapping[str, Tensor]) -> str:

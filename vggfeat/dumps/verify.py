@@ -115,7 +115,8 @@ class Verifying:
             return Check(entry.path, outcome, picture=True)
         tolerance = max(_TOLERANCES[recipe.dtype], _TOLERANCES[recipe.precision])
         differences = {
-            ".".join(output): _difference(stored[output], values[0]) for output, values in outcome.outputs.items()
+            ".".join(output): _difference(stored[output], values[0].cpu().numpy())
+            for output, values in outcome.outputs.items()
         }
         error = "; ".join(
             f"{name} differs by {difference:.2g} of its largest value"

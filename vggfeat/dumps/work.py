@@ -1,9 +1,10 @@
 """Computes one shard. Every engine runs this code."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,8 @@ from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import payload_name
 from vggfeat.dumps.sources import Item, printable
-from vggfeat.dumps.statistics import FLOAT16_MAX
 from vggfeat.dumps.store import Store
+from vggfeat.dumps.stored import StoredBatch
 from vggfeat.dumps.writer import ShardWriter
 
 # A batch holds at most as many pixels as `batch_size` images of this area. Larger images need smaller batches.
@@ -69,33 +70,58 @@ class ShardWorker:
         files = writer.open(self._store.shard(task.number, task.before))
         inputs = _Inputs(task)
         rows: Counter[Side] = Counter()
-        clipped: Counter[str] = Counter()
-        not_finite: Counter[str] = Counter()
-        measured = Measurements(recipe) if recipe.measures else None
+        results = _Results(recipe)
         for side, batch in batches(inputs.readable(prepared), self.job.batch_size):
             indices = [index for index, _ in batch]
-            outcome = self._network(np.stack([pixels for _, pixels in batch]))
-            if isinstance(outcome, str):
-                inputs.errors |= dict.fromkeys(indices, printable(outcome))
+            stored = self._network.stored(np.stack([pixels for _, pixels in batch]))
+            if isinstance(stored, str):
+                inputs.errors |= dict.fromkeys(indices, printable(stored))
                 continue
             for index in indices:
                 inputs.places[index] = (rows[side], *side)
                 rows[side] += 1
-            arrays: dict[str, npt.NDArray[np.generic]] = {}
-            for output, array in outcome.outputs.items():
-                name = ".".join(output)
-                stored, beyond = _as_dtype(array, recipe.dtype)
-                clipped[name] += beyond
-                not_finite[name] += _count_not_finite(array)
-                arrays[payload_name(output, task.number, None if recipe.fixed_side else side)] = stored
-            writer.append(files, arrays)
-            if measured is not None:
-                measured.add(indices, outcome.features)
+            names = {
+                output: payload_name(output, task.number, None if recipe.fixed_side else side)
+                for output in recipe.outputs
+            }
+            writer.append(files, partial(results.add, indices, stored, names))
         entries = inputs.entries()
         if task.before is not None and (lost := _lost(task.before.entries, entries)):
             return writer.give_up(files, task.before, lost)
-        partial = None if measured is None else measured.partial()
-        return writer.finish(files, entries, _positive(clipped), partial, _positive(not_finite))
+        return writer.finish(files, entries, results)
+
+
+class _Results:
+    """Accumulates the counts and measurements of a shard's batches. The writer's thread uses it."""
+
+    def __init__(self, recipe: DumpRecipe) -> None:
+        self._measurements = Measurements(recipe) if recipe.measures else None
+        self._clipped: Counter[str] = Counter()
+        self._not_finite: Counter[str] = Counter()
+
+    def add(
+        self, indices: Sequence[int], wait: Callable[[], StoredBatch], names: Mapping[tuple[str, str], str]
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Wait for a batch, and return its arrays by the names of their files."""
+        stored = wait()
+        for output in names:
+            self._clipped[".".join(output)] += stored.clipped[output]
+            self._not_finite[".".join(output)] += stored.not_finite[output]
+        if self._measurements is not None:
+            self._measurements.add(indices, stored.measured)
+        return {name: stored.arrays[output] for output, name in names.items()}
+
+    def clipped(self) -> dict[str, int]:
+        """{array: number of clipped values}, of arrays that have any."""
+        return _positive(self._clipped)
+
+    def not_finite(self) -> dict[str, int]:
+        """{array: number of infinite values and NaNs}, of arrays that have any."""
+        return _positive(self._not_finite)
+
+    def partial(self) -> dict[str, npt.NDArray[np.generic]] | None:
+        """The shard's part of the statistics, if they are asked for."""
+        return None if self._measurements is None else self._measurements.partial()
 
 
 class _Inputs:
@@ -174,22 +200,6 @@ def _lost(before: Sequence[ManifestEntry], now: Sequence[ManifestEntry]) -> str:
     lost = [entry for old, entry in zip(before, now, strict=True) if old.ok and not entry.ok]
     more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
     return f"'{lost[0].id}'{more}, whose features it holds: {lost[0].error}" if lost else ""
-
-
-def _as_dtype(array: npt.NDArray[np.float32], dtype: str) -> tuple[npt.NDArray[np.generic], int]:
-    """`array` in the stored type, and the number of values that were clipped to its range."""
-    if dtype == "float32":
-        return array, 0
-    beyond = int(np.count_nonzero(np.abs(array) > FLOAT16_MAX))
-    return (np.clip(array, -FLOAT16_MAX, FLOAT16_MAX) if beyond else array).astype(np.float16), beyond
-
-
-def _count_not_finite(array: npt.NDArray[np.float32]) -> int:
-    """The number of values that are infinite or NaN."""
-    with np.errstate(all="ignore"):
-        if np.isfinite(array.sum()):  # the usual case, in one fast pass
-            return 0
-    return array.size - int(np.count_nonzero(np.isfinite(array)))
 
 
 def _positive(counts: Mapping[str, int]) -> dict[str, int]:

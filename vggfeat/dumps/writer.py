@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,22 @@ from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import ShardFiles
 
 _BATCHES_AHEAD = 2
+
+
+class ShardResults(Protocol):
+    """What the receipt of a shard says of its values, complete once all batches are written."""
+
+    def clipped(self) -> Mapping[str, int]:
+        """{array: number of values that were clipped}."""
+        ...
+
+    def not_finite(self) -> Mapping[str, int]:
+        """{array: number of values that are infinite or NaN}."""
+        ...
+
+    def partial(self) -> Mapping[str, npt.NDArray[np.generic]] | None:
+        """The shard's part of the statistics, if there are any."""
+        ...
 
 
 class ShardWriter:
@@ -40,9 +56,12 @@ class ShardWriter:
         self._opened = [*self._opened[-1:], files]  # earlier ones are finished
         return files
 
-    def append(self, files: ShardFiles, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Queue a batch, {array name: (N, ...)}. Blocks while two batches wait; raises the error of an earlier one."""
-        self._waiting.append(self._thread.submit(_append, files, arrays))
+    def append(self, files: ShardFiles, batch: Callable[[], Mapping[str, npt.NDArray[np.generic]]]) -> None:
+        """Queue a batch, a function that returns {array name: (N, ...)} and is called in the thread.
+
+        Blocks while two batches wait; raises the error of an earlier one.
+        """
+        self._waiting.append(self._thread.submit(_append, files, batch))
         while len(self._waiting) > _BATCHES_AHEAD:
             self._waiting.popleft().result()
 
@@ -50,12 +69,12 @@ class ShardWriter:
         self,
         files: ShardFiles,
         entries: Sequence[ManifestEntry],
-        clipped: Mapping[str, int],
-        partial: Mapping[str, npt.NDArray[np.generic]] | None,
-        not_finite: Mapping[str, int],
+        results: ShardResults,
     ) -> Future[Receipt]:
-        """Finish a shard when all its batches are written."""
-        return self._after_batches(lambda: files.finish(entries, clipped, partial, not_finite))
+        """Finish a shard when all its batches are written. `results` is asked then."""
+        return self._after_batches(
+            lambda: files.finish(entries, results.clipped(), results.partial(), results.not_finite())
+        )
 
     def give_up(self, files: ShardFiles, before: Receipt, reason: str) -> Future[Receipt]:
         """Delete what was written of a shard that keeps its receipt `before`."""
@@ -78,6 +97,6 @@ class ShardWriter:
         return self._thread.submit(wait_and_act)
 
 
-def _append(files: ShardFiles, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    for name, array in arrays.items():
+def _append(files: ShardFiles, batch: Callable[[], Mapping[str, npt.NDArray[np.generic]]]) -> None:
+    for name, array in batch().items():
         files.append(name, array)
