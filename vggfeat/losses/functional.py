@@ -187,6 +187,9 @@ class _TraceOfRoot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         a, b, root, values, vectors = ctx.saved_tensors
+        if torch.is_grad_enabled():  # under create_graph: the gradient must itself be differentiable
+            root = matrix_root(b) if ctx.needs_input_grad[1] else root
+            values, vectors = _eigh(root @ a @ root)
         gradient = grad_outputs[0][:, None, None] / 2
         to_a = gradient * (root @ _power(values, vectors, -0.5) @ root) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
