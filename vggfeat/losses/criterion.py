@@ -1,14 +1,16 @@
 """Criterion: a network and a loss over its features, combined to compare two batches of images."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from os import PathLike
-from typing import Any, Generic, Self, TypedDict, TypeVar, cast
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
-from vggfeat.errors import InputError, WeightsError
+from vggfeat.errors import InputError, WeightsError, one_of
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision
 from vggfeat.features.trunk import Check, Trunk
@@ -36,6 +38,34 @@ class TrunkOptions(TypedDict, total=False):
     """Whether to check the values of the first batches: `warn`, the default, `raise` or `off`."""
     device: str | torch.device | None
     """Device of the weights: torch's default device, unless given."""
+
+
+Channels = Literal["rgb", "repeat", "slices"]
+
+
+class InputOptions(TypedDict, total=False):
+    """Options of how a criterion reads its batches."""
+
+    channels: Channels
+    """`rgb`, the default; `repeat` repeats one grey channel three times; `slices` takes every channel of a stack
+    (N, S, H, W) as a grey image of its own, so that there is one value a slice."""
+    chunk: int | None
+    """Compare at most this many images at a time. Bounds the memory of a batch, in training only with `checkpoint`."""
+    checkpoint: bool
+    """In training, keep no features: compute them again in the backward pass, `chunk` images at a time, or one. A step
+    takes the memory of that many images and about 1.5 times as long."""
+
+
+class CriterionOptions(TrunkOptions, InputOptions, total=False):
+    """Options of every criterion: of its network, and of how it reads batches."""
+
+
+def split_options(options: CriterionOptions) -> tuple[TrunkOptions, InputOptions]:
+    """The options of the network, completed by defaults, and those of how batches are read."""
+    names = InputOptions.__annotations__
+    trunk = cast("TrunkOptions", {name: value for name, value in options.items() if name not in names})
+    reading = cast("InputOptions", {name: value for name, value in options.items() if name in names})
+    return with_defaults(trunk), reading
 
 
 def with_defaults(options: TrunkOptions) -> TrunkOptions:
@@ -69,6 +99,11 @@ class Criterion(nn.Module, Generic[Loss]):
         loss: a loss over features, or a `WeightedSum` of several.
         resize: first reduce images whose shorter side is longer than this many pixels (bilinear, antialiased).
         both: let the gradient reach the target, too.
+        reading: `channels`, `chunk` and `checkpoint`, see `InputOptions`.
+
+    Clips (N, T, 3, H, W) are compared frame by frame: with `reduction="none"` there is one value a frame, (N, T).
+
+    Raises `InputError` for unknown words and for a chunk below 1.
 
     Example:
         >>> import torch
@@ -80,12 +115,25 @@ class Criterion(nn.Module, Generic[Loss]):
         0.0
     """
 
-    def __init__(self, trunk: Trunk, loss: Loss, *, resize: int | None = None, both: bool = False) -> None:
+    def __init__(
+        self,
+        trunk: Trunk,
+        loss: Loss,
+        *,
+        resize: int | None = None,
+        both: bool = False,
+        **reading: Unpack[InputOptions],
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.loss: Loss = loss.to(trunk.offset.device)
         self.resize = resize
         self.both = both
+        self.channels: Channels = one_of("channels", reading.get("channels", "rgb"), get_args(Channels))
+        self.chunk = reading.get("chunk")
+        if self.chunk is not None and self.chunk < 1:
+            raise InputError(f"chunk is {self.chunk}: it is at least 1")
+        self.checkpoint = reading.get("checkpoint", False)
         self._weights_lost = False
         super().train(mode=False)
 
@@ -119,7 +167,7 @@ class Criterion(nn.Module, Generic[Loss]):
         """Prepare `batch` (N or 1, 3, H, W) as a target for any number of calls. It carries no graph."""
         self._check_weights()
         with outside_inference_mode(), torch.no_grad():
-            return self.loss.target(self.features(usable_in_training(batch)))
+            return self.loss.target(self.features(self._as_rgb(usable_in_training(batch))))
 
     def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
         """The loss of `prediction` (N, 3, H, W): a scalar or (N,).
@@ -128,34 +176,104 @@ class Criterion(nn.Module, Generic[Loss]):
         Raises `InputError` if the shapes do not match, if `target` requires grad although `both` is false, and whatever
         the trunk raises.
         """
+        return self._compare(prediction, target)
+
+    def _compare(self, prediction: Tensor, target: Tensor | Target) -> Any:
+        """What `loss` returns for two batches, with one value a frame or slice where they have such axes."""
         self._check_weights()
         check_tensor(prediction)
+        leading = prediction.shape[: -2 if self.channels == "slices" else -3]
         with tensors.without_autocast(prediction.device.type):
             scale = self._gradient_scale(prediction)
-            loss: Tensor = self.loss(*self.compared(scale_gradient(prediction, 1 / scale), target))
-            return scale_gradient(loss, scale)
+            inner = scale_gradient(prediction, 1 / scale)
+            pieces = self.chunk is not None or (self.checkpoint and torch.is_grad_enabled())
+            found = self._in_pieces(inner, target) if pieces else self.loss(*self.compared(inner, target))
+
+            def outer(x: Tensor) -> Tensor:
+                x = scale_gradient(x, scale)
+                return x.unflatten(0, leading) if x.ndim and len(leading) > 1 else x
+
+            if isinstance(found, Tensor):
+                return outer(found)
+            return outer(found[0]), {name: outer(x) for name, x in found[1].items()}
+
+    def _as_rgb(self, batch: Tensor) -> Tensor:
+        """Clips and stacks as batches of images (N, 3, H, W)."""
+        check_tensor(batch)
+        if self.channels == "slices" and batch.ndim in (4, 5):
+            return batch.flatten(0, -3)[:, None].expand(-1, 3, -1, -1)
+        if batch.ndim == 5:
+            batch = batch.flatten(0, 1)
+        if self.channels == "repeat" and batch.ndim == 4:
+            if batch.shape[1] != 1:
+                raise InputError(f"images have {batch.shape[1]} channels, and channels='repeat' takes 1")
+            batch = batch.expand(-1, 3, -1, -1)
+        return batch
+
+    def _in_pieces(self, prediction: Tensor, target: Tensor | Target) -> Any:
+        """The same as without pieces, to the bit: the values of all images, reduced together."""
+        if isinstance(target, Tensor):
+            self._check_target(prediction, target)
+            target = self._as_rgb(target.expand(len(prediction), *target.shape[1:]))
+        prediction = self._as_rgb(prediction)
+        losses = {"": self.loss} if isinstance(self.loss, FeatureLoss) else self.loss.losses
+        apart = {name: _one_value_each(loss) for name, loss in losses.items()}
+        plain = isinstance(self.loss, FeatureLoss)
+
+        def compare(piece: Tensor, other: Tensor | Target) -> tuple[Tensor, ...]:
+            features, targets = self.features(piece), other
+            if isinstance(other, Tensor):
+                graph = self.both and torch.is_grad_enabled()
+                with nullcontext() if graph else torch.no_grad():
+                    targets = self.loss.target(self.features(other), graph=graph)
+            found = cast("Mapping[str, Any]", targets)
+            return tuple(loss(features, found if plain else found[name]) for name, loss in apart.items())
+
+        size = self.chunk or 1
+        values: list[tuple[Tensor, ...]] = []
+        for start in range(0, len(prediction), size):
+            piece, other = prediction[start : start + size], _part(target, slice(start, start + size), len(prediction))
+            if self.checkpoint and torch.is_grad_enabled():
+                values.append(cast("Any", recompute)(compare, piece, other, use_reentrant=False))
+            else:
+                values.append(compare(piece, other))
+        joined = [torch.cat(parts) for parts in zip(*values, strict=True)]
+        reduced = {
+            name: x if getattr(loss, "spatial", False) else loss.reduce(x)
+            for (name, loss), x in zip(losses.items(), joined, strict=True)
+        }
+        if isinstance(self.loss, FeatureLoss):
+            return reduced[""]
+        terms = {name: self.loss.weights[name] * x for name, x in reduced.items()}
+        return torch.stack(list(terms.values())).sum(0), terms
 
     def _gradient_scale(self, prediction: Tensor) -> float:
         """The factor by which gradients are multiplied inside a float16 trunk, where they would underflow."""
         if self.trunk.dtype != torch.float16:
             return 1.0
-        positions = prediction.shape[0] * prediction.shape[-2] * prediction.shape[-1]
+        positions = prediction[..., 0, 0].numel() / 3 * prediction.shape[-2] * prediction.shape[-1]
         return max(1.0, float(positions) / _FLOAT16_POSITIONS)
 
     def compared(self, prediction: Tensor, target: Tensor | Target) -> tuple[Features, Target]:
         """The arguments of `loss`: the features of `prediction`, and the prepared target."""
         if not isinstance(target, Mapping):
-            check_tensor(target)
-            self._check_pair(prediction, target)
-            if torch.is_grad_enabled() and target.requires_grad and not self.both:
-                raise InputError(
-                    "the target requires grad, but no gradient reaches it: pass the generated images first, "
-                    "criterion(generated, real), or target.detach(), or construct the criterion with both=True"
-                )
+            self._check_target(prediction, target)
+            if prediction.ndim == 5 and len(target) == 1:
+                target = target.expand(len(prediction), *target.shape[1:])
             if self.both and torch.is_grad_enabled():
-                return self.features(prediction), self.loss.target(self.features(target), graph=True)
+                features = self.features(self._as_rgb(prediction))
+                return features, self.loss.target(self.features(self._as_rgb(target)), graph=True)
             target = self.target(target)
-        return self.features(prediction), target
+        return self.features(self._as_rgb(prediction)), target
+
+    def _check_target(self, prediction: Tensor, target: Tensor) -> None:
+        check_tensor(target)
+        self._check_pair(prediction, target)
+        if torch.is_grad_enabled() and target.requires_grad and not self.both:
+            raise InputError(
+                "the target requires grad, but no gradient reaches it: pass the generated images first, "
+                "criterion(generated, real), or target.detach(), or construct the criterion with both=True"
+            )
 
     def _check_pair(self, prediction: Tensor, target: Tensor) -> None:
         fits = prediction.shape[1:] == target.shape[1:] if self.loss.aligned else prediction.ndim == target.ndim
@@ -201,6 +319,21 @@ class Criterion(nn.Module, Generic[Loss]):
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
         """Do nothing: a criterion stays in evaluation mode."""
         return self
+
+
+def _one_value_each(loss: FeatureLoss) -> FeatureLoss:
+    """The loss with one value an image. It shares the tensors of `loss`."""
+    copied = loss.__class__.__new__(loss.__class__)
+    copied.__dict__.update(loss.__dict__)
+    copied.reduction = "none"
+    return copied
+
+
+def _part(target: Tensor | Target, piece: slice, images: int) -> Tensor | Target:
+    """The part of a target that belongs to a piece of a batch of so many images."""
+    if isinstance(target, Tensor):
+        return target[piece] if len(target) == images else target
+    return {name: _part(x, piece, images) for name, x in target.items()}
 
 
 def check_tensor(images: object) -> None:

@@ -7,11 +7,10 @@ from typing import Any, Self, Unpack
 from torch import Tensor
 
 from vggfeat.errors import InputError, WeightsError, near
-from vggfeat.features import tensors
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction, layer_weights
 from vggfeat.losses.content import ContentLoss
-from vggfeat.losses.criterion import Criterion, Target, TrunkOptions, check_tensor, scale_gradient, with_defaults
+from vggfeat.losses.criterion import Criterion, CriterionOptions, Target, TrunkOptions, split_options
 from vggfeat.losses.functional import GramDivisor
 from vggfeat.losses.gram import GramLoss
 from vggfeat.losses.lpips import LPIPSLoss
@@ -92,7 +91,8 @@ class PerceptualLoss(Criterion[WeightedSum]):
         lpips: weight of LPIPS, which needs the network vgg16.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
+            and `checkpoint`, see `InputOptions`.
 
     Raises `InputError` if there is no term, `LayerError` for unknown layers, `WeightsError` for unavailable weights.
 
@@ -120,7 +120,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         lpips: float = 0.0,
         reduction: Reduction = "mean",
         both: bool = False,
-        **options: Unpack[TrunkOptions],
+        **options: Unpack[CriterionOptions],
     ) -> None:
         terms: dict[str, tuple[float, FeatureLoss]] = {}
         if content:
@@ -138,7 +138,8 @@ class PerceptualLoss(Criterion[WeightedSum]):
         if tv:
             terms["tv"] = tv, TotalVariationLoss(reduction=reduction)
         loss = WeightedSum(**terms)
-        super().__init__(_extractor(network, loss.layers, options), loss, both=both)
+        trunk, reading = split_options(options)
+        super().__init__(_extractor(network, loss.layers, trunk), loss, both=both, **reading)
 
     @classmethod
     def from_recipe(cls, name: str, *, weights: WeightsLike = None, **options: Any) -> Self:
@@ -171,12 +172,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
 
     def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and {term: weighted value}, each a scalar or (N,)."""
-        self._check_weights()
-        check_tensor(prediction)
-        with tensors.without_autocast(prediction.device.type):
-            scale = self._gradient_scale(prediction)
-            total, terms = self.loss(*self.compared(scale_gradient(prediction, 1 / scale), target))
-            return scale_gradient(total, scale), {name: scale_gradient(x, scale) for name, x in terms.items()}
+        return self._compare(prediction, target)
 
 
 class StyleLoss(Criterion[GramLoss]):
@@ -188,7 +184,8 @@ class StyleLoss(Criterion[GramLoss]):
         divide_by: convention for Gram matrices, see `gram`.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the style image, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
+            and `checkpoint`, see `InputOptions`.
 
     Example:
         >>> import torch
@@ -207,14 +204,15 @@ class StyleLoss(Criterion[GramLoss]):
         divide_by: GramDivisor = "hw",
         reduction: Reduction = "mean",
         both: bool = False,
-        **options: Unpack[TrunkOptions],
+        **options: Unpack[CriterionOptions],
     ) -> None:
         loss = GramLoss(_named(network, layers), divide_by=divide_by, reduction=reduction)
-        super().__init__(_extractor(network, loss.layers, options), loss, both=both)
+        trunk, reading = split_options(options)
+        super().__init__(_extractor(network, loss.layers, trunk), loss, both=both, **reading)
 
 
 def _extractor(network: str, layers: Iterable[str], options: TrunkOptions) -> FeatureExtractor:
-    return FeatureExtractor(network, [name for name in layers if name != "image"], **with_defaults(options))
+    return FeatureExtractor(network, [name for name in layers if name != "image"], **options)
 
 
 def _named(network: str, layers: Layers) -> dict[str, float]:

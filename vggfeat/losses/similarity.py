@@ -11,7 +11,7 @@ from vggfeat.errors import InputError
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.squeezenet import SqueezeNet
 from vggfeat.losses.base import Reduction
-from vggfeat.losses.criterion import Criterion, TrunkOptions, with_defaults
+from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
 from vggfeat.losses.dists import DISTS_LAYERS, DISTSLoss
 from vggfeat.losses.lpips import CONVENTION_NETS, LPIPS_TAPS, Convention, Heads, LPIPSLoss, Net, Version, read_heads
 from vggfeat.networks import weights as weights_table
@@ -37,8 +37,8 @@ class LPIPS(Criterion[LPIPSLoss]):
             features divided by sqrt(norm² + 1e-8). `pyiqa`: net `alex`. `basicsr`: as `lpips`.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`. The `lpips` package
-            takes images in `signed` range.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
+            and `checkpoint`, see `InputOptions`. The `lpips` package takes images in `signed` range.
 
     Raises `InputError` for unknown words, and `WeightsError` for weights or heads that do not fit.
 
@@ -64,7 +64,7 @@ class LPIPS(Criterion[LPIPSLoss]):
         convention: Convention = "lpips",
         reduction: Reduction = "mean",
         both: bool = False,
-        **options: Unpack[TrunkOptions],
+        **options: Unpack[CriterionOptions],
     ) -> None:
         loss = LPIPSLoss(
             net or CONVENTION_NETS.get(convention, "vgg"),
@@ -81,14 +81,14 @@ class LPIPS(Criterion[LPIPSLoss]):
         network, layers = LPIPS_TAPS[net]
         if convention == "torchmetrics":
             options = {"input_range": "signed", **options}
-        options = with_defaults(options)
+        found, reading = split_options(options)
         mean, std = _normalisation(version, convention)
         trunk = (
-            SqueezeNet(layers, mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, **options)
+            SqueezeNet(layers, mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, **found)
             if net == "squeeze"
-            else FeatureExtractor(network, layers, channels_last=not exact, mean=mean, std=std, **options)
+            else FeatureExtractor(network, layers, channels_last=not exact, mean=mean, std=std, **found)
         )
-        super().__init__(trunk, loss, both=both)
+        super().__init__(trunk, loss, both=both, **reading)
 
     @classmethod
     def from_lpips(cls, source: Heads, net: Net = "vgg", **options: Any) -> Self:
@@ -139,7 +139,8 @@ class DISTS(Criterion[DISTSLoss]):
             images keep their size.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
+            and `checkpoint`, see `InputOptions`.
 
     Example:
         >>> import torch
@@ -156,7 +157,8 @@ class DISTS(Criterion[DISTSLoss]):
         resize: int | None = None,
         reduction: Reduction = "mean",
         both: bool = False,
-        **options: Unpack[TrunkOptions],
+        **options: Unpack[CriterionOptions],
     ) -> None:
-        trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **with_defaults(options))
-        super().__init__(trunk, DISTSLoss(reduction=reduction), resize=resize, both=both)
+        found, reading = split_options(options)
+        trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **found)
+        super().__init__(trunk, DISTSLoss(reduction=reduction), resize=resize, both=both, **reading)
