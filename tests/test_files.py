@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import io
 import stat
 
 import pytest
@@ -80,3 +81,9 @@ def test_text_is_read_by_its_byte_order_mark(encoding, tmp_path):
 def test_natural_order():
     names = ["b", "a10", "a2", "A1", "a", "2", "a02"]
     assert sorted(names, key=files.natural_order) == ["2", "a", "A1", "a02", "a2", "a10", "b"]
+
+
+def test_lines_of_csv():
+    text = io.StringIO()
+    files.CsvWriter(text).writerow(["plain", 'quo"ted', "a,b", "a\nb", "a\rb", 3, ""])
+    assert text.getvalue() == 'plain,"quo""ted","a,b","a\nb","a\rb",3,\n'

@@ -1,15 +1,17 @@
-"""Write files atomically, recognise picture files by name, and turn an `OSError` into one line."""
+"""Write files atomically and CSV lines, recognise picture files by name, and turn an `OSError` into one line."""
 
 import codecs
+import csv
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path, PurePath
+from typing import TextIO
 
 from vggfeat.errors import VggfeatError
 
@@ -21,6 +23,30 @@ HEIC = frozenset({".heic", ".heif"})
 
 # Pillow lists their endings but needs another program, or draws a vector graphic, to read them.
 _NOT_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+
+
+class CsvWriter:
+    r"""Writes CSV lines that end in `\n`.
+
+    Up to Python 3.12, `csv.writer` quotes only the characters of its own line end, but `csv.reader` also splits at a
+    bare `\r`. So the lines are formatted with `\r\n`, and the end is replaced.
+
+    >>> import sys
+    >>> CsvWriter(sys.stdout).writerow(["a", 'b"c', "d,e"])
+    a,"b""c","d,e"
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._format = csv.writer(self)
+
+    def writerow(self, values: Iterable[object]) -> None:
+        """Write one line."""
+        self._format.writerow(values)
+
+    def write(self, line: str) -> None:
+        """Receive a formatted line from `csv`."""
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def test_verify(vggfeat):
     Image.new("RGB", (40, 40)).save("in/0.png")
     result = vggfeat("dump-verify", "out", "--device", "cpu", code=1)
     assert "6 files, 9 pictures recomputed, 3 wrong" in result.stdout
-    assert "wrong: 'relu2_1.full/000001.npy': its sha256 is not that of its receipt" in result.stderr
+    assert "wrong: 'relu2_1.full/000001.npy': its sha256 differs from its receipt's" in result.stderr
     assert "0.png': the file has changed since it was dumped" in result.stderr
     assert "4.png': relu2_1.full differs by " in result.stderr
     path.unlink()

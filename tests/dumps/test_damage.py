@@ -1,7 +1,6 @@
 """Folders of dumps in which something is wrong, and names that are odd."""
 
 import csv
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -9,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import vggfeat
-from vggfeat.dumps.manifest import CsvWriter, ManifestEntry, read_manifest
+from vggfeat.dumps.manifest import ManifestEntry, read_manifest
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.run import Dumping
 from vggfeat.dumps.sources import find
@@ -30,12 +29,6 @@ def test_names_with_any_mark_are_read_back(pictures, tmp_path):
     dump.export(tmp_path / "a.csv", "csv")
     with (tmp_path / "a.csv").open(newline="") as file:
         assert tuple(row["id"] for row in csv.DictReader(file)) == dump.ids
-
-
-def test_lines_of_csv():
-    text = io.StringIO()
-    CsvWriter(text).writerow(["plain", 'quo"ted', "a,b", "a\nb", "a\rb", 3, ""])
-    assert text.getvalue() == 'plain,"quo""ted","a,b","a\nb","a\rb",3,\n'
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut at a line", "binary", "a word", "column gone"])

@@ -136,7 +136,7 @@ def hashes_of(path: Path) -> str:
 
 
 def test_killed_and_resumed_is_the_same(tmp_path):
-    _kill_and_resume(tmp_path, 2, 0)
+    _kill_and_resume(tmp_path, 1, 0)
 
 
 @pytest.mark.slow
@@ -313,7 +313,7 @@ images.decode_picture = decode
 """
 
 
-@pytest.mark.parametrize("act", ["run", "retry", "estimate"])
+@pytest.mark.parametrize("act", ["run", *(pytest.param(act, marks=pytest.mark.slow) for act in ("retry", "estimate"))])
 def test_a_picture_that_ends_its_decoder_costs_a_row(act, pictures, tmp_path, monkeypatch):
     options = QUICK | {"layers": "relu1_1", "workers": None}
     if act == "retry":

@@ -1,7 +1,10 @@
+import csv
+import io
+
 import torch
 import torch.nn.functional as F
 
-from vggfeat.training.evaluation import Evaluation, tally
+from vggfeat.training.evaluation import Evaluation, csv_text, tally
 
 
 def test_counts_and_loss_are_those_of_the_whole():
@@ -23,3 +26,10 @@ def test_shares_and_tables():
     assert found.confusion_csv() == ',cat,dog,"a, b"\ncat,3,1,0\ndog,0,2,2\n"a, b",0,0,0\n'
     assert found.classes_csv().splitlines()[1] == "cat,4,3,0.750000"
     assert found.as_dict()["confusion"][1] == [0, 2, 2]
+
+
+def test_a_csv_table_of_any_name_is_read_back():
+    names = ["a\rb", "a\nb", 'a"b', "a,b", " a"]
+    text = csv_text(["class", "accuracy"], [(name, 0.5) for name in names])
+    assert "\r\n" not in text
+    assert [row["class"] for row in csv.DictReader(io.StringIO(text, newline=""))] == names

@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from vggfeat import files
 from vggfeat.dumps.errors import StoreError
-from vggfeat.dumps.manifest import CsvWriter
 from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError, RecipeError, near
@@ -248,7 +247,7 @@ def _csv(content: _Content, path: Path, _: object) -> None:
             "choose fewer with --layer and --reduce, or another format"
         )
     with path.open("x", encoding="utf-8", newline="") as file:
-        table = CsvWriter(file)
+        table = files.CsvWriter(file)
         table.writerow([*_TEXTS, *names])
         for part, arrays in content.batches():
             texts = [content.texts[name][part] for name in _TEXTS]

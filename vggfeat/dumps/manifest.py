@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal, TextIO, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat import files
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError
@@ -199,33 +200,9 @@ def damaged_manifest(folder: Path, name: str, reason: str) -> StoreError:
     )
 
 
-class CsvWriter:
-    r"""Writes CSV lines that end in `\n`.
-
-    Up to Python 3.12, `csv.writer` quotes only the characters of its own line end, but `csv.reader` also splits at a
-    bare `\r`. So the lines are formatted with `\r\n`, and the end is replaced.
-
-    >>> import sys
-    >>> CsvWriter(sys.stdout).writerow(["a", 'b"c', "d,e"])
-    a,"b""c","d,e"
-    """
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._format = csv.writer(self)
-
-    def writerow(self, values: Iterable[object]) -> None:
-        """Write one line."""
-        self._format.writerow(values)
-
-    def write(self, line: str) -> None:
-        """Receive a formatted line from `csv`."""
-        self._file.write(line.removesuffix("\r\n") + "\n")
-
-
 def _write_csv(path: Path, entries: Iterable[ManifestEntry]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        table = CsvWriter(file)
+        table = files.CsvWriter(file)
         table.writerow(COLUMNS)
         for entry in entries:
             table.writerow(getattr(entry, name) for name in COLUMNS)

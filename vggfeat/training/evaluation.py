@@ -1,6 +1,5 @@
 """How well a network classifies: loss, accuracy, accuracy per class, and confusion matrix."""
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat.features.tensors import values
+from vggfeat.files import CsvWriter
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def tally(
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A CSV file as text, with Unix line ends on every system."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer = CsvWriter(text)
+    for line in (columns, *rows):
+        writer.writerow(line)
     return text.getvalue()
