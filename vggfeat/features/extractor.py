@@ -51,8 +51,8 @@ class FeatureExtractor(Trunk):
             at it, else float32. See `device.choose_precision`. The attribute `precision` is the one that was chosen.
         pooling: `max` as trained, `avg`, or the `l2` pooling of DISTS.
         check: `raise` refuses NaN, and values outside the range by more than a quarter of its width. `warn` warns once,
-            and checks only the first batches. `off` reads no values, so it never waits for a GPU. Unless `off`, images
-            in a wider range that appear to be in [0, 1] cause one warning. Compiled graphs check no values.
+            and checks only the first 64 batches. `off` reads no values. Each check waits for a GPU once. Unless `off`,
+            images in a wider range that appear to be in [0, 1] cause one warning. Compiled graphs check no values.
         channels_last: use torch's channels_last layout, and Winograd's algorithm if it is faster than torch's own
             convolutions. False gives results equal to other tools' to the last bit.
         device: the device of the weights; `.to()` moves them later.
@@ -135,6 +135,9 @@ class FeatureExtractor(Trunk):
                     if tensor.ndim == 4 and channels_last:
                         tensor = tensor.contiguous(memory_format=torch.channels_last)
                 self.register_buffer(f"{layer.name}_{field}", tensor, persistent=False)
+            if layer.kind == "pool" and pooling == "l2":
+                with torch.inference_mode(mode=False):
+                    self.register_buffer(f"{layer.name}_window", steps.hann_window(place), persistent=False)
         self._set_normalisation(place)
 
     @property
@@ -166,9 +169,9 @@ class FeatureExtractor(Trunk):
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         """The batch, split into pieces that are computed one after the other."""
         if (
-            not steps.is_eager(x)
-            or not self.channels_last
+            not self.channels_last
             or x.device.type != "cpu"
+            or not steps.is_eager(x)
             or (torch.is_grad_enabled() and x.requires_grad)
         ):
             return (x,)
@@ -192,7 +195,8 @@ class FeatureExtractor(Trunk):
         )
 
     def _tensors(self, layer: arch.Layer) -> list[Tensor]:
-        return [self.get_buffer(f"{layer.name}_{field}") for field in _FIELDS.get(layer.kind, ())]
+        fields = ("window",) if layer.kind == "pool" and self.pooling == "l2" else _FIELDS.get(layer.kind, ())
+        return [self.get_buffer(f"{layer.name}_{field}") for field in fields]
 
     def extra_repr(self) -> str:
         """The description in `print`: weights, layers, and the deepest layer's receptive field."""

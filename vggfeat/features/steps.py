@@ -40,7 +40,10 @@ class Step:
         return self.layers[-1].name
 
     def __call__(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-        """The activation for an input `x` (N, C, H, W); `tensors` are the first layer's weights in state-dict order."""
+        """The activation for an input `x` (N, C, H, W).
+
+        `tensors` are the first layer's weights in state-dict order, or the window of an `l2` pool (see `hann_window`).
+        """
         first, rectified = self.layers[0], len(self.layers) == 2
         match first.kind:
             case "conv":
@@ -55,7 +58,7 @@ class Step:
             case "lrn":
                 return F.local_response_norm(x, *arch.LRN)
             case "pool":
-                return _pool(x, first, self.pooling, self.arithmetic)
+                return _pool(x, first, self.pooling, tensors, self.arithmetic)
 
     def _convolve(self, layer: arch.Layer, x: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
         if not self.plain and _algorithm(layer, x, weight) == "winograd":
@@ -90,7 +93,9 @@ def _is_plain_relu(layer: arch.Layer) -> bool:
     return layer.kind == "relu" and not layer.slope
 
 
-def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling, arithmetic: Arithmetic) -> Tensor:
+def _pool(
+    x: Tensor, layer: arch.Layer, pooling: arch.Pooling, tensors: Sequence[Tensor], arithmetic: Arithmetic
+) -> Tensor:
     match pooling:
         case "max":
             return F.max_pool2d(x, layer.kernel, layer.step, layer.padding)
@@ -98,11 +103,10 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling, arithmetic: Arith
             return F.avg_pool2d(x, layer.kernel, layer.step, layer.padding)
         case "l2":
             # Ding et al. (2020): a normalised Hann window over the squares. Half precision cannot represent the 1e-12.
-            hann = torch.tensor([0.25, 0.5, 0.25], device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-            window = torch.outer(hann, hann).expand(layer.channels, 1, -1, -1)
+            work = torch.promote_types(x.dtype, torch.float32)
             squares = convolve(
-                x.to(hann.dtype).square(),
-                window,
+                x.to(work).square(),
+                tensors[0].to(work).expand(layer.channels, 1, -1, -1),
                 stride=layer.step,
                 padding=layer.padding,
                 groups=layer.channels,
@@ -111,11 +115,21 @@ def _pool(x: Tensor, layer: arch.Layer, pooling: arch.Pooling, arithmetic: Arith
             return (squares + 1e-12).sqrt().to(x.dtype)
 
 
+def hann_window(place: torch.device) -> Tensor:
+    """(3, 3): the window of `l2` pooling, whose values are exact in half precision too.
+
+    >>> hann_window(torch.device("cpu")).sum()
+    tensor(1.)
+    """
+    hann = torch.tensor([0.25, 0.5, 0.25], device="cpu")
+    return torch.outer(hann, hann).to(place)
+
+
 def _algorithm(layer: arch.Layer, x: Tensor, weight: Tensor) -> algorithms.Algorithm:
     if (
-        not is_eager(x)
+        {x.device.type, weight.device.type} != {"cpu"}
+        or not is_eager(x)
         or not algorithms.is_3x3(layer)
-        or {x.device.type, weight.device.type} != {"cpu"}
         or x.dtype != weight.dtype
     ):
         return "torch"

@@ -24,6 +24,8 @@ class Tap(Trunk):
     `frozen`, the model is a submodule: gradients reach its weights, and batch normalisation follows `train()`.
     """
 
+    holds_weights = False
+
     def __init__(
         self,
         model: nn.Module,

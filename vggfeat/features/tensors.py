@@ -1,7 +1,8 @@
 """Helpers for tensors: precision, autocast, and typed access to values."""
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -32,3 +33,24 @@ def digest(found: Iterable[Tensor]) -> str:
     for x in found:
         state.update(x.detach().float().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
+
+
+def keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether `fn`, the argument of `Module._apply`, copies values. That of `to_empty()` does not.
+
+    From the meta device there are no values to copy, to it none are needed.
+
+    >>> keeps_values(torch.Tensor.half, torch.zeros(1)), keeps_values(torch.empty_like, torch.zeros(1))
+    (True, False)
+    """
+    if like.is_meta:
+        return fn(torch.empty(1, device="meta")).is_meta
+    # Random bytes are exact in every floating-point format and do not touch torch's random state.
+    probe = torch.tensor(list(os.urandom(32)), dtype=torch.float32, device=like.device)
+    moved = fn(probe.clone())
+    try:
+        return moved.is_meta or torch.equal(moved.float().cpu(), probe.cpu())
+    except torch.AcceleratorError:
+        raise
+    except RuntimeError:  # torch's fake tensors have no values to lose
+        return True

@@ -7,7 +7,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from vggfeat.errors import InputError, one_of, users_line
+from vggfeat.errors import InputError, WeightsError, one_of, users_line
 from vggfeat.features import tensors
 from vggfeat.features.device import Arithmetic, choose_precision
 from vggfeat.pictures.ranges import RANGES, InputRange, RangeWarning, check_range
@@ -25,6 +25,9 @@ class Trunk(nn.Module):
     It has no parameters, adds no key to a parent's `state_dict()`, and stays in evaluation mode. Inside autocast it
     keeps its own precision. A subclass implements `run`, and registers its weights as buffers that are not persistent.
     """
+
+    holds_weights = True
+    """Whether the weights are the trunk's own buffers, which nothing fills again after `to_empty()`."""
 
     offset: Tensor
     scale: Tensor
@@ -48,6 +51,7 @@ class Trunk(nn.Module):
         self.check: Check = check
         self._checks_left = _CHECKED_BATCHES
         self._warned = False
+        self._lost = False
         self.minimum_size = minimum
         self.dtype = torch.float32
         self.arithmetic: Arithmetic = arithmetic
@@ -76,6 +80,11 @@ class Trunk(nn.Module):
         does so for NaN and for values outside the range.
         """
         self._check_shape(images)
+        if self._lost and self.holds_weights:
+            raise WeightsError(
+                f"the weights of {self.name} are lost, because to_empty() does not copy values: build it on its "
+                "device, outside of torch.device('meta') or with device=..., and move it by to()"
+            )
         if self.check != "off" and not torch.compiler.is_compiling():
             self._check_values(images)
         with tensors.without_autocast(images.device.type):
@@ -104,7 +113,7 @@ class Trunk(nn.Module):
     def _set_normalisation(self, place: torch.device) -> None:
         low, high = RANGES[self.input_range]
         with torch.inference_mode(mode=False):
-            mean, std = (torch.tensor(values, dtype=torch.float64) for values in self._mean_std)
+            mean, std = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in self._mean_std)
             for name, values in (("offset", mean * (high - low) + low), ("scale", std * (high - low))):
                 self.register_buffer(name, values.float().reshape(1, -1, 1, 1).to(place), persistent=False)
 
@@ -139,7 +148,9 @@ class Trunk(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # A parent's .half() applies to the network's arithmetic: a mean rounded to half would shift every colour.
+        lost = not tensors.keeps_values(fn, self.offset)
         super()._apply(fn, recurse)
+        self._lost = (self._lost or lost) and not self.offset.is_meta
         self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
         self._set_normalisation(self.offset.device)
         return self

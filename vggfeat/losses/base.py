@@ -9,7 +9,6 @@ reaches `features` only.
     total, terms = objective(extract(prediction), targets)
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Self, get_args
@@ -109,7 +108,7 @@ class FeatureLoss(nn.Module):
         before = dict(self.named_buffers(recurse=False))
         with outside_inference_mode():  # tensors made in inference mode could not take part in training
             super()._apply(fn, recurse)
-            lost = bool(before) and not keeps_values(fn, next(iter(before.values())))
+            lost = bool(before) and not tensors.keeps_values(fn, next(iter(before.values())))
             for name, x in (self.published() if lost else before).items():
                 moved = self.get_buffer(name)
                 half = moved.dtype in (torch.float16, torch.bfloat16)
@@ -188,19 +187,6 @@ def outside_inference_mode() -> AbstractContextManager[object]:
 def usable_in_training(x: Tensor) -> Tensor:
     """`x`, or a copy if it was made in inference mode. To be called within `outside_inference_mode()`."""
     return x.clone() if not torch.compiler.is_compiling() and x.is_inference() else x
-
-
-def keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
-    """Whether `fn`, the argument of `Module._apply`, copies values. That of `to_empty()` does not.
-
-    From the meta device there are no values to copy, to it none are needed.
-    """
-    if like.is_meta:
-        return fn(torch.empty(1, device="meta")).is_meta
-    # Random bytes are exact in every floating-point format and do not touch torch's random state.
-    probe = torch.tensor(list(os.urandom(32)), dtype=torch.float32, device=like.device)
-    moved = fn(probe.clone())
-    return moved.is_meta or torch.equal(moved.float().cpu(), probe.cpu())
 
 
 def layer_weights(layers: Layers) -> dict[str, float]:

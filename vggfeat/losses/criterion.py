@@ -14,7 +14,7 @@ from vggfeat.errors import InputError, WeightsError, one_of
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision
 from vggfeat.features.trunk import Check, Trunk
-from vggfeat.losses.base import FeatureLoss, Features, keeps_values, outside_inference_mode, usable_in_training
+from vggfeat.losses.base import FeatureLoss, Features, outside_inference_mode, usable_in_training
 from vggfeat.losses.signature import signature
 from vggfeat.losses.weighted_sum import WeightedSum
 from vggfeat.pictures import images
@@ -297,7 +297,7 @@ class Criterion(nn.Module, Generic[Loss]):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._weights_lost |= not keeps_values(fn, self.trunk.offset)
+        self._weights_lost |= not tensors.keeps_values(fn, self.trunk.offset)
         with outside_inference_mode():  # tensors made in inference mode could not take part in training
             return super()._apply(fn, recurse)
 

@@ -82,7 +82,7 @@ class VGG(nn.Module):
         channels = self.network.in_channels
         if images.ndim != 4 or images.shape[1] != channels:
             raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, {channels}, H, W)")
-        mean, std = (images.new_tensor(values[:channels]).reshape(1, -1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (_per_channel(values[:channels], images) for values in (self.mean, self.std))
         return (images - mean) / std
 
     def extra_repr(self) -> str:
@@ -184,8 +184,14 @@ def _draw(module: nn.Conv2d | nn.Linear, init: Init, generator: torch.Generator 
         nn.init.zeros_(module.bias)
 
 
+def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
+    """(1, C, 1, 1), filled where the images are: a copy from the processor would wait for the GPU."""
+    return torch.cat([images.new_full((1, 1, 1, 1), value) for value in values], dim=1)
+
+
 def _activation(slope: float) -> nn.Module:
-    return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+    # Not in place: that would overwrite what a forward hook on the convolution keeps, and forbid backward hooks.
+    return nn.LeakyReLU(slope) if slope else nn.ReLU()
 
 
 def _module(layer: arch.Layer) -> nn.Module:
@@ -257,7 +263,11 @@ def load(path: str | os.PathLike[str], network: str = "auto", *, dropout: float 
             resize=int(about.get("resize", 256)),
         )
     model.to_empty(device="cpu")
-    counters = {key: state.get(key, torch.tensor(0)) for key in model.state_dict() if key.endswith("batches_tracked")}
+    counters = {
+        key: state.get(key, torch.tensor(0, device="cpu"))
+        for key in model.state_dict()
+        if key.endswith("batches_tracked")
+    }
     try:
         model.load_state_dict({**features, **counters, **{k: v.float() for k, v in classifier.items()}})
     except RuntimeError as error:

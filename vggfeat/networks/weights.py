@@ -69,26 +69,29 @@ def load(
     `vgg19-d01eb7cb.pth`. They are recognised by their sha256, and also get their mean and std. A warning says if other
     weights look like BGR.
 
-    Raises `WeightsError` for weights that are unknown,
-    cannot be downloaded, or do not fit the network.
+    Raises `WeightsError` for weights that are unknown, cannot be downloaded, do not fit the network, or are not finite.
 
     >>> state, entry = load("vgg16")
     >>> state["features.0.weight"].shape, str(entry)
     (torch.Size([64, 3, 3, 3]), 'vgg16 imagenet1k_v1')
     """
-    if weights is None:
-        return _random(network, seed), WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
-    if isinstance(weights, Mapping):
-        entry = WeightsEntry(network, "state dict", "", "given as a mapping")
-        return _in_rgb(fit(weights, network, "the state dict"), entry, None, input_order)
-    if path := file_of(weights):
-        state = fit(decode(read_state(path)), network, f"'{path}'")
-        if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
-            raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
-        entry = _entry_of(path, network)
-        return (state, entry) if recorded else _in_rgb(state, entry, path, input_order)
-    entry = find_entry(network, str(weights))
-    return load_entry(entry), entry
+    import torch
+
+    with torch.device("cpu"):  # whatever the caller's default device is
+        if weights is None:
+            return _random(network, seed), WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
+        if isinstance(weights, Mapping):
+            entry = WeightsEntry(network, "state dict", "", "given as a mapping")
+            state = fit(weights, network, "the state dict")
+            return _in_rgb(state, entry, None, input_order)
+        if path := file_of(weights):
+            state = fit(decode(read_state(path)), network, f"'{path}'")
+            if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
+                raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
+            entry = _entry_of(path, network)
+            return (state, entry) if recorded else _in_rgb(state, entry, path, input_order)
+        entry = find_entry(network, str(weights))
+        return load_entry(entry), entry
 
 
 def _in_rgb(

@@ -33,9 +33,13 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
     if not images.numel():
         return None
     try:
-        lowest, highest = (value.item() for value in torch.aminmax(images.detach()))
+        # Read together, because each read waits for a GPU.
+        extremes: list[float] = torch.stack(torch.aminmax(images.detach())).tolist()
+    except (torch.AcceleratorError, torch.OutOfMemoryError):
+        raise  # an earlier operation's, which the read reports
     except RuntimeError:  # meta tensors, fake ones, and those under torch.func have no values
         return None
+    lowest, highest = extremes
     if lowest != lowest:  # noqa: PLR0124 (NaN differs from itself)
         raise InputError("images hold NaN")
     low, high = RANGES[input_range]

@@ -98,10 +98,10 @@ def to_bytes(unit: Tensor) -> Tensor:
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
     """Select `share` of each class at random, at least one picture and never all: a mask (N,)."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     for label in range(int(labels.max()) + 1):
         members = torch.arange(len(labels))[labels == label]
-        members = members[torch.randperm(len(members), generator=generator)]
+        members = members[torch.randperm(len(members), generator=generator, device="cpu")]
         chosen[members[: min(max(1, round(len(members) * share)), len(members) - 1)]] = True
     return chosen
 

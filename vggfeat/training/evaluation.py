@@ -59,7 +59,8 @@ def tally(
     logits_of: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], classes: int
 ) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy over `batches` of pixels and labels, and count the confusion matrix (classes, classes)."""
-    loss, confusion = torch.zeros((), dtype=torch.float64), torch.zeros(classes, classes, dtype=torch.int64)
+    loss = torch.zeros((), dtype=torch.float64, device="cpu")
+    confusion = torch.zeros(classes, classes, dtype=torch.int64, device="cpu")
     for pixels, labels in batches:
         logits = logits_of(pixels).float().cpu()
         loss += F.cross_entropy(logits, labels, reduction="sum")

@@ -19,7 +19,7 @@ def mix(*numbers: int) -> int:
 
 def generator(*numbers: int) -> torch.Generator:
     """A CPU generator that starts from `mix(*numbers)`."""
-    return torch.Generator().manual_seed(mix(*numbers))
+    return torch.Generator("cpu").manual_seed(mix(*numbers))
 
 
 @contextmanager
@@ -29,5 +29,6 @@ def seeded(device: torch.device, *numbers: int) -> Generator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(mix(*numbers))
         if device.type == "cuda":
-            torch.cuda.manual_seed(mix(*numbers))
+            with torch.cuda.device(device):  # torch seeds the current card, which may be another
+                torch.cuda.manual_seed(mix(*numbers))
         yield

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -110,7 +110,8 @@ class Training:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self._epoch = self._step = self._waited = 0
         self._before = 0.0
-        self._sums = torch.zeros(3, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
+        # MPS has no float64.
+        self._sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         if checkpoint is not None:
             self._restore(checkpoint)
         self._trained = processes.spread(self.model)
@@ -167,11 +168,14 @@ class Training:
 
     def order(self, epoch: int) -> Tensor:
         """The indices of the training pictures in the order of an epoch, (N,)."""
-        return torch.randperm(len(self.data.train), generator=randomness.generator(self.recipe.seed, _ORDER, epoch))
+        return torch.randperm(
+            len(self.data.train), device="cpu", generator=randomness.generator(self.recipe.seed, _ORDER, epoch)
+        )
 
     def _shares(self, order: Tensor) -> Generator[tuple[Tensor, Tensor, int]]:
         """For each remaining batch of the epoch: this process's augmented pictures and labels, and the batch's size."""
-        draws = torch.rand(len(order), DRAWS, generator=randomness.generator(self.recipe.seed, _AUGMENT, self._epoch))
+        generator = randomness.generator(self.recipe.seed, _AUGMENT, self._epoch)
+        draws = torch.rand(len(order), DRAWS, device="cpu", generator=generator)
         wholes = [
             order[start : start + self.recipe.batch_size]
             for start in range(0, self._batches * self.recipe.batch_size, self.recipe.batch_size)
@@ -179,8 +183,8 @@ class Training:
         mine = [whole[processes.rank() :: processes.count()] for whole in wholes]
         batches = self.data.train.batches(tensors.values(share) for share in mine)
         for whole, share, (pixels, labels) in zip(wholes, mine, batches, strict=True):
-            changed = augment(pixels.to(self.device), draws[share], self._kind, self.data.size)
-            yield changed, labels.to(self.device), len(whole)
+            changed = augment(self._to_device(pixels), self._to_device(draws[share]), self._kind, self.data.size)
+            yield changed, self._to_device(labels), len(whole)
 
     def _learn(self, pictures: Tensor, labels: Tensor, number: int, rate: float) -> None:
         """Take one optimisation step. `number` is the size of the batch over all processes."""
@@ -202,12 +206,17 @@ class Training:
         self._scaler.step(self._optimiser)
         self._scaler.update()
         right = (logits.detach().argmax(1) == labels).sum()
-        self._sums += torch.stack([loss.detach().double(), right.double(), right.new_tensor(len(labels)).double()]).to(
-            self._sums.device
-        )
+        self._sums[:2] += torch.stack([loss.detach().to(self._sums.dtype), right.to(self._sums.dtype)])
+        self._sums[2] += len(labels)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.dtype == torch.float32:
+            return tensors.without_autocast(self.device.type)
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        """Copy to the device. A blocking copy would wait until the GPU has done all its work."""
+        return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _report(
         self, rate: float, evaluation: Evaluation | None = None, sums: Tensor | None = None
@@ -256,7 +265,7 @@ class Training:
         self._trained.eval()
 
         def logits_of(pixels: Tensor) -> Tensor:
-            plain = augment(pixels.to(self.device), None, "none", self.data.size)
+            plain = augment(self._to_device(pixels), None, "none", self.data.size)
             with self._autocast():
                 return self.model(self.model.normalise(plain).contiguous(memory_format=self._layout))
 
@@ -363,7 +372,7 @@ def train(
     recipe = TrainingRecipe() if recipe is None else recipe
     folder = Path(output)
     place = choose_device(device) if processes.count() == 1 or device != "auto" else _own_device()
-    with run_folder(folder):
+    with run_folder(folder), torch.device("cpu"):  # pictures stay on the processor, whatever the default device is
         checkpoint = processes.from_first(read_checkpoint(folder, resume=resume) if processes.rank() == 0 else None)
         if not isinstance(data, Data):
             waits = str(data) == "stl10" and processes.rank() > 0
@@ -382,16 +391,17 @@ def train(
             data = found
         if len(set(processes.from_all(data.fingerprint))) > 1:
             raise InputError(f"the processes do not see the same pictures of '{data.name}'")
-    return Training(
-        data,
-        recipe,
-        folder,
-        device=place,
-        precision=precision,
-        channels_last=channels_last,
-        checkpoint_seconds=checkpoint_seconds,
-        checkpoint=checkpoint,
-    )
+    with torch.device("cpu"):
+        return Training(
+            data,
+            recipe,
+            folder,
+            device=place,
+            precision=precision,
+            channels_last=channels_last,
+            checkpoint_seconds=checkpoint_seconds,
+            checkpoint=checkpoint,
+        )
 
 
 def _own_device() -> torch.device:
