@@ -33,7 +33,7 @@ def test_batches_hold_pairs_of_one_size(spied, monkeypatch, picture, save):
     assert shapes == [(4, 3, 32, 32), (4, 3, 32, 33), (2, 3, 32, 32), (2, 3, 32, 33)]
     assert [row.pair.name for row in found.rows] == [f"{number:02}.png" for number in range(12)]
     shapes.clear()
-    monkeypatch.setattr("vggfeat.pairs.run._USUAL_PIXELS", 2 * 32 * 33 // 4)  # room for two pictures
+    monkeypatch.setattr("vggfeat.pictures.batching._USUAL_PIXELS", 2 * 32 * 33 // 4)  # room for two pictures
     assert len(compare("c", "c", "psnr", batch_size=4).rows) == 12
     assert [shape[0] for shape in shapes] == [2] * 6
 
@@ -45,7 +45,7 @@ def test_what_waits_for_its_batch_is_bounded(spied, monkeypatch, picture, save):
     read_picture = images.read_picture
     monkeypatch.setattr(images, "read_picture", lambda path: opened.append(path) or read_picture(path))
     spied(lambda a, _: waiting.append(len(opened) // 2 - len(waiting) * len(a)))
-    monkeypatch.setattr("vggfeat.pairs.run._USUAL_PIXELS", 3 * 32 * 40 // 4)  # room for three pictures
+    monkeypatch.setattr("vggfeat.pictures.batching._USUAL_PIXELS", 3 * 32 * 40 // 4)  # room for three pictures
     assert len(compare("c", "c", "psnr", batch_size=4).rows) == 9
     assert max(waiting) == 4
 

@@ -20,12 +20,7 @@ from vggfeat.dumps.sources import Item, printable
 from vggfeat.dumps.store import Store
 from vggfeat.dumps.stored import StoredBatch
 from vggfeat.dumps.writer import ShardWriter
-
-# A batch holds at most as many pixels as `batch_size` images of this area. Larger images need smaller batches.
-_USUAL_PIXELS = 512 * 512
-
-Side = tuple[int, int]
-"""(height, width) of an image as the network receives it."""
+from vggfeat.pictures.batching import Side, SizeBatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +66,7 @@ class ShardWorker:
         inputs = _Inputs(task)
         rows: Counter[Side] = Counter()
         results = _Results(recipe)
-        for side, batch in batches(inputs.readable(prepared), self.job.batch_size):
+        for side, batch in _batches(inputs.readable(prepared), self.job.batch_size):
             indices = [index for index, _ in batch]
             stored = self._network.stored(np.stack([pixels for _, pixels in batch]))
             if isinstance(stored, str):
@@ -171,28 +166,12 @@ class _Inputs:
 _Picture = tuple[int, Pixels]
 
 
-def batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[tuple[Side, list[_Picture]]]:
-    """Group (index, (3, H, W)) images into batches of one size, in which they keep their order.
-
-    Images that wait for their batch to fill take no more memory than a batch: the oldest incomplete batch is yielded
-    when they would.
-    """
-    waiting: dict[Side, list[_Picture]] = {}
-    limit = batch_size * _USUAL_PIXELS
-    held = 0
+def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[tuple[Side, list[_Picture]]]:
+    """Group (index, (3, H, W)) images into batches of one size."""
+    groups = SizeBatches[_Picture](batch_size)
     for picture in pictures:
-        side = picture[1].shape[1], picture[1].shape[2]
-        area = side[0] * side[1]
-        waiting.setdefault(side, []).append(picture)
-        held += area
-        if len(waiting[side]) >= min(batch_size, max(1, limit // area)):
-            held -= area * len(waiting[side])
-            yield side, waiting.pop(side)
-        while held > limit:
-            oldest = next(iter(waiting))
-            held -= oldest[0] * oldest[1] * len(waiting[oldest])
-            yield oldest, waiting.pop(oldest)
-    yield from waiting.items()
+        yield from groups.add((picture[1].shape[1], picture[1].shape[2]), picture)
+    yield from groups.rest()
 
 
 def _lost(before: Sequence[ManifestEntry], now: Sequence[ManifestEntry]) -> str:

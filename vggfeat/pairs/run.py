@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +14,12 @@ from vggfeat.pairs.heatmap import heatmap_files, make_folders, save_heatmap
 from vggfeat.pairs.match import Pair, PathLike, identity, match_pictures, path_text
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures, has_layers, known_metrics
 from vggfeat.pairs.result import Comparison, Failure, PairResult
+from vggfeat.pictures.batching import SizeBatches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vggfeat.features.device import Precision
-
-# A batch has at most this many pixels times `batch_size`, so large pictures are compared in smaller batches.
-_USUAL_PIXELS = 512 * 512
 
 # The largest picture that `resize` may produce, and that `read_picture` reads.
 _MOST_PIXELS = 200_000_000
@@ -198,22 +195,17 @@ class Comparing:
             yield outcome
 
     def _compared(self, measures: "Measures") -> Iterator[PairResult | Failure]:
-        """Compare in batches of one size. Pictures that wait for their batch have at most the pixels of a batch."""
-        waiting: dict[tuple[int, int], list[_Loaded]] = defaultdict(list)
-        limit = self._batch_size * _USUAL_PIXELS
+        """Compare in batches of one size."""
+        batches = SizeBatches[_Loaded](self._batch_size)
         for pair in self.pairs:
             try:
                 loaded = self._load(pair)
             except (VggfeatError, MemoryError, RuntimeError) as error:
                 yield self._failed(pair, error)
                 continue
-            size = loaded.size
-            waiting[size].append(loaded)
-            if len(waiting[size]) >= min(self._batch_size, limit // math.prod(size)):
-                yield from self._measured(measures, waiting.pop(size))
-            while sum(math.prod(size) * len(batch) for size, batch in waiting.items()) > limit:
-                yield from self._measured(measures, waiting.pop(next(iter(waiting))))
-        for batch in waiting.values():
+            for _, batch in batches.add(loaded.size, loaded):
+                yield from self._measured(measures, batch)
+        for _, batch in batches.rest():
             yield from self._measured(measures, batch)
 
     def _load(self, pair: Pair) -> "_Loaded":
