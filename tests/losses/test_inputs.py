@@ -10,7 +10,7 @@ MAKE = {
     "lpips": lambda **options: LPIPS("alex", **options),
     "spatial": lambda **options: LPIPS("alex", spatial=True, **options),
     "dists": DISTS,
-    "perceptual": lambda **options: PerceptualLoss(["relu2_1"], ["relu1_1"], pixel=0.5, tv=0.1, **options),
+    "perceptual": lambda **options: PerceptualLoss(["relu2_1"], ["relu1_1"], **{"pixel": 0.5, "tv": 0.1, **options}),
     "style": StyleLoss,
 }
 
@@ -73,6 +73,47 @@ def test_both_sides_get_a_gradient_in_pieces():
         LPIPS("alex", both=True, **options)(x, y).backward()
         gradients.append(torch.stack([x.grad, y.grad]))
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lpips", "dists", "perceptual"])
+def test_nothing_leaks_through_a_mask(name):
+    """A spatial map times the mask is not 0 here: receptive fields reach outside (dreamsim issue 33)."""
+    criterion = MAKE[name](**({} if name != "perceptual" else {"tv": 0.0}), reduction="none")
+    x, y = noise(2, 3, 64, 48)
+    mask = torch.zeros(1, 1, 64, 48)
+    mask[..., 8:40, 8:40] = 1
+    equal_inside = torch.where(mask > 0, y, x)
+    assert (LPIPS("alex", spatial=True)(equal_inside, y) * mask).mean() > 1e-3
+    zero = criterion(equal_inside, y, mask)
+    assert zero.abs().max() < 1e-6
+    assert torch.equal(criterion(torch.where(mask > 0, x, torch.nan), y, mask), criterion(x, y, mask > 0))
+    assert torch.equal(criterion(x, y, torch.ones_like(mask)), criterion(x, y))
+    x.requires_grad_()
+    criterion(x, y, mask=mask).sum().backward()
+    assert not (x.grad * (1 - mask)).any()
+    assert (x.grad * mask).abs().sum() > 0
+
+
+def test_a_mask_weighs_differences():
+    criterion = MAKE["lpips"](reduction="none")
+    x, y = noise(2, 3, 40, 36)
+    values = [criterion(x, y, torch.full((2, 1, 40, 36), weight)) for weight in (0.0, 0.3, 1.0)]
+    assert torch.equal(values[0], torch.zeros(2))
+    assert (values[0] < values[1]).all()
+    assert (values[1] < values[2]).all()
+    torch.testing.assert_close(values[1], criterion(y + 0.3 * (x - y), y), rtol=1e-4, atol=1e-6)
+
+
+def test_masks_are_checked():
+    criterion = LPIPS("alex")
+    x, y = noise(2, 3, 40, 36)
+    for mask in (torch.ones(1, 1, 40, 40), torch.ones(40, 36), torch.ones(3, 1, 40, 36)):
+        with pytest.raises(InputError, match=r"the mask is [\dx]+, the prediction 2x3x40x36 and the target 2x3x40x36"):
+            criterion(x, y, mask)
+    with pytest.raises(InputError, match=r"the mask is torch\.uint8: pass booleans or floating point"):
+        criterion(x, y, torch.full((1, 1, 40, 36), 255, dtype=torch.uint8))
+    with pytest.raises(InputError, match="a mask needs the images of the target"):
+        criterion(x, criterion.target(y), torch.ones(1, 1, 40, 36))
 
 
 def kept(criterion, x, y):

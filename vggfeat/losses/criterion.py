@@ -169,19 +169,25 @@ class Criterion(nn.Module, Generic[Loss]):
         with outside_inference_mode(), torch.no_grad():
             return self.loss.target(self.features(self._as_rgb(usable_in_training(batch))))
 
-    def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
+    def forward(self, prediction: Tensor, target: Tensor | Target, mask: Tensor | None = None) -> Tensor:
         """The loss of `prediction` (N, 3, H, W): a scalar or (N,).
 
-        `target` is a batch of images, or the result of `target()`. A single image is compared with every prediction.
-        Raises `InputError` if the shapes do not match, if `target` requires grad although `both` is false, and whatever
-        the trunk raises.
-        """
-        return self._compare(prediction, target)
+        `mask` (N or 1, 1, H, W), boolean or in [0, 1], weighs differences: the prediction is blended into the target by
+        it. Where it is 0 nothing counts and no gradient arrives, although receptive fields reach there. The mean is
+        still over the whole image: divide by `mask.mean()` for a mean over the mask.
 
-    def _compare(self, prediction: Tensor, target: Tensor | Target) -> Any:
+        `target` is a batch of images, or the result of `target()`. A single image is compared with every prediction.
+        Raises `InputError` if the shapes do not match, if a mask comes with a prepared target, if `target` requires
+        grad although `both` is false, and whatever the trunk raises.
+        """
+        return self._compare(prediction, target, mask)
+
+    def _compare(self, prediction: Tensor, target: Tensor | Target, mask: Tensor | None) -> Any:
         """What `loss` returns for two batches, with one value a frame or slice where they have such axes."""
         self._check_weights()
         check_tensor(prediction)
+        if mask is not None:
+            prediction = self._masked(prediction, target, mask)
         leading = prediction.shape[: -2 if self.channels == "slices" else -3]
         with tensors.without_autocast(prediction.device.type):
             scale = self._gradient_scale(prediction)
@@ -196,6 +202,25 @@ class Criterion(nn.Module, Generic[Loss]):
             if isinstance(found, Tensor):
                 return outer(found)
             return outer(found[0]), {name: outer(x) for name, x in found[1].items()}
+
+    def _masked(self, prediction: Tensor, target: Tensor | Target, mask: Tensor) -> Tensor:
+        """The target with the prediction blended in."""
+        if isinstance(target, Mapping):
+            raise InputError("a mask needs the images of the target: pass them instead of a prepared target")
+        self._check_target(prediction, target)
+        shape = prediction.shape
+        fits = mask.ndim == len(shape) and all(n in {1, m} for n, m in zip(mask.shape[:-2], shape[:-2], strict=True))
+        if not fits or mask.shape[-2:] != shape[-2:] or target.shape[-2:] != shape[-2:]:
+            shapes = ["x".join(map(str, x.shape)) for x in (mask, prediction, target)]
+            raise InputError(
+                f"the mask is {shapes[0]}, the prediction {shapes[1]} and the target {shapes[2]}: "
+                "they must have the same height and width, and the mask one channel"
+            )
+        if not (mask.is_floating_point() or mask.dtype == torch.bool):
+            raise InputError(f"the mask is {mask.dtype}: pass booleans or floating point in [0, 1]")
+        weight = mask.to(prediction.dtype)
+        # `where` keeps NaN outside the mask out.
+        return torch.where(weight == 0, target, torch.lerp(target, prediction, weight))
 
     def _as_rgb(self, batch: Tensor) -> Tensor:
         """Clips and stacks as batches of images (N, 3, H, W)."""

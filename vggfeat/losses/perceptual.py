@@ -166,13 +166,15 @@ class PerceptualLoss(Criterion[WeightedSum]):
                 f"weights='{bundled.name}' of {recipe.network} give other values"
             ) from error
 
-    def forward(self, prediction: Tensor, target: Tensor | Target) -> Tensor:
-        """The weighted sum of the terms: a scalar or (N,). `target` is a batch of images or a result of `target()`."""
-        return self.terms(prediction, target)[0]
+    def forward(self, prediction: Tensor, target: Tensor | Target, mask: Tensor | None = None) -> Tensor:
+        """The weighted sum of the terms: a scalar or (N,). The arguments are those of `Criterion.forward`."""
+        return self.terms(prediction, target, mask)[0]
 
-    def terms(self, prediction: Tensor, target: Tensor | Target) -> tuple[Tensor, dict[str, Tensor]]:
+    def terms(
+        self, prediction: Tensor, target: Tensor | Target, mask: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and {term: weighted value}, each a scalar or (N,)."""
-        return self._compare(prediction, target)
+        return self._compare(prediction, target, mask)
 
 
 class StyleLoss(Criterion[GramLoss]):
