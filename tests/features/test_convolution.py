@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses import FakeTensor
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vggfeat import FeatureExtractor
@@ -259,3 +259,13 @@ def test_half_precision_and_trained_weights_are_torchs():
         convolve(x.bfloat16(), weight.bfloat16(), bias.bfloat16())
         convolve(x, weight.requires_grad_(), bias)
     assert seen.forward == [read()] * 2
+
+
+def test_the_precision_in_use_has_a_name(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    extract = FeatureExtractor("vgg11", "relu1_1", weights=None, precision="tf32", device="cpu")
+    assert extract.precision == "float32"  # the processor has no TF32
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        extract.offset = torch.empty(1, device="cuda")
+    assert extract.precision == "tf32"
+    assert FeatureExtractor("vgg11", "relu1_1", weights=None, device="cpu").bfloat16().precision == "bfloat16"

@@ -14,6 +14,7 @@ from torch import nn
 
 from vggfeat import FeatureExtractor
 from vggfeat.errors import InputError, RecipeError
+from vggfeat.features.device import describe
 from vggfeat.networks import network, weights
 from vggfeat.training.data import load_data
 from vggfeat.training.recipe import TrainingRecipe
@@ -52,6 +53,7 @@ def test_a_run_learns_and_leaves_everything(tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert float(rows[-1]["held_out_accuracy"]) == pytest.approx(ends[-1].evaluation.accuracy, rel=1e-4)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["machine"] == {**describe(torch.device("cpu")), "precision": "float32"}
     assert report["best"]["accuracy"] == run.best.accuracy == max(row["held_out_accuracy"] for row in report["history"])
     assert sum(map(sum, report["best"]["confusion"])) == report["held_out_pictures"] == len(run.data.held_out)
     with Image.open(tmp_path / "out" / "curves.png") as picture:

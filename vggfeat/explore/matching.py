@@ -164,7 +164,7 @@ def match(
         "refined": names[1:],
         "ratio": ratio,
         "size": size,
-        "precision": str(extract.dtype).removeprefix("torch."),
+        "precision": extract.precision,
         "vggfeat": version("vggfeat"),
     }
     return Matches(points_a, points_b, score[order].clamp(0, 1).cpu(), about)

@@ -33,7 +33,7 @@ class TrunkOptions(TypedDict, total=False):
     input_range: InputRange
     """Range of the images: `unit` [0, 1], the default, `signed` [-1, 1] or `byte` [0, 255]."""
     precision: Precision
-    """Precision of the network's arithmetic: `float32`, the default, `bfloat16`, `float16` or `auto`."""
+    """Precision of the network's arithmetic: `float32`, the default, `tf32`, `bfloat16`, `float16` or `auto`."""
     check: Check
     """Whether to check the values of the first batches: `warn`, the default, `raise` or `off`."""
     device: str | torch.device | None

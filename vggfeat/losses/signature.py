@@ -36,7 +36,7 @@ def signature(trunk: Trunk, loss: FeatureLoss | WeightedSum, *, resize: str = "n
         "std": _numbers(std),
         "input_range": trunk.input_range,
         "resize": resize,
-        "precision": str(trunk.dtype).removeprefix("torch."),
+        "precision": trunk.precision,
     }
     return line([_loss(loss), _network(trunk)], fields)
 

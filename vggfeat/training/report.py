@@ -29,9 +29,19 @@ def metrics_csv(history: History) -> str:
 
 
 def write_report(
-    folder: Path, recipe: TrainingRecipe, data: Data, history: History, best: Evaluation, *, network: str
+    folder: Path,
+    recipe: TrainingRecipe,
+    data: Data,
+    history: History,
+    best: Evaluation,
+    *,
+    network: str,
+    machine: Mapping[str, str],
 ) -> None:
-    """Write metrics.csv, classes.csv, confusion.csv, report.json, curves.png, confusion.png and classes.png."""
+    """Write metrics.csv, classes.csv, confusion.csv, report.json, curves.png, confusion.png and classes.png.
+
+    `machine` is what `device.describe` says, with the precision.
+    """
     summary = {
         "data": data.name,
         "classes": list(data.classes),
@@ -40,6 +50,7 @@ def write_report(
         "skipped": data.skipped,
         "recipe": recipe.as_dict(),
         "network": network,
+        "machine": {**machine},
         "best": best.as_dict(),
         "history": history,
     }

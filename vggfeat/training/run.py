@@ -19,6 +19,7 @@ from vggfeat.features.device import (
     Precision,
     choose_device,
     choose_precision,
+    describe,
     is_out_of_memory,
     resolve_precision,
     settings,
@@ -321,7 +322,8 @@ class Training:
             return
         networks.save(self.model, self.output / LAST, source=self._source())
         network = self.model.network.name
-        write_report(self.output, self.recipe, self.data, self.history, self.best, network=network)
+        machine = {**describe(self.device), "precision": self.precision}
+        write_report(self.output, self.recipe, self.data, self.history, self.best, network=network, machine=machine)
 
 
 def train(
