@@ -15,3 +15,11 @@ def test_positions_do_not_matter(features):
     loss = NearestNeighbourLoss(["relu1_1"])
     rolled = {"relu1_1": features["relu1_1"].roll((2, 3), (2, 3))}
     assert loss(rolled, loss.target(features)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_chunks_of_the_target_give_the_same_neighbours(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, 4, 5, side, generator=generator, dtype=torch.float64) for side in (6, 7))
+    whole = functional.nearest_cosine_distance(x, y)
+    monkeypatch.setattr(functional, "CHUNK_BYTES", 900)
+    torch.testing.assert_close(functional.nearest_cosine_distance(x, y), whole)

@@ -107,7 +107,7 @@ def test_a_resumed_stage_ends_at_the_same_plateau(pictures, tmp_path):
 def test_a_run_in_blocks_goes_on_in_them(pictures, tmp_path, monkeypatch):
     small = recipe("default", **SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr("vggfeat.transfer.memory.choose", lambda *_: Blocks(32, 2))
+        patch.setattr("vggfeat.transfer.memory.choose", lambda *_, **__: Blocks(32, 2))
         whole = stylize(*pictures, small, size=64).result()
         run = stylize(*pictures, small, size=64)
     for _, _ in zip(range(3), run, strict=False):

@@ -56,7 +56,7 @@ def test_the_same_seed_dreams_the_same(image):
 def test_blocks_dream_the_same(monkeypatch):
     noise = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(3))  # no ties for max-pooling to break
     whole = dream(noise, "relu3_1", **{**SMALL, "size": 128})
-    monkeypatch.setattr("vggfeat.transfer.memory.choose", lambda *_: Blocks(32))  # so small a picture would fit
+    monkeypatch.setattr("vggfeat.transfer.memory.choose", lambda *_, **__: Blocks(32))  # so small a picture would fit
     blocks = dream(noise, "relu3_1", **{**SMALL, "size": 128})
     assert blocks.blocks == (Blocks(32), Blocks(32))
     assert (whole.result() - blocks.result()).abs().mean() < 1e-3

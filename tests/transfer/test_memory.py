@@ -40,7 +40,7 @@ def test_as_much_is_computed_once_as_the_budget_allows():
     found = [chosen(int(whole * share)) for share in (0.9, 0.6, 0.5, 0.4, 0.3)]
     assert None not in found
     assert found[0] == Blocks(256, 1)
-    assert found[-1] == Blocks(128, 4)
+    assert found[-1] == Blocks(256, 4)
     assert chosen(memory.predict(extract, default, 1500, 2000, Blocks(128))) == Blocks(128)
     tiled = [blocks.tiled for blocks in found]
     assert tiled == sorted(tiled)

@@ -64,6 +64,14 @@ class FeatureLoss(nn.Module):
         """The distance (N,) between two summaries: the mean square difference, unless a subclass overrides it."""
         return (x - target).square().flatten(1).mean(1)
 
+    def compare(self, x: Tensor, target: Tensor, name: str) -> Tensor:
+        """The distance (N,) of the features `x` (N, C, H, W) of layer `name` to a fixed target's summary.
+
+        A subclass may save memory here, at the price of second derivatives and of the gradient of the target.
+        """
+        summary = self.summary(x)
+        return self.distance(summary, self.matching({name: target}, name, summary))
+
     def prepared(self, summary: Tensor) -> Tensor:
         """A fixed target's summary, with what every `distance` to it would compute again."""
         return summary

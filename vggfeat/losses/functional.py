@@ -17,6 +17,10 @@ GramDivisor = Literal["hw", "chw", "none"]
 
 # Each partial product is rounded to bfloat16 and the sum is float32, so more parts make the rounding error smaller.
 _GRAM_PARTS = 16
+# Largest intermediate result of a loss that compares every position, such as the products of nearest neighbours.
+CHUNK_BYTES = 1 << 26
+# Copies of a chunk of sorted projections that are alive at a time, in units of its values.
+_SLICE_COPIES = 7
 
 
 def gram(x: Tensor, *, divide_by: GramDivisor = "hw") -> Tensor:
@@ -226,9 +230,52 @@ def quantile_distance(x: Tensor, y: Tensor) -> Tensor:
 
     This is the mean square difference of sorted samples. If P and Q differ, `y` is interpolated linearly to P samples.
     """
-    if x.shape[2] != y.shape[2]:
-        y = torch.nn.functional.interpolate(y, size=x.shape[2], mode="linear", align_corners=True)
-    return (x - y).square().mean((1, 2))
+    return (x - _resampled(y, x.shape[2])).square().mean((1, 2))
+
+
+def _resampled(quantiles: Tensor, count: int) -> Tensor:
+    """Sorted samples (N, K, Q), interpolated linearly to (N, K, count)."""
+    if quantiles.shape[2] == count:
+        return quantiles
+    return torch.nn.functional.interpolate(quantiles, size=count, mode="linear", align_corners=True)
+
+
+def sliced_distance(x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+    """`quantile_distance` of the `sorted_projections` of `x` to `y`, in less memory: (N,).
+
+    `x` is (N, C, H, W), `y` holds sorted projections (N or 1, K, Q), and `directions` is (C, K). The directions are
+    taken in chunks, and the gradient, which reaches `x` only, is computed at once. There is no second derivative.
+    """
+    return cast("Any", _SlicedDistance).apply(x, y.detach(), directions)
+
+
+class _SlicedDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, directions: Tensor) -> Tensor:
+        rows = at_least_float32(x).permute(0, 2, 3, 1).flatten(1, 2)
+        count, positions, channels = rows.shape
+        y = y.expand(count, -1, -1)
+        chunk = max(1, CHUNK_BYTES // (rows.element_size() * _SLICE_COPIES * positions * count))
+        value, gradient = rows.new_zeros(count), None
+        if ctx.needs_input_grad[0]:
+            gradient = rows.new_zeros(count, positions, channels)
+        for some, target in zip(directions.split(chunk, 1), y.split(chunk, 1), strict=True):
+            ordered, places = (rows @ some).mT.contiguous().sort(2)
+            ordered -= _resampled(target, positions)
+            value += ordered.square().sum((1, 2))
+            if gradient is not None:
+                unsorted = torch.empty_like(ordered).scatter_(2, places, ordered)
+                gradient.baddbmm_(unsorted.mT, some.mT.expand(count, -1, -1))
+        total = directions.shape[1] * positions
+        ctx.size, ctx.dtype, ctx.scale = x.shape[2:], x.dtype, 2 / total
+        ctx.save_for_backward(gradient)
+        return value / total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        scaled = gradient * (grad_outputs[0] * ctx.scale)[:, None, None]
+        return scaled.to(ctx.dtype).mT.unflatten(2, ctx.size), None, None
 
 
 def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk: int = 1024) -> Tensor:
@@ -261,14 +308,24 @@ def nearest_cosine_distance(x: Tensor, y: Tensor, *, chunk: int = 1024) -> Tenso
 
     `x` and `y` are (N, C, H, W) and may differ in size; `y` may have a batch size of 1. Both are centred on the mean of
     `y`. The value is the mean over positions of `x` of 1 minus the largest cosine; the gradient reaches `x` only.
-    `chunk` positions of `x` are compared at a time.
+    `chunk` positions of `x` are compared at a time, with as many of `y` as `CHUNK_BYTES` hold.
     """
     x, y = at_least_float32(x).flatten(2), at_least_float32(y.detach()).flatten(2)
     centre = y.mean(2, keepdim=True)
     x, y = (unit_normalize((z - centre)[..., None])[..., 0] for z in (x, y))
     y = y.expand(len(x), -1, -1)
     with torch.no_grad():
-        starts = range(0, x.shape[2], chunk)
-        nearest = torch.cat([(x[:, :, start : start + chunk].mT @ y).argmax(2) for start in starts], dim=1)
+        nearest = torch.cat([_nearest(part.mT, y) for part in x.split(chunk, 2)], dim=1)
     matched = y.gather(2, nearest[:, None].expand_as(x))
     return 1 - (x * matched).sum(1).mean(1)
+
+
+def _nearest(x: Tensor, y: Tensor) -> Tensor:
+    """The number of the column of `y` (N, C, Q) with the largest product, for each row of `x` (N, P, C): (N, P)."""
+    some = max(1, CHUNK_BYTES // (y.element_size() * x.shape[0] * x.shape[1]))
+    best, nearest = (x @ y[:, :, :some]).max(2)
+    for start in range(some, y.shape[2], some):
+        found, places = (x @ y[:, :, start : start + some]).max(2)
+        nearest = torch.where(found > best, places + start, nearest)
+        best = torch.maximum(found, best)
+    return nearest

@@ -43,6 +43,10 @@ class SlicedWassersteinLoss(FeatureLoss):
         """The projections of the features (N, C, H, W), sorted over positions: (N, K, H·W)."""
         return functional.sorted_projections(x, self._directions(x))
 
+    def compare(self, x: Tensor, target: Tensor, name: str) -> Tensor:  # noqa: ARG002 (the base's)
+        """`functional.sliced_distance`, (N,)."""
+        return functional.sliced_distance(x, target, self._directions(x))
+
     def _directions(self, x: Tensor) -> Tensor:
         """The unit directions for features `x`: (C, K), drawn once for each number of channels, device and dtype."""
         key = x.shape[1], x.device, torch.promote_types(x.dtype, torch.float32)

@@ -143,7 +143,8 @@ class Blockwise(Whole):
         saved: list[_Saved] = []
         for part in self._parts:
             if part in self._tiled or not torch.is_grad_enabled():
-                saved.append(_Saved(plane))
+                if torch.is_grad_enabled():
+                    saved.append(_Saved(plane))
                 with torch.no_grad():
                     plane = self._forward_in_tiles(part, plane, image, sums)
                 continue

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -17,11 +18,39 @@ from vggfeat.transfer.tiles import Blocks
 
 # Share of the free memory that a run may use.
 _SHARE = 0.6
-# Sides of blocks to choose from, in pixels of the picture. On a CPU larger ones gain nothing; on CUDA none was timed.
+# Sides of blocks to choose from, in pixels of the picture. On a CPU larger ones gain nothing; a GPU needs more work at
+# a time than a small block holds.
 _SIDES = (256, 128)
+_SIDES_ON_GPU = (1024, 512, 256, 128)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 # Number of float32 pictures that a step holds at a time, besides the optimiser's history.
 _PICTURES = 12
+
+
+class _Copies(NamedTuple):
+    """What an objective holds besides the network's activations, in float32 copies of the style layers.
+
+    Args:
+        largest: of the largest layer, when its loss is differentiated.
+        others: of each other layer, at the same time.
+        blocks: of the largest layer, where the picture is divided.
+        target: channels of each layer that a target keeps, at most; 0 if it keeps matrices only.
+    """
+
+    largest: float
+    others: float
+    blocks: float
+    target: int = 0
+
+
+# Fitted to the peaks that tests/transfer/test_peaks.py measures, for float32 and for half precision.
+_COPIES = {
+    "gram": (_Copies(0.8, 0, 0), _Copies(0.2, 0, 0)),
+    "gram+meanstd": (_Copies(3.6, 0.9, 0), _Copies(3.6, 0.7, 0.2)),
+    "covariance": (_Copies(1.6, 0, 0), _Copies(2.1, 0.2, 0)),
+    "swd": (_Copies(1.3, 0.2, 3.4, 64), _Copies(1.9, 0.2, 3.4, 64)),
+    "nn": (_Copies(4.8, 0.3, 0.9, 4096), _Copies(5.2, 0.4, 0.9, 4096)),
+}
 
 
 def parse_size(text: str) -> int:
@@ -43,7 +72,9 @@ def budget(limit: int | str | None, device: torch.device) -> int | None:
 def available(device: torch.device) -> int | None:
     """Bytes that a run on `device` may use if no limit is given; None where the system does not report it."""
     if device.type == "cuda":
-        return int(_SHARE * torch.cuda.mem_get_info(device)[0])
+        # What torch's allocator has reserved and does not use is free for a run, though not for other programs.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(_SHARE * (torch.cuda.mem_get_info(device)[0] + unused))
     allocation.release()
     free = [bytes_ for bytes_ in (_linux(), _limit()) if bytes_ is not None]
     return int(_SHARE * min(free)) if free else None
@@ -72,23 +103,42 @@ def _limit() -> int | None:
     return None if most == "max" else max(0, int(most) - used)
 
 
-def predict(extract: FeatureExtractor, recipe: Recipe, height: int, width: int, blocks: Blocks | None = None) -> int:
+def predict(
+    extract: FeatureExtractor,
+    recipe: Recipe,
+    height: int,
+    width: int,
+    blocks: Blocks | None = None,
+    *,
+    styles: int = 1,
+) -> int:
     """Bytes that the steps on a picture of `height` x `width` need, besides the program and the weights.
 
-    `extract` is the recipe's network; `blocks` None evaluates the picture whole.
+    `extract` is the recipe's network; `blocks` None evaluates the picture whole; `styles` is the number of styles.
     """
     itemsize = extract.dtype.itemsize
-    remembered = 2 * history(3 * height * width) if recipe.optimiser == "lbfgs" else 5
+    remembered = 2 * history(3 * height * width) if recipe.optimiser == "lbfgs" else 2
     pictures = (_PICTURES + remembered) * 3 * 4 * height * width
     size: dict[str, int] = {}
+    compact: dict[str, tuple[int, int]] = {}
     down, across = height + 2 * recipe.margin, width + 2 * recipe.margin
-    largest = 64 * down * across
+    first = 64 * down * across
     parts = [part.stack for part in extract.parts()]
     for layer in (layer for part in parts for layer in part):
         down, across = layer.output_side(down), layer.output_side(across)
         size[layer.name] = layer.channels * down * across * itemsize
+        cut = 2 * (recipe.margin // layer.stride)
+        compact[layer.name] = layer.channels, (down - cut) * (across - cut) * 4
     compared = [name for name, weight in recipe.content_layers.items() if weight and recipe.content_weight]
     content = sum(size[name] * 4 // itemsize for name in compared)
+    read = [name for name, weight in recipe.style_layers.items() if weight and recipe.style_weight]
+    copies = _COPIES[recipe.objective][itemsize < 4]
+    plain = [channels * plane for channels, plane in (compact[name] for name in read)]
+    largest = max(plain, default=0)
+    targets = sum(min(copies.target, channels) * plane for channels, plane in (compact[name] for name in read))
+    content += int(targets * styles * recipe.style_scale**2)
+    compared_at_once = sum(size[name] for name in {*read, *compared})
+    losses = compared_at_once + int(copies.largest * largest + copies.others * (sum(plain) - largest))
     tiled = parts[: blocks.tiled] if blocks else []
     whole = [layer for part in parts[len(tiled) :] for layer in part]
     convolved = [size[layer.name] for layer in whole if layer.kind == "conv"]
@@ -97,25 +147,29 @@ def predict(extract: FeatureExtractor, recipe: Recipe, height: int, width: int, 
     kept = sum(convolved) + sum(pooled) * (1 + 8 // itemsize)
     passing = 2 * max(convolved, default=0)
     if blocks is None:
-        return pictures + content + kept + passing
+        return pictures + content + kept + max(passing, losses)
+    content += int(copies.blocks * largest)
     planes = [size[part[-1].name] for part in tiled if part[-1].kind == "pool"]
-    tile = min(64 * blocks.side * blocks.side, largest) * itemsize
-    return pictures + content + sum(planes) + 2 * max(planes, default=0) + kept + max(passing, 8 * tile)
+    tile = min(64 * blocks.side * blocks.side, first) * itemsize
+    return pictures + content + sum(planes) + 2 * max(planes, default=0) + kept + max(passing, 4 * tile)
 
 
-def choose(extract: FeatureExtractor, recipe: Recipe, height: int, width: int, budget: int | None) -> Blocks | None:
+def choose(
+    extract: FeatureExtractor, recipe: Recipe, height: int, width: int, budget: int | None, *, styles: int = 1
+) -> Blocks | None:
     """The blocks in which a picture of `height` x `width` fits into `budget` bytes; None if it fits whole.
 
     Computing fewer parts twice saves more time than larger tiles do. Raises `RecipeError` if not even the smallest
     blocks fit.
     """
-    if budget is None or predict(extract, recipe, height, width) <= budget:
+    if budget is None or predict(extract, recipe, height, width, styles=styles) <= budget:
         return None
-    choices = [Blocks(side, tiled) for tiled in (*range(1, len(extract.parts())), None) for side in _SIDES]
+    sides = _SIDES_ON_GPU if any(x.is_cuda for x in extract.buffers()) else _SIDES
+    choices = [Blocks(side, tiled) for tiled in (*range(1, len(extract.parts())), None) for side in sides]
     for blocks in choices:
-        if predict(extract, recipe, height, width, blocks) <= budget:
+        if predict(extract, recipe, height, width, blocks, styles=styles) <= budget:
             return blocks
-    least = predict(extract, recipe, height, width, choices[-1])
+    least = predict(extract, recipe, height, width, choices[-1], styles=styles)
     raise RecipeError(
         f"{width}x{height} pixels take {_readable(least)} even in small blocks, {_readable(budget)} are allowed: "
         "choose a smaller size, or allow more memory"
@@ -123,10 +177,10 @@ def choose(extract: FeatureExtractor, recipe: Recipe, height: int, width: int, b
 
 
 def divide(
-    extract: FeatureExtractor, recipe: Recipe, stages: Iterable[Stage], budget: int | None
+    extract: FeatureExtractor, recipe: Recipe, stages: Iterable[Stage], budget: int | None, *, styles: int = 1
 ) -> list[Blocks | None]:
     """What `choose` returns for each stage."""
-    return [choose(extract, recipe, stage.height, stage.width, budget) for stage in stages]
+    return [choose(extract, recipe, stage.height, stage.width, budget, styles=styles) for stage in stages]
 
 
 def _readable(size: int) -> str:

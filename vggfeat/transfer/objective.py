@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor
 
-from vggfeat.losses.base import FeatureLoss, Features, PooledLoss
+from vggfeat.losses.base import FeatureLoss, Features, PooledLoss, layer_features
 from vggfeat.losses.content import ContentLoss
 from vggfeat.losses.covariance import CovarianceLoss
 from vggfeat.losses.gram import GramLoss
@@ -94,20 +94,17 @@ class Term(NamedTuple):
             return self.weight * loss({"image": x}, {})
         if isinstance(loss, PooledLoss) and mask is not None:
             return self.value_from_moments(loss, layer, loss.moments(x, mask), mask.sum())
-        return self._value_from_summary(
-            layer, loss.summary(x if self.selections is None else self.selections[layer].of(x))
-        )
+        x = x if self.selections is None else self.selections[layer].of(x)
+        return self.weighted(layer, loss.compare(x, layer_features(self.target, layer), layer))
 
     def value_from_moments(self, loss: PooledLoss, layer: str, moments: Tensor, positions: Tensor | float) -> Tensor:
         """The same, from the `moments` of one layer that the term's `loss` summed over `positions`: a scalar."""
-        return self._value_from_summary(layer, loss.from_moments(moments, positions).to(self.target[layer].dtype))
+        summary = loss.from_moments(moments, positions).to(self.target[layer].dtype)
+        return self.weighted(layer, loss.distance(summary, loss.matching(self.target, layer, summary)))
 
     def weighted(self, layer: str, distance: Tensor) -> Tensor:
         """The distance (1,) of one layer times the weights of the term and the layer: a scalar."""
         return self.weight * self.loss.weights[layer] * distance.sum()
-
-    def _value_from_summary(self, layer: str, summary: Tensor) -> Tensor:
-        return self.weighted(layer, self.loss.distance(summary, self.loss.matching(self.target, layer, summary)))
 
 
 def total(terms: Iterable[Term], features: Features) -> tuple[Tensor, dict[str, Tensor]]:

@@ -30,6 +30,12 @@ _StyleTargets = dict[tuple[str, int, int], list[Features]]
 """{(hash of the style, height, width): the target of each style loss}."""
 
 
+# A style of up to this many times the picture's pixels is evaluated whole where the picture is, since it needs no
+# gradient; a larger one in blocks of this side.
+_MOST_WHOLE = 2
+_STYLE_BLOCK = 256
+
+
 class SharedOptions(TypedDict, total=False):
     """The options that `stylize`, `texture` and `invert` share; `stylize` describes them."""
 
@@ -100,7 +106,14 @@ class Stylization(Run):
         self._style_targets: _StyleTargets = {}
         reused = None if after is None else after.reusable(recipe, place, precision)
         if reused is not None:
-            self._extract, self._style_targets = reused
+            self._extract, known = reused
+            # Targets of sizes that this run has no use for are freed.
+            sizes = [
+                _style_size(style, stage.height * stage.width, recipe, self._extract.minimum_size)
+                for style in self._recoloured.styles
+                for stage in stages
+            ]
+            self._style_targets = {key: known[key] for key in known if key[1:] in sizes}
         else:
             layers = [name for name, weight in recipe.layer_weights().items() if weight]
             self._extract = extractor(recipe, layers, place, precision)
@@ -108,7 +121,9 @@ class Stylization(Run):
                 # One graph for each size: there are few sizes.
                 self._extract.compile(dynamic=False)
         if found is None:
-            blocks = memory.divide(self._extract, recipe, stages, memory.budget(memory_limit, place))
+            blocks = memory.divide(
+                self._extract, recipe, stages, memory.budget(memory_limit, place), styles=len(inputs.styles)
+            )
         else:
             # Other blocks than the first run's would change the last digits.
             blocks = [each and Blocks(*each) for each in found.facts["blocks"]]
@@ -193,10 +208,9 @@ class Stylization(Run):
 
     def _targets(self, style: Style, blocks: Blocks | None, area: int) -> list[Features]:
         """The targets of the style losses, with the style at the scale of a picture of `area` pixels."""
-        height, width = style.picture.shape[2:]
-        scale = self.recipe.style_scale * (area / (height * width)) ** 0.5
-        least = self._extract.minimum_size
-        height, width = max(least, round(height * scale)), max(least, round(width * scale))
+        height, width = _style_size(style, area, self.recipe, self._extract.minimum_size)
+        if blocks is None and height * width > _MOST_WHOLE * area:
+            blocks = Blocks(_STYLE_BLOCK)
         key = (_hash(style.picture), height, width)
         if key not in self._style_targets:
             # A style need not tile: its margin is always mirrored.
@@ -290,6 +304,13 @@ def _position(found: checkpoint.Checkpoint, device: torch.device) -> Position:
     recent = list(tensors.pop("recent", ()))
     facts = found.facts
     return Position(facts["stage"], facts["step"], facts["taken"], facts["seconds"], tensors, recent)
+
+
+def _style_size(style: Style, area: int, recipe: Recipe, least: int) -> tuple[int, int]:
+    """Height and width, at least `least`, of a style at the scale of a picture of `area` pixels."""
+    height, width = style.picture.shape[2:]
+    scale = recipe.style_scale * (area / (height * width)) ** 0.5
+    return max(least, round(height * scale)), max(least, round(width * scale))
 
 
 def _hash(tensor: Tensor) -> str:
