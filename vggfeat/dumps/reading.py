@@ -70,6 +70,29 @@ class Dump:
     `manifest` has a `ManifestEntry` for each input, in the order of the sources. `ids` are those of the inputs that
     have features, which are the rows of every array. `dump["relu3_3", "mean"]` or `dump["relu3_3.mean"]` is a
     `FeatureArray`; `dump["relu3_3"]` too, if the dump holds only one reduction of that layer.
+
+    >>> import tempfile, torch, vggfeat
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("a.png", "b.png", "c.png"):
+    ...     vggfeat.write_picture(folder / name, torch.rand(1, 3, 40, 40))
+    >>> _ = (folder / "d.png").write_text("no picture")
+    >>> options = {"layers": "relu1_1,relu2_1", "network": "vgg11", "weights": None, "resize": 32, "workers": 0}
+    >>> options |= {"reduce": "mean,relu2_1:full", "statistics": True, "cka": True, "rdm": 3}
+    >>> found = vggfeat.dump(folder, folder / "out", **options)
+    >>> found
+    Dump('...out', 3 of 4 pictures, relu1_1.mean, relu2_1.mean, relu2_1.full)
+    >>> found.layers, len(found), found.ids
+    (('relu1_1', 'relu2_1'), 3, ('a.png', 'b.png', 'c.png'))
+    >>> "relu1_1" in found, "relu2_1" in found, found["relu2_1", "full"].shape
+    (True, False, (3, 128, 16, 16))
+    >>> [(entry.id, entry.error) for entry in found.failed]
+    [('d.png', "cannot read '...d.png': it is not a picture Pillow can read")]
+    >>> found.statistics()["relu1_1"].mean.shape, found.cka()[1].shape, found.rdm("relu1_1")[1].shape
+    ((64,), (2, 2), (3, 3))
+    >>> found.clipped(), found.not_finite(), len(found.receipts())
+    ({}, {}, 1)
+    >>> found.export(folder / "features.safetensors", "safetensors", reductions=["mean"]).name
+    'features.safetensors'
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], manifest: Manifest) -> None:
@@ -255,6 +278,27 @@ class FeatureArray:
     Indexing follows numpy and returns numpy arrays. An integer, or a slice within one shard, returns a read-only view
     of the file; everything else returns a copy. `numpy.asarray` reads the whole array. If pictures differ in size and
     the reduction keeps the size, only single rows can be read: `of_size` returns the array of one size.
+
+    >>> import tempfile, torch, vggfeat
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for number in range(4):
+    ...     vggfeat.write_picture(folder / f"{number}.png", torch.rand(1, 3, 32, 32 if number else 48))
+    >>> options = {"layers": "relu1_1", "network": "vgg11", "weights": None, "resize": None, "workers": 0}
+    >>> array = vggfeat.dump(folder, folder / "out", **options)["relu1_1"]
+    >>> array, array.one_shape, array.sizes
+    (FeatureArray(relu1_1.full, 4 of 2 sizes, float32), False, ((32, 48), (32, 32)))
+    >>> square = array.of_size(32, 32)
+    >>> square.shape, square.ndim, square.dtype, square.ids
+    ((3, 64, 32, 32), 4, dtype('float32'), ('1.png', '2.png', '3.png'))
+    >>> square[0].shape, square[[2, 0], :8].shape, square.to_numpy().shape, torch.as_tensor(square).shape
+    ((64, 32, 32), (2, 8, 32, 32), (3, 64, 32, 32), torch.Size([3, 64, 32, 32]))
+    >>> square.reshape(3, -1)[:, :100].shape
+    (3, 100)
+    >>> [(ids, features.shape) for ids, features in square.batches(2)]
+    [(('1.png', '2.png'), (2, 64, 32, 32)), (('3.png',), (1, 64, 32, 32))]
+    >>> features, name = square.dataset()[0]
+    >>> features.shape, name
+    (torch.Size([64, 32, 32]), '1.png')
     """
 
     def __init__(self, dump: Dump, output: tuple[str, str], entries: Integers) -> None:
