@@ -15,18 +15,22 @@ from ._text import printable
 def command(dump: str, *, rows: int, seed: int, device: str) -> None:
     """Check every file of DUMP against its hash, and recompute the activations of random pictures.
 
-    Exit codes: 0 correct; 1 something is wrong; 2 it could not be checked.
+    Exit codes: 0 correct; 1 something is wrong, or a picture is missing or has changed; 2 DUMP cannot be opened.
     """
     from vggfeat.dumps.verify import Verifying
 
     checks = list(Verifying(dump, rows=rows, seed=seed, device=device))
-    wrong = [check for check in checks if check.error]
-    for check in wrong:
-        tell(printable(f"wrong: '{check.what}': {check.error}"))
-    pictures = [check for check in checks if check.picture]
-    worst = max((check.difference for check in pictures), default=0.0)
-    click.echo(f"{len(checks) - len(pictures)} files, {len(pictures)} pictures recomputed, {len(wrong)} wrong")
+    unchecked = [check for check in checks if check.unchecked]
+    wrong = [check for check in checks if check.error and not check.unchecked]
+    for word, found in (("wrong", wrong), ("not checked", unchecked)):
+        for check in found:
+            tell(printable(f"{word}: '{check.what}': {check.error}"))
+    pictures = [check for check in checks if check.picture and not check.unchecked]
+    files = sum(not check.picture for check in checks)
+    more = f", {len(unchecked)} could not be checked" if unchecked else ""
+    click.echo(f"{files} files, {len(pictures)} pictures recomputed, {len(wrong)} wrong{more}")
     if pictures:
+        worst = max(check.difference for check in pictures)
         click.echo(f"largest difference: {worst:.2g} of an array's largest value")
-    if wrong:
+    if wrong or unchecked:
         raise click.exceptions.Exit(1)

@@ -30,12 +30,15 @@ class Check:
     """The result for one file, or for one picture if `picture` is set. `error` is empty if it is correct.
 
     `difference`: the largest difference between stored and recomputed features, relative to the largest feature.
+    `unchecked`: the dump may be correct, but the picture is missing, has changed or needs too much memory: `error` says
+    which.
     """
 
     what: str
     error: str = ""
     difference: float = 0.0
     picture: bool = False
+    unchecked: bool = False
 
 
 class Verifying:
@@ -101,18 +104,21 @@ class Verifying:
     def _recompute(self, entry: ManifestEntry, network: DumpNetwork) -> Check:
         recipe = network.recipe
         try:
-            item = self._items.item(entry.id)
             stored = {output: np.asarray(self.dump[output][self._places[entry.id]]) for output in self.dump.outputs}
         except VggfeatError as error:
             return Check(entry.path, str(error), picture=True)
+        try:
+            item = self._items.item(entry.id)
+        except VggfeatError as error:
+            return Check(entry.path, str(error), picture=True, unchecked=True)
         found = prepare(item, Preparation.of(recipe))
         if found.pixels is None:
-            return Check(entry.path, found.error, picture=True)
+            return Check(entry.path, found.error, picture=True, unchecked=True)
         if found.sha256 != entry.sha256:
-            return Check(entry.path, "the file has changed since it was dumped", picture=True)
+            return Check(entry.path, "the file has changed since it was dumped", picture=True, unchecked=True)
         outcome = network(found.pixels[None])
         if isinstance(outcome, str):
-            return Check(entry.path, outcome, picture=True)
+            return Check(entry.path, outcome, picture=True, unchecked=True)
         tolerance = max(_TOLERANCES[recipe.dtype], _TOLERANCES[recipe.precision])
         differences = {
             ".".join(output): _difference(stored[output], values[0].cpu().numpy())
@@ -130,8 +136,8 @@ def verify(out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device
     """Check the dump in `out`: the hash of every file, and the features of `rows` random pictures, recomputed.
 
     Each picture is recomputed in a batch of one, so differences due to rounding are tolerated. Returns the checks that
-    failed. Raises `StoreError` if there is no complete dump, `WeightsError` and `VggfeatError` if its weights are not
-    available.
+    failed, and those that were impossible (`unchecked`). Raises `StoreError` if there is no complete dump,
+    `WeightsError` and `VggfeatError` if its weights are not available.
     """
     return [check for check in Verifying(out, rows=rows, seed=seed, device=device) if check.error]
 
