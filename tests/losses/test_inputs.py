@@ -5,6 +5,7 @@ import torch
 
 from vggfeat import DISTS, LPIPS, PerceptualLoss, StyleLoss
 from vggfeat.errors import InputError
+from vggfeat.pictures import images
 
 MAKE = {
     "lpips": lambda **options: LPIPS("alex", **options),
@@ -116,6 +117,22 @@ def test_masks_are_checked():
         criterion(x, criterion.target(y), torch.ones(1, 1, 40, 36))
 
 
+@pytest.mark.parametrize(("make", "least"), [(LPIPS, 16), (lambda **options: LPIPS("alex", **options), 31)])
+def test_small_crops_are_enlarged_when_asked(make, least):
+    """A lip region may be smaller than the network needs (ER-NeRF issue 13)."""
+    x, y = noise(2, 3, 10, 24)
+    larger = [images.resize(z, least, round(24 * least / 10)) for z in (x, y)]
+    criterion = make(small="enlarge")
+    assert torch.equal(criterion(x, y), make()(*larger))
+    assert torch.equal(criterion(*larger), make()(*larger))
+    assert f"resize=shorter side to {least} if shorter" in criterion.signature()
+    with pytest.raises(InputError, match="too small for"):
+        make()(x, y)
+    x.requires_grad_()
+    criterion(x, y).backward()
+    assert x.grad.abs().sum() > 0
+
+
 def kept(criterion, x, y):
     """The bytes that a forward pass keeps for the backward pass, the images aside."""
     sizes = {}
@@ -123,8 +140,8 @@ def kept(criterion, x, y):
         lambda z: sizes.setdefault(z.untyped_storage().data_ptr(), (z.untyped_storage().nbytes(), z))[1], lambda z: z
     ):
         value = criterion(x, y)
-    images = {z.untyped_storage().data_ptr() for z in (x, y)}
-    return value, sum(size for place, (size, _) in sizes.items() if place not in images)
+    given = {z.untyped_storage().data_ptr() for z in (x, y)}
+    return value, sum(size for place, (size, _) in sizes.items() if place not in given)
 
 
 def test_recomputing_keeps_no_features():

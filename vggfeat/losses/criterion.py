@@ -41,6 +41,7 @@ class TrunkOptions(TypedDict, total=False):
 
 
 Channels = Literal["rgb", "repeat", "slices"]
+Small = Literal["refuse", "enlarge"]
 
 
 class InputOptions(TypedDict, total=False):
@@ -54,6 +55,9 @@ class InputOptions(TypedDict, total=False):
     checkpoint: bool
     """In training, keep no features: compute them again in the backward pass, `chunk` images at a time, or one. A step
     takes the memory of that many images and about 1.5 times as long."""
+    small: Small
+    """Images smaller than the network needs: `refuse` them, the default, or `enlarge` them (bilinear) until the shorter
+    side is just long enough; a spatial map then has the enlarged size. The signature names it."""
 
 
 class CriterionOptions(TrunkOptions, InputOptions, total=False):
@@ -99,7 +103,7 @@ class Criterion(nn.Module, Generic[Loss]):
         loss: a loss over features, or a `WeightedSum` of several.
         resize: first reduce images whose shorter side is longer than this many pixels (bilinear, antialiased).
         both: let the gradient reach the target, too.
-        reading: `channels`, `chunk` and `checkpoint`, see `InputOptions`.
+        reading: `channels`, `chunk`, `checkpoint` and `small`, see `InputOptions`.
 
     Clips (N, T, 3, H, W) are compared frame by frame: with `reduction="none"` there is one value a frame, (N, T).
 
@@ -130,6 +134,7 @@ class Criterion(nn.Module, Generic[Loss]):
         self.resize = resize
         self.both = both
         self.channels: Channels = one_of("channels", reading.get("channels", "rgb"), get_args(Channels))
+        self.small: Small = one_of("small", reading.get("small", "refuse"), get_args(Small))
         self.chunk = reading.get("chunk")
         if self.chunk is not None and self.chunk < 1:
             raise InputError(f"chunk is {self.chunk}: it is at least 1")
@@ -151,8 +156,9 @@ class Criterion(nn.Module, Generic[Loss]):
         >>> LPIPS("alex").signature() == LPIPS("alex", convention="torchmetrics").signature()
         False
         """
-        resize = "none" if self.resize is None else f"shorter side to {self.resize} if longer"
-        return signature(self.trunk, self.loss, resize=resize)
+        bounds = {"longer": self.resize, "shorter": self.trunk.minimum_size if self.small == "enlarge" else None}
+        changes = [f"shorter side to {side} if {word}" for word, side in bounds.items() if side is not None]
+        return signature(self.trunk, self.loss, resize=" and ".join(changes) or "none")
 
     def features(self, batch: Tensor) -> Features:
         """The trunk's features of `batch` (N, 3, H, W), and as `image` the batch itself, mapped to [0, 1]."""
@@ -160,6 +166,10 @@ class Criterion(nn.Module, Generic[Loss]):
             short = min(batch.shape[2:])
             # Rounded down, as torchvision's Resize does.
             batch = images.resize(batch, *(side * self.resize // short for side in batch.shape[2:]))
+        least = self.trunk.minimum_size
+        if self.small == "enlarge" and batch.ndim == 4 and 0 < min(batch.shape[2:]) < least:
+            short = min(batch.shape[2:])
+            batch = images.resize(batch, *(round(side * least / short) for side in batch.shape[2:]))
         low, high = RANGES[self.trunk.input_range]
         return {**self.trunk(batch), "image": (tensors.at_least_float32(batch) - low) / (high - low)}
 

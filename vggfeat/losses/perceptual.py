@@ -91,8 +91,8 @@ class PerceptualLoss(Criterion[WeightedSum]):
         lpips: weight of LPIPS, which needs the network vgg16.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
-            and `checkpoint`, see `InputOptions`.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`.
 
     Raises `InputError` if there is no term, `LayerError` for unknown layers, `WeightsError` for unavailable weights.
 
@@ -186,8 +186,8 @@ class StyleLoss(Criterion[GramLoss]):
         divide_by: convention for Gram matrices, see `gram`.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the style image, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
-            and `checkpoint`, see `InputOptions`.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`.
 
     Example:
         >>> import torch

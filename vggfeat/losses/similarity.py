@@ -37,8 +37,8 @@ class LPIPS(Criterion[LPIPSLoss]):
             features divided by sqrt(norm² + 1e-8). `pyiqa`: net `alex`. `basicsr`: as `lpips`.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
-            and `checkpoint`, see `InputOptions`. The `lpips` package takes images in `signed` range.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`. The `lpips` package takes images in `signed` range.
 
     Raises `InputError` for unknown words, and `WeightsError` for weights or heads that do not fit.
 
@@ -139,8 +139,8 @@ class DISTS(Criterion[DISTSLoss]):
             images keep their size.
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
-        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`
-            and `checkpoint`, see `InputOptions`.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`.
 
     Example:
         >>> import torch
