@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vggfeat import FeatureExtractor
+from vggfeat import LPIPS, FeatureExtractor
 from vggfeat.features import convolution
 from vggfeat.features.convolution import convolve
 from vggfeat.features.device import settings
@@ -122,6 +122,18 @@ def test_squeezenet_holds_them(users):
     assert read() == users
     assert len(seen.forward) == 25  # all of torchvision's
     assert len(seen.backward) == 4
+    assert set(seen.forward + seen.backward) == {("ieee", "ieee")}
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_heads_of_lpips_hold_them(users):
+    """They are convolutions too where the `lpips` package is followed exactly."""
+    criterion = LPIPS("alex", weights=None, exact=True, device="cpu", check="off")
+    x, y = torch.rand(2, 1, 3, 64, 64)
+    with Observed() as seen:
+        criterion(x.requires_grad_(), y).mean().backward()
+    assert read() == users
+    assert len(seen.forward) == 15  # five layers of two pictures, and five heads
     assert set(seen.forward + seen.backward) == {("ieee", "ieee")}
 
 

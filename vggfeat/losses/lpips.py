@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from vggfeat.errors import WeightsError, one_of
 from vggfeat.features import steps, tensors
+from vggfeat.features.convolution import convolve
 from vggfeat.losses import functional
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 from vggfeat.networks import weights as weights_table
@@ -163,13 +164,13 @@ def _lpips_heads(net: Net, version: Version) -> list[Tensor]:
 
 def _head_distance_exact(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     difference = (functional.unit_normalize(x) - functional.unit_normalize(y)) ** 2
-    return F.conv2d(difference, head[None, :, None, None].to(difference.dtype))
+    return convolve(difference, head[None, :, None, None].to(difference.dtype))
 
 
 def _head_distance_smooth(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     x, y = map(tensors.at_least_float32, (x, y))
     units = [z / (z.square().sum(1, keepdim=True) + 1e-8).sqrt() for z in (x, y)]
-    return F.conv2d((units[0] - units[1]).square(), head[None, :, None, None].to(units[0].dtype))
+    return convolve((units[0] - units[1]).square(), head[None, :, None, None].to(units[0].dtype))
 
 
 def _head_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
