@@ -573,3 +573,19 @@ def test_without_pyarrow_it_says_what_to_install(pictures, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputError, match=r'pip install "vggfeat\[parquet\]"'):
         vggfeat.dump(pictures, tmp_path / "out", **QUICK, manifest="parquet")
+
+
+def test_the_card_is_recorded(pictures, tmp_path, monkeypatch):
+    card = {
+        "device": "cuda:0",
+        "torch": "2",
+        "cpu": "AVX2",
+        "card": "A",
+        "capability": "9.0",
+        "cuda": "12",
+        "cudnn": "9",
+    }
+    monkeypatch.setattr("vggfeat.dumps.request.describe", lambda _: card)
+    machine = vggfeat.dump(pictures, tmp_path / "out", **QUICK, reduce="mean").run["machine"]
+    assert set(machine) == {"python", "cpu", "card", "capability", "cuda", "cudnn", "algorithms"}
+    assert machine["card"] == "A"

@@ -17,7 +17,7 @@ from vggfeat.dumps.sources import Item, fingerprint, printable
 from vggfeat.dumps.store import Store
 from vggfeat.dumps.work import DumpJob, ShardTask
 from vggfeat.features import algorithms
-from vggfeat.features.device import resolve_precision
+from vggfeat.features.device import describe, resolve_precision
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
 
@@ -113,6 +113,7 @@ class DumpRequest:
     def _machine(self) -> dict[str, Any]:
         """Where the dump was begun. Recorded but not compared: other processors may round differently.
 
+        On CUDA it names the card, and the versions of CUDA and cuDNN.
         `algorithms` names the algorithm of each convolution, for images of the usual side if the recipe fixes none.
         """
         recipe = self.recipe
@@ -120,5 +121,9 @@ class DumpRequest:
         last = max(layer.index for layer in stack if layer.name in recipe.layers)
         dtype = resolve_precision(recipe.precision, self.device)
         chosen = algorithms.by_layer(stack[: last + 1], *self._side, dtype=dtype, device=self.device)
-        cpu = torch.backends.cpu.get_cpu_capability()
-        return {"python": platform.python_version(), "cpu": cpu, "algorithms": {**chosen}}
+        about = {name: text for name, text in describe(self.device).items() if name not in {"device", "torch"}}
+        return {
+            "python": platform.python_version(),
+            **about,
+            "algorithms": {**chosen},
+        }  # the fingerprint has the others
