@@ -22,6 +22,7 @@ def edge_against_inside(image, axis):
     return float(difference[0] / difference[8::8].mean())
 
 
+@pytest.mark.slow
 def test_a_seamless_texture_meets_itself(style):
     small = recipe("texture", first_size=32, steps=10, margin=16)
     image = texture(style, small, size=(64, 64), seamless=True, precision="float32").result()
