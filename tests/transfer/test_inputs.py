@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,3 +81,8 @@ def test_recolouring_changes_what_the_mode_names():
     assert [style.weight for style in linear.styles] == [0.5, 0.5]
     assert linear.styles[0].mask is MASK
     assert all((style.picture.mean((2, 3)) - CONTENT.mean((2, 3))).abs().max() < 0.05 for style in linear.styles)
+
+
+def test_a_mask_may_be_an_array():
+    white = read_mask(np.full((4, 5), 255, np.uint8))
+    assert torch.equal(white, torch.ones(1, 1, 4, 5))

@@ -4,14 +4,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vggfeat.errors import InputError
-from vggfeat.pictures import images, sources
+from vggfeat.pictures import sources
 from vggfeat.pictures.ranges import check_range
 from vggfeat.pictures.sources import Source
 from vggfeat.transfer import colours
@@ -62,7 +62,7 @@ class Inputs:
         keep: Source | None = None,
     ) -> Self:
         """Read the arguments of `stylize`. Raises `ImageError`, `InputError`."""
-        styles = [style] if isinstance(style, str | PathLike | Tensor) else list(style)
+        styles = [style] if sources.is_source(style) else list(style)
         if not styles:
             raise InputError("there is no style: pass one picture or several")
         shares = _shares(len(styles), weights)
@@ -122,7 +122,10 @@ def read_mask(source: Source) -> Tensor:
             raise InputError(f"a mask is {source.dtype} {tuple(source.shape)}: pass floating point, (1, 1, H, W)")
         check_range(mask, "unit")
         return mask.detach().float().clamp(0, 1).cpu()
-    picture = images.read_picture(source)
+    if isinstance(source, np.ndarray):
+        values: Tensor = torch.tensor(source)
+        return read_mask(values / 255 if values.dtype == torch.uint8 else values)
+    picture = sources.picture(source, "a mask")
     mask = picture.rgb.mean(1, keepdim=True)
     return mask if picture.alpha is None else mask * picture.alpha
 

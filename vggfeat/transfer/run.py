@@ -252,8 +252,8 @@ def stylize(
     seed gives the same picture on the same device, unless `seconds` is given.
 
     Args:
-        content: the picture to paint: a file, or a float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]. Transparent
-            parts of a file get its mean visible colour.
+        content: the picture to paint: a file, its bytes, a binary file object, a PIL image, an array (H, W, 3), or a
+            float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]. Transparent parts get the mean visible colour.
         style: the picture whose style is taken, in the same form; or several of them.
         recipe: a `Recipe`, or the name of one.
         size: long side of the result in pixels, the recipe's if None; a smaller content is not enlarged.
