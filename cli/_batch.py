@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Styling:
-    """The arguments of `vggfeat.stylize` except the content. `read`: further files that must not be overwritten."""
+    """The arguments of `vggfeat.stylize` except the content. `read`: other files that must not be overwritten."""
 
     styles: Sequence[str]
     recipe: Recipe
@@ -69,7 +69,7 @@ class Styling:
 
 
 def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequence: bool) -> None:
-    """Paint every content into `folder`, except those that it already holds. Exit with 3 if some could not be painted.
+    """Paint every content into `folder`, except those already there. Exit with 3 if some could not be painted.
 
     In a `sequence` each picture starts from the one before. A picture whose run is interrupted is saved as
     `NAME.partial.png`, so that the next run paints it again.
@@ -81,7 +81,7 @@ def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequen
     first, quiet = styling.recipe, styling.options.quiet
     for number, (name, target) in enumerate(targets.items(), 1):
         if not quiet:
-            tell(f"{number}/{len(targets)} {name}{': painted before' if target.exists() else ''}")
+            tell(f"{number}/{len(targets)} {name}{': already painted' if target.exists() else ''}")
         if not target.exists():
             partial = _partial(target)
             try:
@@ -101,7 +101,7 @@ def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequen
 
 
 def _check_targets(styling: Styling, targets: Mapping[str, Path]) -> None:
-    """Refuse two contents for one file, and files that are read."""
+    """Refuse two contents with the same output file, and an output that is also an input."""
     twins = [name for name, target in targets.items() if list(targets.values()).count(target) > 1]
     if twins:
         raise click.UsageError(f"{', '.join(twins)} would be painted into one file, '{targets[twins[0]]}'")
@@ -116,7 +116,7 @@ def _partial(target: Path) -> Path:
 
 
 def _tell_flicker(frames: Sequence[str], targets: Mapping[str, Path]) -> None:
-    """Report the mean change from frame to frame, of the contents and of the paintings."""
+    """Report the mean pixel change between frames, for the contents and for the paintings."""
     from vggfeat.pictures import images
 
     def change(names: Sequence[str | Path]) -> float:
@@ -130,4 +130,4 @@ def _tell_flicker(frames: Sequence[str], targets: Mapping[str, Path]) -> None:
 
     if len(frames) > 1:
         contents, painted = change(frames), change([targets[name] for name in frames])
-        tell(f"mean change of a value from frame to frame: {contents:.4f} in the contents, {painted:.4f} as painted")
+        tell(f"mean pixel change between frames: {contents:.4f} in the contents, {painted:.4f} in the paintings")

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import click
 
 Command = Any
-"""A function that click turns into a command, or has already."""
+"""A function, before or after click has turned it into a command."""
 Decorator = Callable[[Command], Command]
 _Value = TypeVar("_Value")
 
 SOME_FAILED = 3
-"""The exit code of a command that did its work except for some inputs."""
+"""The exit code of a command that finished, but failed for some inputs."""
 
 PICTURE_FORMATS = "PNG, JPEG, WebP or TIFF."
 PRECISIONS = ("auto", "float32", "tf32", "bfloat16", "float16")
@@ -48,12 +48,12 @@ def output_option(default: str, formats: str = PICTURE_FORMATS) -> Decorator:
 
 
 def precision_option(default: str = "float32", help_text: str = "") -> Decorator:
-    """`--precision` of the network."""
+    """`--precision`. `help_text` replaces the default help."""
     return click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         default=default,
-        help=help_text or "Of the network; auto is bfloat16 where that is faster.",
+        help=help_text or "Precision of the network; auto is bfloat16 where that is faster.",
     )
 
 
@@ -75,7 +75,7 @@ def parsed(parse: Callable[[str], _Value]) -> Callable[..., _Value | None]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a list with commas: `a, b` -> ["a", "b"]."""
+    """Split a comma-separated list: `a, b` -> ["a", "b"]."""
     return [word.strip() for word in text.split(",") if word.strip()]
 
 

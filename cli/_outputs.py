@@ -9,11 +9,11 @@ import click
 
 from vggfeat import files
 
-# Linux follows no longer chain of symbolic links either.
+# The longest chain of symbolic links that Linux follows, too.
 _MOST_LINKS = 40
 
 Named = tuple[str, str | Path]
-"""What a file is for, as an error names it (`the output`, `--plot`), and its path."""
+"""The role of a file, for error messages (`the output`, `--plot`), and its path."""
 
 
 def check_paths(outputs: Iterable[Named], inputs: Iterable[str | Path]) -> None:
@@ -30,7 +30,7 @@ def check_paths(outputs: Iterable[Named], inputs: Iterable[str | Path]) -> None:
 
 
 def _identity(path: str | Path) -> object:
-    """The same for two names of one file, whether it exists or not."""
+    """A key that is equal for all names of one file, whether or not the file exists."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError):
@@ -39,7 +39,7 @@ def _identity(path: str | Path) -> object:
 
 
 def chosen_output(output: str | None, default: str) -> Path:
-    """The path of `output`, or if it is None, `default` with a number at its end if such a file exists."""
+    """The path `output`, or if it is None, `default`, numbered if that file exists (`a.png`, `a-2.png`)."""
     if output is not None:
         return Path(output)
     path = Path(default)
@@ -48,7 +48,7 @@ def chosen_output(output: str | None, default: str) -> Path:
 
 
 def picture_output(output: str | None, default: str, inputs: Iterable[str | Path]) -> Path:
-    """As `chosen_output`, for a picture that can be written and is none of the inputs."""
+    """As `chosen_output`. Refuses a picture that cannot be written or is one of the inputs."""
     from vggfeat.pictures import images
 
     path = chosen_output(output, default)
@@ -70,7 +70,7 @@ def check_text_outputs(
     """
     for name in texts.values():
         if not name:
-            raise click.UsageError("an output has an empty name: - prints")
+            raise click.UsageError("an output has an empty name; - prints it")
         if name != "-":
             check_text_file(Path(name), folders)
     if list(texts.values()).count("-") > 1:
@@ -108,7 +108,7 @@ def check_text_file(path: Path, folders: Collection[str] = ()) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether the path is one of an open file, such as `/dev/stdout` or `/dev/fd/3`."""
+    """Whether the path stands for an open file, such as `/dev/stdout` or `/dev/fd/3`."""
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(path.parent)
         if folder in ("/dev", "/dev/fd") or folder.startswith("/proc/"):

@@ -31,7 +31,7 @@ _OPTIONS: dict[str, Decorator] = {
         "--memory",
         "memory_limit",
         metavar="4GB",
-        help="Most memory that a step may use; larger pictures are computed in blocks.  [default: 60% of free memory]",
+        help="Memory limit of a step; larger pictures are computed in blocks.  [default: 60% of free memory]",
     ),
     "checkpoint": click.option(
         "--checkpoint", type=_FILE, help="File to resume from; written at intervals, at the end and at Ctrl-C."
@@ -85,7 +85,7 @@ class RunOptions:
 
 
 def run_options(*names: str, without: Sequence[str] = ()) -> Decorator:
-    """The options of a run: these, or all except those in `without`."""
+    """Add the options of a run in `names`, or by default all except those in `without`."""
 
     def add(command: Command) -> Command:
         for name in reversed([name for name in names or _OPTIONS if name not in without]):
@@ -99,12 +99,12 @@ class PaintingFiles:
     """The files of one painted picture, checked before the run begins.
 
     Args:
-        output: the picture; None stands for `default`, numbered if that exists.
-        default: its name where none is given.
-        roles: (role, name) of each input, which the picture's metadata record. Names without a file are left out.
-        options: of the run.
-        read: further files that must not be overwritten.
-        partial: where an interrupted picture is saved, `output` if None.
+        output: the path of the picture; None stands for `default`, numbered if that exists.
+        default: the path to use if `output` is None.
+        roles: (role, name) of each input, to record in the picture's metadata. Names that are not files are left out.
+        options: the options of the run.
+        read: other files that must not be overwritten.
+        partial: where to save an interrupted picture; None stands for `output`.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class PaintingFiles:
         check_paths([("the output", self.output), *self._others, *self._numbered()], self._protected)
 
     def _numbered(self) -> list[tuple[str, Path]]:
-        """The names of other files that --save-every would use."""
+        """Inputs and other outputs that --save-every would overwrite."""
         if not self.options.save_every:
             return []
         pattern = re.compile(rf"{re.escape(self.output.stem)}-\d{{4,}}{re.escape(self.output.suffix)}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from vggfeat.transfer.loop import Progress
 
-# Reading a loss waits for the device: show it at most this often, in seconds.
+# Least seconds between updates: reading a loss waits for the device.
 _INTERVAL = 0.2
 
 
@@ -34,7 +34,7 @@ def bar(
 ) -> Generator[Callable[..., None]]:
     """Show a bar on a terminal unless `quiet`; yield a function that takes `completed`, `total` and `description`.
 
-    `unit`: show how many of how many, instead of a percentage.
+    `unit`: show a count such as 3/10 instead of a percentage.
     """
     if quiet or not on_terminal():
         yield _nothing

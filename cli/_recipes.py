@@ -31,14 +31,14 @@ def field_option(
     suffix: str = "",
     **settings: Any,
 ) -> Decorator:
-    """The option for a field of a recipe, with the field's help text. It takes one of `choices`, or a `kind`."""
+    """The option for a field of a recipe, with the field's help text. Its type is `choices` if given, else `kind`."""
     text: str = field.metadata["help"]
     kind = click.Choice(list(choices)) if choices else kind
     return click.option(*flags, field.name, type=kind, help=f"{text[0].upper()}{text[1:]}.{suffix}", **settings)
 
 
 def recipe_options(preset: str, names: Sequence[str] | None = None) -> Decorator:
-    """`--recipe`, and an option for each of these fields (all if None). Help shows the preset's values.
+    """Add `--recipe`, and an option for each field in `names` (None: every field). Help shows the preset's values.
 
     An option that is not given is None, so that the chosen recipe's own value applies.
     """
@@ -60,7 +60,7 @@ def recipe_options(preset: str, names: Sequence[str] | None = None) -> Decorator
 def chosen_recipe(preset: str, options: Mapping[str, Any], resume: str | None = None) -> Recipe:
     """The recipe of --recipe, else that of the checkpoint `resume`, else the preset, changed by the other options.
 
-    Layer names are resolved for the recipe's network. Without --network that is the one which a weights file names.
+    Layer names are resolved for the recipe's network. Without --network, a weights file that names its network decides.
     """
     changes = {key: value for key, value in options.items() if value is not None}
     name = changes.pop("recipe_name", None)

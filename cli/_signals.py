@@ -38,7 +38,7 @@ def _handling(handlers: Mapping[signal.Signals, Any]) -> Generator[None]:
 
 @contextmanager
 def uninterrupted() -> Generator[None]:
-    """Ignore requests to end inside the block, which takes a moment and saves long work."""
+    """Ignore signals inside the block, which is short and saves long work."""
     with _handling(dict.fromkeys((signal.SIGINT, *_TERMINATING), signal.SIG_IGN)):
         yield
 
@@ -93,8 +93,8 @@ def exiting(message: str) -> Generator[None]:
 def stop_requests(*, terminating: bool) -> Generator[Callable[[], int | None]]:
     """Yield a function that returns the exit code for the first Ctrl-C or request to end, None before one.
 
-    The work inside can then finish its step. A second signal acts as usual. `terminating`: also wait for SIGTERM and
-    SIGHUP, rather than end at once.
+    The block can then finish its step before it exits. A second signal acts as usual. `terminating`: handle SIGTERM and
+    SIGHUP in the same way; otherwise they end the process at once.
     """
     received: list[int] = []
 

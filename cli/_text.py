@@ -19,7 +19,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape control and format characters, such as terminal commands and changes of direction."""
+    """Escape control and format characters, such as terminal escape sequences and text-direction marks."""
     return "".join(_escape(letter) for letter in text)
 
 

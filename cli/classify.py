@@ -15,7 +15,7 @@ from ._text import print_table, printable
 
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="IMAGE...")
-@click.option("--network", default="auto", help="auto: the one named by the file, else vgg16.")
+@click.option("--network", default="auto", help="auto: the one that the weights file names, else vgg16.")
 @click.option(
     "--weights",
     default="imagenet1k_v1",

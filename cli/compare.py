@@ -27,7 +27,7 @@ from ._signals import saving, uninterrupted
     callback=parsed(words),
     help=f"Any of {', '.join(METRICS)}.",
 )
-@click.option("--layers", is_flag=True, help="Also each layer's contribution to LPIPS and DISTS.")
+@click.option("--layers", is_flag=True, help="Also print each layer's contribution to LPIPS and DISTS.")
 @click.option(
     "--resize",
     callback=parsed(parse_size),
@@ -35,7 +35,7 @@ from ._signals import saving, uninterrupted
     help="Resize every picture to a shorter side of N pixels, or to WxH; changes the values.  [default: no]",
 )
 @click.option(
-    "--heatmap", "heatmaps", type=click.Path(), metavar="DIR", help="Save a map of the differences of each pair."
+    "--heatmap", "heatmaps", type=click.Path(), metavar="DIR", help="Save a heat map of each pair's differences."
 )
 @json_option
 @csv_option
@@ -43,7 +43,7 @@ from ._signals import saving, uninterrupted
     "--batch-size", type=click.IntRange(1), default=8, help="Pairs of one size to compare at once; fewer above 512x512."
 )
 @device_option
-@precision_option(help_text="Of the networks; published values are for float32.")
+@precision_option(help_text="Precision of the networks; published values are for float32.")
 @quiet_option
 def command(
     a: str,

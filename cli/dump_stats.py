@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) -> None:
     """Print what `vggfeat dump --statistics`, `--cka` and `--rdm` measured.
 
-    Without --layer: means over the channels of each layer, and the number of dead channels, which are always zero. With
+    Without --layer: means over the channels of each layer, and the number of dead channels (always zero). With
     --layer: each channel, and the picture that activates it most.
     """
     from vggfeat.dumps.reading import open_dump
@@ -47,7 +47,7 @@ def _print(dump: "Dump", layer: str | None) -> None:
     measured = dump.fingerprint
     cka = measured["cka"] and layer is None
     if measured["statistics"] or not (measured["rdm"] or cka):
-        found = dump.statistics()  # raises where there are none
+        found = dump.statistics()  # raises an error if there are none
         if layer is None:
             _print_layers(found)
         elif layer in found:

@@ -9,8 +9,8 @@ from ._text import printable
 
 @click.command()
 @click.argument("dump", type=click.Path())
-@click.option("--rows", type=click.IntRange(0), default=16, help="Random pictures to recompute.")
-@click.option("--seed", type=int, default=0, help="Seed of their choice.")
+@click.option("--rows", type=click.IntRange(0), default=16, help="Number of random pictures to recompute.")
+@click.option("--seed", type=int, default=0, help="Seed for choosing the pictures.")
 @device_option
 def command(dump: str, *, rows: int, seed: int, device: str) -> None:
     """Check every file of DUMP against its hash, and recompute the activations of random pictures.
@@ -31,6 +31,6 @@ def command(dump: str, *, rows: int, seed: int, device: str) -> None:
     click.echo(f"{files} files, {len(pictures)} pictures recomputed, {len(wrong)} wrong{more}")
     if pictures:
         worst = max(check.difference for check in pictures)
-        click.echo(f"largest difference: {worst:.2g} of an array's largest value")
+        click.echo(f"largest difference: {worst:.2g} times the array's largest value")
     if wrong or unchecked:
         raise click.exceptions.Exit(1)

@@ -38,7 +38,7 @@ def _parse_axis(text: str) -> tuple[float, ...]:
     "weights",
     callback=parsed(_parse_axis),
     metavar="N,...",
-    help="One row each.  [default: 0.01, 0.1, 1 and 10 times the recipe's]",
+    help="Style weights, one for each row.  [default: 0.01, 0.1, 1 and 10 times the recipe's]",
 )
 @click.option(
     "--style-scales",
@@ -46,7 +46,7 @@ def _parse_axis(text: str) -> tuple[float, ...]:
     callback=parsed(_parse_axis),
     default="0.5,1,2",
     metavar="N,...",
-    help="One column each.",
+    help="Style scales, one for each column.",
 )
 @run_options("device", "precision", "memory_limit", "quiet")
 @recipe_options(

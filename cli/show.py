@@ -45,7 +45,7 @@ from ._outputs import picture_output
     "--scale",
     type=click.Choice(["channel", "layer"]),
     default="channel",
-    help="The range of the colour scale: the values of each channel, or of the layer.",
+    help="Scale the colours to each channel's values, or to the whole layer's.",
 )
 @size_option(512, "Long side to which IMAGE is shrunk.")
 @device_option
@@ -64,7 +64,7 @@ def command(
 ) -> None:
     """Draw the activations of IMAGE in each layer: heat map, principal components, channels.
 
-    The numbers below a channel are its index and its largest value.
+    The numbers below a channel are its index and its value of largest magnitude.
 
     With --dump DUMP --layer relu4_3 --channel 12: draw the pictures that activate a channel most, each cropped to the
     receptive field of its strongest position.
@@ -75,12 +75,12 @@ def command(
     if image is None or channel is not None:
         raise click.UsageError("give an IMAGE, or --dump DUMP with --channel N")
     from vggfeat.explore.pages.layers import sheet
-    from vggfeat.explore.view import look
+    from vggfeat.explore.view import inspect
     from vggfeat.pictures import images
 
     target = picture_output(output, f"{Path(image).stem}-show.png", [image])
     options["network"] = chosen_network(options)
-    page = sheet(look(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
+    page = sheet(inspect(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
     images.write_picture(target, page)
     click.echo(str(target))
 
@@ -92,7 +92,9 @@ def _show_patches(
     source = click.get_current_context().get_parameter_source
     others = ("image", "network", "weights", "channels", "at", "scale", "size")
     if given := [name for name in others if source(name) is ParameterSource.COMMANDLINE]:
-        raise click.UsageError(f"--dump does not go with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}")
+        raise click.UsageError(
+            f"--dump cannot be combined with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}"
+        )
     if channel is None or len(layers) != 1:
         raise click.UsageError("--dump needs one --layer and a --channel")
     from vggfeat.dumps.reading import open_dump

@@ -52,10 +52,10 @@ def command(
 ) -> None:
     """Paint CONTENT in the style of STYLE. Several styles are mixed.
 
-    With --style or --mask, every argument is a content or a folder of contents, and -o is a folder. Files that it
-    already holds are skipped. Contents that cannot be painted are reported and skipped (exit code 3).
+    With --style or --mask, every argument is a content or a folder of contents, and -o is a folder. Contents that are
+    already painted there are skipped. Contents that cannot be painted are reported and skipped (exit code 3).
 
-    Ctrl-C saves the picture as it is, in a folder under the name NAME.partial.png.
+    Ctrl-C saves the picture as it is; if -o is a folder, as NAME.partial.png.
     """
     run_with = RunOptions.pop_from(options)
     contents, styles, places = _arguments(pictures, named_styles, masks)
@@ -91,11 +91,11 @@ def _arguments(
     for item in masks:
         mask, equals, style = item.partition("=")
         if not equals or not mask or not style:
-            raise click.UsageError(f"--mask {item} is no MASK=STYLE, such as sky.png=waves.jpg")
+            raise click.UsageError(f"--mask {item} is not MASK=STYLE, such as sky.png=waves.jpg")
         pairs.append((mask, style))
     if not pairs and not named_styles:
         if len(pictures) == 1:
-            raise click.UsageError(f"there is no style for '{pictures[0]}': CONTENT STYLE, or CONTENT --style STYLE")
+            raise click.UsageError(f"there is no style for '{pictures[0]}': give CONTENT STYLE or --style STYLE")
         return [pictures[0]], list(pictures[1:]), [None] * (len(pictures) - 1)
     styles = [*named_styles, *(style for _, style in pairs)]
     return list(pictures), styles, [*([None] * len(named_styles)), *(mask for mask, _ in pairs)]
@@ -132,4 +132,4 @@ def _weights(mix: str | None, styles: int) -> list[float] | None:
     try:
         return [float(part) for part in mix.split(",")]
     except ValueError:
-        raise click.UsageError(f"--mix {mix} is no list of {styles} numbers, such as 2,1") from None
+        raise click.UsageError(f"--mix {mix} is not a list of {styles} numbers, such as 2,1") from None

@@ -43,8 +43,10 @@ def _recipe_options(command: Command) -> Command:
 @_recipe_options
 @click.option("--resume", is_flag=True, help="Continue from the folder's checkpoint, if there is one.")
 @device_option
-@precision_option("auto", "Of the forward and backward pass; auto is bfloat16 where that is faster.")
-@click.option("--channels-last/--no-channels-last", default=True, help="Memory layout.")
+@precision_option("auto", "Precision of the forward and backward pass; auto is bfloat16 where that is faster.")
+@click.option(
+    "--channels-last/--no-channels-last", default=True, help="Memory layout of the network and its activations."
+)
 @click.option(
     "--checkpoint-seconds", type=click.FloatRange(0), default=60.0, help="Time between checkpoints within an epoch."
 )

@@ -225,7 +225,7 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b", "--metric", "lpips"], "unknown metric 'lpips': near are lpips-vgg"),
         (["a", "b", "--metric", ""], "no metric to compare by: known are lpips-vgg"),
         (["a", "b", "--metric", "psnr", "--layers"], "no layers in psnr: known for lpips-vgg"),
-        (["a", "b", "--json", ""], "an output has an empty name: - prints"),
+        (["a", "b", "--json", ""], "an output has an empty name; - prints it"),
         (["a", "b", "--resize", "\u0663\u0662"], "is neither a number of pixels nor WIDTHxHEIGHT"),
         (["a", "b", "--resize", "9" * 5000], "is neither a number of pixels nor WIDTHxHEIGHT"),
         (["a", "b", "--resize", "999999999"], "resize is 999999999: that makes 999999998000000001 pixels"),

@@ -233,8 +233,8 @@ def test_masks_styles_and_what_is_kept(vggfeat):
     assert (pixels("c.png")[..., :28] - small[..., :28]).abs().max() < 0.02
     for arguments, message in (
         (("content.png",), "there is no style for 'content.png'"),
-        (("content.png", "--mask", "left.png"), "is no MASK=STYLE"),
-        (("content.png", "style.jpg", "--mix", "a"), "is no list of 1 numbers"),
+        (("content.png", "--mask", "left.png"), "is not MASK=STYLE"),
+        (("content.png", "style.jpg", "--mix", "a"), "is not a list of 1 numbers"),
         (("content.png", "style.jpg", "--mix", "1,2"), "there are 2 weights for 1 styles"),
         (("content.png", "style.jpg", "--memory", "much"), "is no amount of memory"),
         (("content.png", "style.jpg", "--sequence"), "--sequence is for several contents"),
@@ -258,12 +258,12 @@ def test_a_folder_is_painted_but_for_what_is_there_and_what_is_damaged(vggfeat):
     arguments = ("stylize", "frames", "--style", "style.jpg", "-o", "painted", "--sequence", *QUICK)
     first = vggfeat(*arguments, code=3)
     assert "1 of 4 could not be painted: frames/3.png" in first.stderr
-    assert "mean change of a value from frame to frame" in first.stderr
+    assert "mean pixel change between frames" in first.stderr
     before = {path.name: path.stat().st_mtime_ns for path in Path("painted").iterdir()}
     assert sorted(before) == ["0.png", "1.png", "2.png"]
     Path("painted/1.png").unlink()
     again = vggfeat(*arguments, code=3)
-    assert again.stderr.count("painted before") == 2
+    assert again.stderr.count("already painted") == 2
     assert Path("painted/0.png").stat().st_mtime_ns == before["0.png"]
     assert "need -o DIR" in vggfeat("stylize", "frames", "--style", "style.jpg", *QUICK, code=2).stderr
 

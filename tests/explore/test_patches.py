@@ -109,9 +109,9 @@ def test_the_command(dumped, tmp_path, monkeypatch):
     for arguments, words in (
         (["--layer", "relu1_1"], "give an IMAGE, or --dump DUMP"),
         (["pictures/0.png", "--layer", "relu1_1", "--channel", 3], "give an IMAGE, or --dump DUMP"),
-        (["pictures/0.png", "--dump", "out", "--layer", "relu1_1", "--channel", 3], "does not go with an IMAGE"),
+        (["pictures/0.png", "--dump", "out", "--layer", "relu1_1", "--channel", 3], "cannot be combined with an IMAGE"),
         (["--dump", "out", "--layer", "relu1_1"], "needs one --layer and a --channel"),
-        (["--dump", "out", "--layer", "relu1_1", "--channel", 3, "--at", "1,1"], "does not go with --at"),
+        (["--dump", "out", "--layer", "relu1_1", "--channel", 3, "--at", "1,1"], "cannot be combined with --at"),
     ):
         result = run(*arguments)
         assert result.exit_code == 2, result.output
