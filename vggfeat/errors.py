@@ -106,7 +106,7 @@ def one_of(option: str, value: _Word, known: Iterable[str]) -> _Word:
 def users_line() -> int:
     """The `stacklevel` that makes the caller's warning point at the user's code.
 
-    That is the nearest frame outside vggfeat and the libraries through which its modules call each other.
+    It skips the frames of vggfeat and of the libraries that call back into it.
     """
     level, frame = 1, sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] (warnings' own way)
     while frame.f_back and _package(frame.f_globals) in _INTERNAL:

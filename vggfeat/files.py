@@ -21,7 +21,7 @@ PREFIX = ".vggfeat-"
 HEIC = frozenset({".heic", ".heif"})
 """Endings that need the plugin pillow-heif."""
 
-# Pillow lists their endings but needs another program, or draws a vector graphic, to read them.
+# Formats that Pillow registers, but which need another program or are vector graphics.
 _NOT_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
@@ -65,7 +65,7 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         if target.exists():
             shutil.copymode(target, temporary)
         temporary.replace(target)
-        with suppress(OSError):  # the file is there; a folder that cannot be opened cannot be synced
+        with suppress(OSError):  # a folder that cannot be opened cannot be synced; the file is written all the same
             sync_folder(target.parent)
     finally:
         with suppress(OSError):
@@ -80,7 +80,7 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Read text as its byte-order mark says, or else as UTF-8. Windows PowerShell redirects output as UTF-16.
+    """Decode a text file by its byte-order mark, else as UTF-8. Windows PowerShell redirects output as UTF-16.
 
     Raises `OSError`, `UnicodeError`.
     """
@@ -150,11 +150,11 @@ def picture_endings() -> frozenset[str]:
         import_module("pillow_heif").register_heif_opener()
     known = Image.registered_extensions()  # loads all plugins, which fills Image.OPEN
     found = {ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_PICTURES}
-    return frozenset(found | HEIC)  # without the plugin these count too, and the error names it
+    return frozenset(found | HEIC)  # HEIC counts even without its plugin: the error when reading names the plugin
 
 
 def is_picture(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of a folder counts as a picture: a known ending, and a name that is not hidden.
+    """Whether a file in a folder counts as a picture: its ending is known, and it is not hidden.
 
     >>> [is_picture(name) for name in ("a/b.JPG", "a/._b.JPG", "notes.txt")]
     [True, False, False]

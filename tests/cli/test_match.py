@@ -55,7 +55,7 @@ def test_several_pictures_of_lines(vggfeat):
     [
         (["a.png", "absent.png"], "cannot read 'absent.png': no such file"),
         (["a.png", "b.png", "-l", "relu4_*"], "'relu4_*' names 3 layers of vgg16"),
-        (["a.png", "b.png", "--ratio", "2"], "the ratio is 2: it lies above 0 and is at most 1"),
+        (["a.png", "b.png", "--ratio", "2"], "the ratio is 2: it must be above 0 and at most 1"),
         (["a.png", "b.png", "--size", "7"], "too small for relu4_2"),
         (["a.png", "b.png", "--limit", "0"], "0 is not in the range x>=1"),
         (["a.png", "b.png", "-o", "b.png"], "the output 'b.png' is one of the inputs"),

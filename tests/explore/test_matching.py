@@ -186,7 +186,7 @@ def test_bad_input(cat):
     with pytest.raises(LayerError, match="unknown layer 'relu4_9'"):
         match(cat, cat, "relu4_9")
     for ratio in (0, 1.5, float("nan")):
-        with pytest.raises(InputError, match=r"the ratio is .*: it lies above 0 and is at most 1"):
+        with pytest.raises(InputError, match=r"the ratio is .*: it must be above 0 and at most 1"):
             match(cat, cat, ratio=ratio)
     with pytest.raises(InputError, match=r"^b is torch.uint8"):
         match(cat, torch.zeros(1, 3, 40, 40, dtype=torch.uint8))

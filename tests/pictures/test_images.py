@@ -428,7 +428,7 @@ def test_what_is_not_a_picture_file(tmp_path: Path) -> None:
         (
             "a.eps",
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-            "it is a drawing, not a picture",
+            "it is a vector drawing, not a raster picture",
         ),
         ("a\nb.png", b"no", "it is not a picture Pillow can read"),
     ]:
@@ -885,7 +885,7 @@ def test_fit(size: tuple[int, int], long_side: int, expected: tuple[int, int]) -
 
 @pytest.mark.parametrize("sizes", [(0, 5, 5), (5, -1, 5), (5, 5, 0)])
 def test_fit_refuses_nothing(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="sizes are at least 1"):
+    with pytest.raises(InputError, match="sizes must be at least 1"):
         fit(*sizes)
 
 
@@ -913,7 +913,7 @@ def test_resize_stays_in_range_and_refuses() -> None:
     larger = resize(steps, 32, 32)
     assert larger.min() == 0
     assert larger.max() == 1
-    with pytest.raises(InputError, match="height and width are at least 1"):
+    with pytest.raises(InputError, match="height and width must be at least 1"):
         resize(steps, 0, 5)
     with pytest.raises(InputError, match=r"\(N, C, H, W\)"):
         resize(steps[0], 5, 5)

@@ -83,11 +83,11 @@ def test_the_grid_has_a_tile_for_every_channel(send):
 
 def test_the_explorer_keeps_only_the_last_layers(send):
     upload, explorer = send(), work.Explorer(Limits())
-    first = explorer.seen(upload, "vgg16", "relu1_1")
-    assert explorer.seen(upload, "vgg16", "relu1_1") is first
+    first = explorer.inspection(upload, "vgg16", "relu1_1")
+    assert explorer.inspection(upload, "vgg16", "relu1_1") is first
     for layer in ("relu1_2", "relu2_1"):
-        explorer.seen(upload, "vgg16", layer)
-    assert explorer.seen(upload, "vgg16", "relu1_1") is not first
+        explorer.inspection(upload, "vgg16", layer)
+    assert explorer.inspection(upload, "vgg16", "relu1_1") is not first
     picture, over = explorer.channel(upload, "vgg16", "relu2_1", 5)
     assert picture.shape == over.shape == (1, 3, 48, 64)
 

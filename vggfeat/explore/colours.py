@@ -1,16 +1,16 @@
 """Colour maps of features: lightness grows evenly in OKLab, so equal steps look equal.
 
-They are computed because matplotlib's maps with a dark centre are neither black at 0 nor equally light at both ends.
+Matplotlib's maps with a dark centre are not used: they are neither black at 0 nor equally light at both ends.
 OKLab and its matrices: Ottosson, "A perceptual color space for image processing" (2020).
 """
 
 import torch
 from torch import Tensor
 
-# Both paths stay within sRGB. Heat: hue in degrees at 0 and 1, chroma at its maximum (0.5), lightness at 1.
+# All colours lie within sRGB. Heat: hue in degrees at values 0 and 1, chroma at 0.5 (its maximum), lightness at 1.
 _HUES, _CHROMA, _LIGHTEST = (300, 455), 0.17, 0.97
 
-# Signed: black at 0, blue below, orange above; hues, chroma at its maximum, lightness at both ends.
+# Signed: black at 0; hues below (blue) and above (orange), chroma at its maximum, lightness at both ends.
 _BELOW, _ABOVE, _SIGNED_CHROMA, _SIGNED_LIGHTEST = 256, 50, 0.115, 0.96
 
 # From OKLab to cube roots of cone responses, and from cone responses to linear sRGB.

@@ -28,10 +28,10 @@ from vggfeat.pictures.sources import Source
 if TYPE_CHECKING:
     from vggfeat.features.device import Precision
 
-# The most distances, and the most gathered feature values, in memory at a time: 64 MB each.
+# Limits on the distances and on the gathered feature values in memory at a time: 64 MB each.
 _MOST_DISTANCES = _MOST_GATHERED = 2**24
 
-# The cosine of a position that does not exist: less than any other.
+# Stands for the cosine of a position outside the layer: less than any cosine.
 _ABSENT = -2.0
 
 
@@ -44,7 +44,7 @@ class Matches:
             its first pixel.
         points_b: (M, 2), as `points_a`, of the second picture.
         score: (M,), in [0, 1].
-        metadata: the pictures, network and options that they depend on, as JSON types.
+        metadata: the pictures, the network and the options that gave these matches, as JSON types.
 
     >>> points = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     >>> found = Matches(points, points, torch.tensor([0.9, 0.4]), {})
@@ -63,7 +63,7 @@ class Matches:
     def best(self, count: int) -> "Matches":
         """The `count` matches of highest score, or all if there are fewer."""
         if count < 1:
-            raise InputError(f"the limit is {count}: it is at least 1")
+            raise InputError(f"the limit is {count}: it must be at least 1")
         kept = self.points_a[:count], self.points_b[:count], self.score[:count]
         return replace(self, points_a=kept[0], points_b=kept[1], score=kept[2])
 
@@ -107,9 +107,9 @@ def match(
 
     Two positions match if they are mutual nearest neighbours by cosine similarity and pass Lowe's ratio test in both
     directions: the distance of their unit vectors is at most `ratio` times that to the second nearest (kornia's
-    `match_snn`). Matches are then refined through the last ReLU of each finer stride: every step searches the positions
-    inside the matched pair, and one beyond in `b`. At the finest layer, parabolas through the cosines of neighbours
-    give subpixel positions. The pictures are padded by reflection.
+    `match_snn`). Matches are then refined through the last ReLU of each finer stride. Each refinement compares the
+    finer positions that a matched pair covers, extended in `b` by one position on every side. At the finest layer,
+    parabolas through the cosines of neighbours give subpixel positions. The pictures are padded by reflection.
 
     A score is the mean cosine over the layers used, times one minus the square of the ratio of distances.
 
@@ -120,7 +120,7 @@ def match(
         network: as for `FeatureExtractor`.
         weights: as for `FeatureExtractor`.
         ratio: above 0, at most 1; 1 keeps all mutual neighbours.
-        refine: whether to refine through finer layers; without, points are centres of receptive fields.
+        refine: whether to refine through finer layers; if False, points are centres of receptive fields.
         size: the long side to which a larger picture is shrunk.
         device: `auto` (CUDA, else MPS, else CPU) or a torch device.
         precision: of the network; distances are float32.
@@ -137,8 +137,8 @@ def match(
     True
     """
     if not 0 < ratio <= 1:
-        raise InputError(f"the ratio is {ratio:g}: it lies above 0 and is at most 1")
-    [coarse, *finer] = _ladder(network, layer, refine=refine)
+        raise InputError(f"the ratio is {ratio:g}: it must be above 0 and at most 1")
+    [coarse, *finer] = _coarse_to_fine(network, layer, refine=refine)
     place = choose_device(device)
     names = [layer.name for layer in (coarse, *finer)]
     extract = FeatureExtractor(network, names, weights=weights, device=place, precision=precision)
@@ -149,7 +149,7 @@ def match(
         for step in finer:
             pairs = _refined(pairs, finest, described_a.levels[step.name], described_b.levels[step.name])
             finest = step
-        shift = _between(pairs, described_a.levels[finest.name], described_b.levels[finest.name]) if finer else 0
+        shift = _subpixel_shift(pairs, described_a.levels[finest.name], described_b.levels[finest.name]) if finer else 0
         score = pairs.cosine / (1 + len(finer)) * (1 - pairs.ratio**2)
         order = score.argsort(descending=True, stable=True)
         points_a = described_a.original(pairs.a * finest.stride + finest.offset, order)
@@ -198,13 +198,13 @@ class _Described(NamedTuple):
     shape: tuple[int, int]
 
     def original(self, places: Tensor, order: Tensor) -> Tensor:
-        """Convert positions in the network's input to the original picture, in the given order."""
+        """Convert positions in the network's input to pixels of the original picture, reordered by `order`."""
         scale = torch.tensor(self.size, dtype=torch.float64) / torch.tensor(self.shape)
         return ((places[order].double().cpu() + 0.5) * scale - 0.5).float()
 
 
 class _Pairs(NamedTuple):
-    """Matched positions (M, 2) in one layer's grid, their sums of cosines and their ratios of distances."""
+    """Matched positions (M, 2) of one layer, their cosines summed over the layers so far, their distance ratios."""
 
     a: Tensor
     b: Tensor
@@ -212,8 +212,8 @@ class _Pairs(NamedTuple):
     ratio: Tensor
 
 
-def _ladder(network: str, layer: str, *, refine: bool) -> list[arch.Layer]:
-    """The layer to match by, and the last ReLU of each finer stride, down to the finest."""
+def _coarse_to_fine(network: str, layer: str, *, refine: bool) -> list[arch.Layer]:
+    """The layer to match by, then the last ReLU of each finer stride, coarse to fine."""
     coarse, *others = arch.find_layers(network, layer)
     if others:
         raise LayerError(f"'{layer}' names {1 + len(others)} layers of {network}: match by one, such as {coarse.name}")
@@ -226,7 +226,7 @@ def _ladder(network: str, layer: str, *, refine: bool) -> list[arch.Layer]:
 
 
 def _describe(source: Source, role: str, extract: FeatureExtractor, size: int, place: torch.device) -> _Described:
-    """The features of a picture padded by reflection, cropped to the picture.
+    """The features of a picture. It is padded by reflection, and the features are cropped to the picture.
 
     Zero padding is the same around every picture, so positions near the border would match each other.
     """
@@ -273,8 +273,8 @@ def _nearest(vectors: Tensor, others: Tensor, ratio: float) -> tuple[Tensor, Ten
 def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
     """Refine pairs in a finer layer: choose the most similar two positions inside each coarse pair.
 
-    The four positions of `a` around the centre of the coarse one are compared with nine each of `b`, whose shifts
-    differ from the pair's by at most one position.
+    Four positions of `a` around the centre of the coarse one are each compared with nine of `b`: the position at the
+    pair's shift and its neighbours.
     """
     layer = a.layer
     inside, around = _square(0, 1, pairs.a), _square(-1, 1, pairs.a)
@@ -292,7 +292,7 @@ def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
     return _Pairs(better[0], better[1], pairs.cosine + better[2], pairs.ratio)
 
 
-def _between(pairs: _Pairs, a: _Level, b: _Level) -> Tensor:
+def _subpixel_shift(pairs: _Pairs, a: _Level, b: _Level) -> Tensor:
     """The subpixel offset in `b` where the similarity to `a` is largest: (M, 2), at most half a position each.
 
     The vertex of a parabola through the cosines at a position and its two neighbours is biased to the side where the

@@ -19,7 +19,7 @@ from vggfeat.networks import arch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """The position of one picture that activates a channel most.
+    """The position in one picture at which a channel is most active.
 
     Attributes:
         id: the picture's id in the dump.
@@ -52,8 +52,8 @@ def most_activating(
     Args:
         out: the folder of the dump.
         layer: one of its layers.
-        channel: of the layer.
-        top: how many pictures; None takes all that the statistics name.
+        channel: a channel of the layer.
+        top: the number of pictures; None takes all that the statistics list.
         device: `auto` (CUDA, else MPS, else CPU) or a torch device.
 
     Raises `StoreError` for a dump that is incomplete or has no statistics, `InputError` for a layer or a channel that
@@ -70,7 +70,7 @@ def most_activating(
         raise InputError(f"there is no channel {channel} in {layer}: it has 0 to {len(found.mean) - 1}")
     names = [str(name) for name in found.top_ids[channel] if name]
     if top is not None and top < 1:
-        raise InputError(f"top is {top}: it is at least 1")
+        raise InputError(f"top is {top}: it must be at least 1")
     recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
     network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
     entries = {entry.id: entry for entry in dump.manifest}

@@ -93,7 +93,7 @@ def bar_chart(
         values: by name, from top to bottom.
         title: of the chart.
         x_label: name of the axis.
-        low: lower end of the axis, unless a value is less.
+        low: lower end of the axis; a smaller value extends it.
         high: upper end of the axis; by default the largest value decides.
         width: of the picture, in pixels.
 
@@ -136,7 +136,7 @@ def matrix_chart(
     Args:
         values: (R, C) numbers; grey where they are not finite.
         rows: the names of the rows, left out where cells are too small for them.
-        columns: the names of the columns, likewise.
+        columns: the names of the columns, left out in the same case.
         title: of the chart.
         row_label: what the rows are.
         column_label: what the columns are.

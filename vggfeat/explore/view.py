@@ -44,9 +44,9 @@ class Inspection:
     Attributes:
         picture: (1, 3, H, W), the input of the network.
         features: {layer: (1, C, h, w)} in float32, on the CPU.
-        layers: their entries in the layer table.
+        layers: the layers of `features`, as entries of the layer table.
         size: (width, height) of the original picture.
-        title: its name.
+        title: the name of the picture.
         weights: the names of the network and its weights.
     """
 
@@ -109,7 +109,7 @@ def inspect(
     return Inspection(picture, features, found, (width, height), sources.name(source), str(extract.weights_entry))
 
 
-# Their names before 0.2.
+# The names of `inspect` and `Inspection` before 0.2.
 look = inspect
 Seen = Inspection
 
@@ -121,7 +121,7 @@ def most_active(features: Tensor, count: int) -> tuple[int, ...]:
     (1, 2)
     """
     if count < 1:
-        raise InputError(f"top is {count}: it is at least 1")
+        raise InputError(f"top is {count}: it must be at least 1")
     activity = features[0].abs().mean((1, 2))
     return tuple(int(channel) for channel in activity.argsort(descending=True, stable=True)[:count])
 
@@ -130,7 +130,7 @@ def channel_maps(features: Tensor, channels: Sequence[int], *, scale: Scale = "c
     """Paint channels of (1, C, h, w) as (n, 3, h, w).
 
     Black is 0. White is the 99th percentile of the nonzero magnitudes, of each channel or, with `scale="layer"`, of the
-    layer. In a layer with negative values these are blue and positive values orange.
+    layer. If the layer has negative values, they are blue and positive values orange.
 
     Raises `InputError` for a channel that does not exist.
 
@@ -163,7 +163,7 @@ class Components(NamedTuple):
 
     Attributes:
         rgb: (1, 3, h, w), each component stretched to [0, 1].
-        variance: the share of the layer's variance that each explains.
+        variance: the share of the layer's variance that each component explains.
     """
 
     rgb: Tensor

@@ -33,16 +33,16 @@ def frame(picture: Tensor, height: int, width: int) -> Image.Image:
 def write_animation(
     path: str | os.PathLike[str], frames: Sequence[Image.Image], *, fps: float = 12.0, hold: float = 2.0
 ) -> None:
-    """Write RGB `frames` of one size as .gif or .webp, which repeat for ever, or .mp4.
+    """Write RGB `frames` of one size as .gif or .webp, which loop forever, or .mp4.
 
     Args:
         path: the file. It appears whole or not at all.
         frames: at least one.
-        fps: frames a second; GIF rounds their duration to 1/100 s.
-        hold: seconds for which the last frame stays.
+        fps: frames a second; GIF rounds the duration of a frame to 1/100 s.
+        hold: extra seconds to show the last frame.
 
-    MP4 needs even sides: an odd side loses its last line. Raises `ImageError` for a file that cannot be written,
-    `InputError` for frames of several sizes, and `VggfeatError` for MP4 if the extra `video` is not installed.
+    MP4 needs even sides: an odd side loses its last row or column. Raises `ImageError` for a file that cannot be
+    written, `InputError` for frames of several sizes, and `VggfeatError` for MP4 if the extra `video` is missing.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def write_animation(
 
 
 def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:
-    each = max(20, round(1000 / fps))  # viewers slow down shorter frames
+    each = max(20, round(1000 / fps))  # viewers show shorter frames for longer
     durations = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
     if path.suffix == ".gif":
         # One palette for each frame: colours change from frame to frame.

@@ -1,4 +1,6 @@
-"""PNG and TIFF colour of 16 bits a channel, which Pillow cuts to 8, by imagecodecs and tifffile (the extra `deep`).
+"""Read and write colour PNG and TIFF with 16 bits a channel, which Pillow truncates to 8.
+
+Uses imagecodecs and tifffile (the extra `deep`).
 
 Arrays are (H, W, C) uint16. C is 3 (RGB), 4 (RGBA) or, read from a PNG, 2 (grey and alpha).
 """
@@ -22,7 +24,7 @@ from vggfeat.errors import ImageError
 
 Pixels = npt.NDArray[np.uint16]
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its notes on damaged files go to stderr
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its warnings about damaged files go to stderr
 
 _PNG_MODES = frozenset({"RGB;16B", "RGBA;16B", "LA;16B"})
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
@@ -40,9 +42,9 @@ def library(name: str) -> Any:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image that is opened and not loaded has more bits than Pillow decodes, and `decode` can read them.
+    """Whether `decode` can read more bits of an image than Pillow. `image` is opened, and not loaded yet.
 
-    That is PNG that is not interlaced, and RGB TIFF of unsigned integers.
+    True for 16-bit RGB, RGBA or LA in non-interlaced PNG, and for 16-bit RGB TIFF of unsigned integers.
     """
     if isinstance(image, PngImagePlugin.PngImageFile):
         return bool(image.tile) and image.tile[0].args in _PNG_MODES and not image.info.get("interlace")
@@ -57,7 +59,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def decode(image: Image.Image, data: bytes) -> Pixels:
-    """The pixels of the image whose file is `data`, before its EXIF orientation; premultiplied alpha is divided out.
+    """Decode the file `data` of `image`. EXIF orientation is not applied; premultiplied alpha is divided out.
 
     Raises the decoder's own errors if the file is damaged, and `ImageError` if the decoder is not installed.
     """
@@ -67,9 +69,9 @@ def decode(image: Image.Image, data: bytes) -> Pixels:
 
 
 def encode_png(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of a PNG of these pixels, with a profile and iTXt texts.
+    """Encode pixels as the bytes of a PNG, with a profile and iTXt texts.
 
-    Written here because imagecodecs' encoder takes neither profile nor text.
+    Implemented here because imagecodecs' encoder takes neither profile nor text.
     """
     height, width, channels = pixels.shape
     rows = pixels.astype(">u2").view(np.uint8).reshape(height, -1)
@@ -86,7 +88,7 @@ def encode_png(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str]
 
 
 def encode_tiff(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str] | None = None) -> bytes:
-    """The bytes of a deflated TIFF of these pixels, with a profile, and texts as JSON in ImageDescription.
+    """Encode pixels as the bytes of a deflated TIFF, with a profile, and texts as JSON in ImageDescription.
 
     Raises `ImageError` if tifffile is not installed.
     """
@@ -109,8 +111,8 @@ def encode_tiff(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str
 def _decode_tiff(data: bytes) -> Pixels:
     with library("tifffile").TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
-        pixels: Pixels = page.asarray().astype(np.uint16)  # in the byte order of this machine
-        if page.planarconfig == 2:  # each channel as a plane
+        pixels: Pixels = page.asarray().astype(np.uint16)  # converts to this machine's byte order
+        if page.planarconfig == 2:  # channels are stored as separate planes
             pixels = np.moveaxis(pixels, 0, 2)
         extra = page.extrasamples[:1]
     if pixels.shape[2] == 4 and extra == (_PREMULTIPLIED,):

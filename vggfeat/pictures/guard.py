@@ -1,4 +1,4 @@
-"""Turn what goes wrong inside Pillow into one-line errors, and keep its settings of the process unchanged."""
+"""Convert Pillow's exceptions to one-line errors, and change its process-wide settings only temporarily."""
 
 import textwrap
 import threading
@@ -18,7 +18,7 @@ _PILLOW = threading.RLock()
 def refusing(action: str, otherwise: str) -> Generator[None]:
     """Convert any exception in the block to an `ImageError` of one line: `action`, then the reason.
 
-    `otherwise` stands before the text of an exception that has no reason of its own here.
+    `otherwise` is the reason given for an exception that is not recognised; the exception's text follows it.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def _reason(error: Exception, otherwise: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not a picture Pillow can read"
     if isinstance(error, MemoryError):
-        return "it needs more memory than there is"
+        return "there is not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return files.reason(error)
     if "truncated" in text.lower():

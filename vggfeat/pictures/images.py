@@ -1,4 +1,4 @@
-"""The functions on pictures that other folders use, in one place."""
+"""The functions on pictures that other folders import."""
 
 from vggfeat.pictures.reading import (
     Picture,

@@ -45,7 +45,7 @@ def window(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
 class _Window(torch.autograd.Function):
     """A slice whose gradient has the memory format of its input.
 
-    That of autograd's own slice is always contiguous, which a channels_last network must convert.
+    The gradient of an ordinary slice is always contiguous, so a channels_last network would have to convert it.
     """
 
     @staticmethod

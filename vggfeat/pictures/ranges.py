@@ -1,4 +1,4 @@
-"""The ranges of image tensors, and checks of what callers pass."""
+"""The ranges of image tensors, and checks of the tensors that callers pass."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -36,8 +36,8 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
         # Read together, because each read waits for a GPU.
         extremes: list[float] = torch.stack(torch.aminmax(images.detach())).tolist()
     except (torch.AcceleratorError, torch.OutOfMemoryError):
-        raise  # an earlier operation's, which the read reports
-    except RuntimeError:  # meta tensors, fake ones, and those under torch.func have no values
+        raise  # of an earlier operation; the read only reports it
+    except RuntimeError:  # meta and fake tensors, and tensors under torch.func, have no values
         return None
     lowest, highest = extremes
     if lowest != lowest:  # noqa: PLR0124 (NaN differs from itself)
@@ -55,7 +55,7 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
 
 
 def check_tensor(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> None:
-    """Raise `InputError` unless `tensor` is floating, not empty and of `shape`; words in it stand for any length."""
+    """Raise `InputError` unless `tensor` is floating, not empty and of `shape`; a string there allows any length."""
     came = tuple(tensor.shape)
     fits = len(came) == len(shape) and all(isinstance(b, str) or a == b for a, b in zip(came, shape, strict=True))
     if not (fits and tensor.numel() and tensor.is_floating_point()):

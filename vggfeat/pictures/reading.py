@@ -1,9 +1,9 @@
 """Read picture files into tensors.
 
-Grey, palette, CMYK, Lab, 1, 8 or 16 bits, any EXIF orientation and any ICC profile become upright sRGB. Colour of 16
-bits a channel is kept in PNG that is not interlaced and in RGB TIFF; other formats are cut to the upper 8 (grey keeps
-all 16). Not read are the one transparent colour that a PNG of 2 or 4 bits may name, and the PNG chunks gAMA and cHRM.
-Pillow's warnings are not shown; what libtiff and libpng say of a damaged file on the process's stderr is.
+Grey, palette, CMYK and Lab pictures of 1, 8 or 16 bits, with any EXIF orientation and ICC profile, become upright sRGB.
+Grey keeps 16 bits. Colour keeps 16 bits a channel in non-interlaced PNG and in RGB TIFF; in other files it is truncated
+to 8. The transparent colour of a PNG with 2 or 4 bits, and the PNG chunks gAMA and cHRM, are ignored. Pillow's warnings
+are suppressed; libtiff and libpng may still print messages about a damaged file to stderr.
 """
 
 import difflib
@@ -36,7 +36,7 @@ _DRAWINGS = frozenset({"EPS", "WMF"})  # Pillow renders these by running Ghostsc
 _SILENT = frozenset({"JPEG", "MPO"})  # formats whose decoding cannot warn
 _COLOURLESS = frozenset({"1", "L", "LA", "La"})
 
-# What makes a picture upright, by EXIF orientation: axes to flip, after swapping height and width from 5 on.
+# {EXIF orientation: axes to flip to make the picture upright}. From 5 on, height and width are swapped first.
 _UPRIGHT, _SIDEWAYS = 1, 5
 _FLIPS = {2: (3,), 3: (2, 3), 4: (2,), 5: (), 6: (3,), 7: (2, 3), 8: (2,)}
 
@@ -46,7 +46,7 @@ class Picture:
     """An upright picture in sRGB.
 
     Attributes:
-        rgb: (1, 3, H, W), float32 in [0, 1]. Where `alpha` is 0 it holds the colour that the file has there.
+        rgb: (1, 3, H, W), float32 in [0, 1]. Where `alpha` is 0, it holds the colour stored in the file.
         alpha: (1, 1, H, W), float32 in [0, 1], 1 is opaque; None if the file has no transparency.
         icc: the profile that the colours were converted from; None if they were taken as sRGB.
         bits: 16 if a channel has more than 8, else 8.
@@ -69,7 +69,7 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 
     Args:
         path: the file.
-        max_pixels: a picture with more is refused from its header, before it is decoded.
+        max_pixels: a larger picture is refused after its header is read, before it is decoded.
 
     Raises:
         ImageError: the file is missing, unreadable, damaged, truncated, not a picture or too large, holds integers
@@ -137,7 +137,7 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def flatten(picture: Picture) -> torch.Tensor:
-    """The colours of a picture, (1, 3, H, W); transparent parts become the mean visible colour."""
+    """The colours of a picture without transparency, (1, 3, H, W): transparent parts become the mean visible colour."""
     if picture.alpha is None:
         return picture.rgb
     visible = (picture.rgb * picture.alpha).sum((2, 3), keepdim=True)
@@ -147,7 +147,7 @@ def flatten(picture: Picture) -> torch.Tensor:
 
 @contextmanager
 def _opened(file: BinaryIO, max_pixels: int) -> Generator[Image.Image]:
-    """Open an image, its header read and its pixels not. Raises `ImageError` if it is too large or a drawing."""
+    """Open an image and read only its header. Raises `ImageError` if it is too large or a vector drawing."""
     try:
         files.picture_endings()  # registers the plugin for HEIC, if it is installed
         with quiet(max_pixels):
@@ -159,7 +159,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> Generator[Image.Image]:
                     raise ImageError("HEIC needs pillow-heif: pip install 'vggfeat[heic]'") from None
                 raise
         if image.format in _DRAWINGS:
-            raise ImageError("it is a drawing, not a picture")
+            raise ImageError("it is a vector drawing, not a raster picture")
         if (pixels := image.width * image.height) > max_pixels:
             raise ImageError(f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}")
         yield image
@@ -172,7 +172,7 @@ def _texts(image: Image.Image) -> dict[str, str]:
         return {key: str(value) for key, value in image.text.items()}
     try:
         texts = json.loads(image.getexif().get(ExifTags.Base.ImageDescription, ""))
-    except Exception:  # noqa: BLE001 - whatever else the tag holds, or Pillow's EXIF parser makes of it, is not ours
+    except Exception:  # noqa: BLE001 - another program's text, or EXIF that Pillow cannot parse
         return {}
     if not isinstance(texts, dict):
         return {}
@@ -204,13 +204,15 @@ def _near(path: Path) -> str:
 
 def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:
     data = _whole_file(image) if deep.is_deep(image) else None
-    # Asking a PNG for its orientation loads it, and would swallow what is wrong with its pixels.
+    # getexif() loads a PNG and hides errors in its pixels, so other images are loaded first. For deep files it is
+    # called before loading: Pillow rotates a TIFF as it loads it, but not `data`.
     orientation = _orientation(image) if data else _UPRIGHT
-    with nullcontext() if image.format in _SILENT else quiet(max_pixels):  # so that threads decode JPEGs side by side
+    # `quiet` holds a lock, without which threads decode JPEGs in parallel.
+    with nullcontext() if image.format in _SILENT else quiet(max_pixels):
         image.load()
     if not image.width * image.height:
         raise ImageError(f"it has no pixels: its size is {image.width} x {image.height}")
-    if orientation == _UPRIGHT:  # Pillow turns a TIFF while it loads it, but not our copy of its file
+    if orientation == _UPRIGHT:
         orientation = _orientation(image)
     picture = _deep_colour(image, data) if data else _colour(image)
     alpha = None if picture.alpha is None else _turned(picture.alpha, orientation)
@@ -218,7 +220,7 @@ def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:
 
 
 def _colour(image: Image.Image) -> Picture:
-    """The picture of a loaded image, before its orientation."""
+    """Convert a loaded image, without applying its orientation."""
     icc: bytes | None = image.info.get("icc_profile")
     alpha = None
     if image.mode[0] in "IF":
@@ -243,13 +245,13 @@ def _orientation(image: Image.Image) -> int:
     try:
         with quiet():
             found = image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT)
-    except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises many things, and the pixels are good all the same
+    except Exception:  # noqa: BLE001 - Pillow's EXIF parser raises many types of error; the pixels are still good
         return _UPRIGHT
     return found if found in _FLIPS else _UPRIGHT
 
 
 def _turned(x: torch.Tensor, orientation: int) -> torch.Tensor:
-    """(N, C, H, W) of an EXIF orientation made upright."""
+    """Make (N, C, H, W) of an EXIF orientation upright."""
     if orientation >= _SIDEWAYS:
         x = x.transpose(2, 3)
     return x.flip(_FLIPS[orientation]).contiguous() if orientation in _FLIPS else x
@@ -266,7 +268,7 @@ def _whole_file(image: Image.Image) -> bytes | None:
 
 
 def _deep_colour(image: Image.Image, data: bytes) -> Picture:
-    """The picture of a file of 16 bits a channel, before its orientation."""
+    """Decode a file with 16 bits a channel, without applying its orientation."""
     icc: bytes | None = image.info.get("icc_profile")
     if icc and not profiles.transform(icc, "RGB"):
         icc = None

@@ -18,7 +18,7 @@ def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
     (50, 100)
     """
     if min(height, width, long_side) < 1:
-        raise InputError(f"sizes are at least 1, not height {height}, width {width}, long_side {long_side}")
+        raise InputError(f"sizes must be at least 1, not height {height}, width {width}, long_side {long_side}")
     longest = max(height, width)
     scale = min(1.0, long_side / longest)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -28,12 +28,12 @@ def resize(rgb: torch.Tensor, height: int, width: int, *, wrap: bool = False) ->
     """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1], bilinear and antialiased.
 
     Matches Pillow's BILINEAR and torchvision's transforms. With `wrap`, pixels beyond an edge are taken from the
-    opposite edge, so a picture that tiles still does. Raises `InputError` if `rgb` is not a floating tensor of that
+    opposite edge, so a seamless tile stays seamless. Raises `InputError` if `rgb` is not a floating tensor of that
     shape, or `height` or `width` is less than 1.
     """
     check_tensor("rgb", rgb, ("N", "C", "H", "W"))
     if min(height, width) < 1:
-        raise InputError(f"height and width are at least 1, not {height} and {width}")
+        raise InputError(f"height and width must be at least 1, not {height} and {width}")
     if not wrap:
         return interpolate(rgb, (height, width), mode="bilinear", antialias=True)
     for axis, after in ((2, height), (3, width)):

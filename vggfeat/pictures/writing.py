@@ -93,7 +93,7 @@ def write_picture(
     """Write a picture as .png, .jpg or .jpeg (quality 95, 4:4:4), .webp (lossless), .tif or .tiff.
 
     The file appears whole or not at all, and keeps the mode of the file that it replaces; a symbolic link is followed.
-    A picture that is too large for its format is written as PNG beside it, under an unused name that the error tells.
+    A picture that is too large for its format is written as PNG beside it, under an unused name that the error states.
 
     Args:
         path: the file.
@@ -101,8 +101,8 @@ def write_picture(
         alpha: (1, 1, H, W), 1 is opaque. JPEG has no transparency: it drops `alpha` and stores `rgb` unchanged.
         icc: the profile to write in, such as `Picture.icc`: colours are converted to it, and it is embedded. A profile
             that is broken or not RGB (that of a CMYK or grey original) is left out. The default is plain sRGB.
-        text: what `read_text` returns: names of 1 to 79 printable ASCII characters, and texts without NUL. PNG stores
-            each in an iTXt chunk, other formats one JSON object in the EXIF tag ImageDescription.
+        text: {name: text} for `read_text` to return: names of 1 to 79 printable ASCII characters, and texts without
+            NUL. PNG stores each in an iTXt chunk, other formats one JSON object in the EXIF tag ImageDescription.
         bits: 8, or 16 a channel in PNG and TIFF; JPEG and WebP always have 8.
 
     Raises:
@@ -161,16 +161,16 @@ def _spares(path: Path) -> Iterator[Path]:
 
 
 def _target(path: Path) -> Path:
-    """The file that writing to `path` replaces or creates, links followed."""
+    """The file that writing to `path` replaces or creates, after following symbolic links."""
     return writable(path, _KINDS)
 
 
 def writable(path: Path, endings: Collection[str]) -> Path:
-    """The file that writing to `path` replaces or creates, links followed.
+    """The file that writing to `path` replaces or creates, after following symbolic links.
 
     Raises `ImageError` if it cannot be written, or its ending is not among `endings`.
     """
-    with refusing(f"cannot write {str(path)!r}", "the name is bad"):
+    with refusing(f"cannot write {str(path)!r}", "the name is not valid"):
         if path.suffix.lower() not in endings:
             raise ImageError(f"unknown ending {path.suffix!r}, known are {', '.join(endings)}")
         target = path.resolve()
@@ -230,5 +230,5 @@ def _labels(kind: _Kind, text: Mapping[str, str]) -> dict[str, object]:
             chunks.add_itxt(name, value)
         return {"pnginfo": chunks}
     exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # ASCII: all that the tag may hold
+    exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # the tag holds only ASCII, as JSON does
     return {"exif": exif}

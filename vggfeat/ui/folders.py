@@ -22,11 +22,11 @@ class Folders:
 
     @property
     def samples(self) -> Path:
-        """Copies of the sample pictures, from where Gradio may serve them."""
+        """Copies of the sample pictures, in a folder that Gradio may serve."""
         return self.root / "samples"
 
     def results(self, session: str) -> Path:
-        """The files written for one page."""
+        """The folder of the files written for one open page."""
         return self.root / "results" / "".join(letter for letter in session if letter.isalnum())
 
     def create(self) -> None:

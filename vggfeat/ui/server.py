@@ -23,7 +23,7 @@ _POLICY = (
 )
 
 
-# Gradio has no parameter for either: as many pictures of a gallery side by side as fit, and thin margins on a phone.
+# Gradio has no parameters for these: fill each row of a gallery with as many pictures as fit, narrow margins on phones.
 _STYLE = """<style>
 .pictures .grid-container { grid: auto-flow min-content / repeat(auto-fill, minmax(96px, 1fr)) !important; }
 @media (max-width: 640px) { .gradio-container .main.app { padding: 8px !important; } }
@@ -67,7 +67,7 @@ def serve(
     """Serve the page while the context lasts.
 
     `host`: the address to listen on; any other than this machine's own needs `auth`. `port`: None takes the first free
-    port from 7860 on. `auth`: `USER:PASSWORD`. Uploads and paintings lie in a temporary folder, which is deleted when
+    port from 7860 on. `auth`: `USER:PASSWORD`. Uploads and paintings are in a temporary folder, which is deleted when
     the server stops.
 
     Raises `InputError` for invalid arguments, and `VggfeatError` if Gradio is missing or the port is taken.
@@ -138,7 +138,7 @@ def _middleware(host: str) -> list[Any]:
     middleware: Any = import_module("starlette.middleware").Middleware
     trusted: Any = import_module("starlette.middleware.trustedhost").TrustedHostMiddleware
     layers = [middleware(_Headers)]
-    if host in _LOOPBACK:  # against other sites whose name resolves to this machine
+    if host in _LOOPBACK:  # prevents DNS rebinding
         layers.append(middleware(trusted, allowed_hosts=[*_LOOPBACK, "[::1]"]))
     return layers
 

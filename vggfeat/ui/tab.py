@@ -1,4 +1,4 @@
-"""What the tabs of the page share."""
+"""The base class of the tabs of the page."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -35,7 +35,7 @@ class Tab(ABC):
         """Create the tab's components and their events."""
 
     def upload(self, label: str) -> gr.Image:
-        """An image that the user sends. Its id in the page is the label in kebab case."""
+        """Create an input for a picture. Its id in the page is the label in kebab case."""
         image = gr.Image(
             label=label,
             type="filepath",
@@ -46,12 +46,12 @@ class Tab(ABC):
             alt_text=label,
             elem_id=label.lower().replace(" ", "-"),
         )
-        # Gradio downloads the picture of a request that names a URL, and has no parameter to refuse it.
+        # Gradio fetches a picture that a request gives as a URL, and has no parameter to prevent it.
         image.async_move_resource_to_block_cache = _refuse_urls(image.async_move_resource_to_block_cache)
         return image
 
     def samples(self, label: str, names: Sequence[str], target: gr.Image, *, is_open: bool = False) -> None:
-        """A gallery of sample pictures; a click puts one into `target`."""
+        """Create a gallery of sample pictures; a click puts one into `target`."""
         with gr.Accordion(label, open=is_open):
             gallery = gr.Gallery(
                 [(str(self.folders.samples / f"{name}.jpg"), name.replace("_", " ")) for name in names],

@@ -1,4 +1,4 @@
-"""The computations behind the page: paint, explore, compare. Nothing here knows Gradio."""
+"""The computations behind the page: paint, explore, compare. Nothing here imports Gradio."""
 
 import time
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from vggfeat.transfer.run import stylize
 from vggfeat.ui.limits import Limits, Upload
 from vggfeat.ui.page_runs import PageRun
 
-# Seconds between two reports of a run. Showing a large picture takes long, so it may take up to a tenth of the time.
+# Least seconds between two reports of a run. Showing a large picture is slow: reports take at most a tenth of the time.
 _INTERVAL = 1.0
 
 
@@ -92,16 +92,16 @@ class Explorer:
 
     limits: Limits
     most: int = 2
-    _kept: OrderedDict[tuple[str, str, str], view.Seen] = field(
-        default_factory=OrderedDict[tuple[str, str, str], view.Seen]
+    _kept: OrderedDict[tuple[str, str, str], view.Inspection] = field(
+        default_factory=OrderedDict[tuple[str, str, str], view.Inspection]
     )
 
-    def seen(self, upload: Upload, network: str, layer: str) -> view.Seen:
-        """A layer's activation of a picture."""
+    def inspection(self, upload: Upload, network: str, layer: str) -> view.Inspection:
+        """A picture and its features in one layer."""
         key = (str(upload.path), network, layer)
         if key not in self._kept:
             rgb = images.flatten(upload.picture)
-            self._kept[key] = view.look(rgb, layer, network, size=self.limits.analysed)
+            self._kept[key] = view.inspect(rgb, layer, network, size=self.limits.analysed)
             while len(self._kept) > self.most:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -109,8 +109,8 @@ class Explorer:
 
     def grid(self, upload: Upload, network: str, layer: str, *, side: int = 80) -> Grid:
         """Every channel of a layer as a tile with a long side of `side` pixels."""
-        seen = self.seen(upload, network, layer)
-        features = seen.features[layer]
+        found = self.inspection(upload, network, layer)
+        features = found.features[layer]
         count, height, width = features.shape[1:]
         scale = side / max(height, width)
         tile = max(1, round(height * scale)), max(1, round(width * scale))
@@ -120,14 +120,14 @@ class Explorer:
             tiles.append(images.resize(maps, *tile) if scale < 1 else torch.nn.functional.interpolate(maps, tile))
         flat = features[0].flatten(1)
         peaks = flat.gather(1, flat.abs().argmax(1, keepdim=True))[:, 0]
-        return Grid(seen.layers[0], (width, height), torch.cat(tiles), tuple(map(float, peaks)))
+        return Grid(found.layers[0], (width, height), torch.cat(tiles), tuple(map(float, peaks)))
 
     def channel(self, upload: Upload, network: str, layer: str, channel: int) -> tuple[Tensor, Tensor]:
         """The picture as the network received it, and a channel at the same size: (1, 3, H, W) each."""
-        seen = self.seen(upload, network, layer)
-        height, width = seen.picture.shape[2:]
-        painted = view.channel_maps(seen.features[layer], [channel])
-        return seen.picture, view.at_pixels(painted, seen.layers[0], height, width).clamp(0, 1)
+        found = self.inspection(upload, network, layer)
+        height, width = found.picture.shape[2:]
+        painted = view.channel_maps(found.features[layer], [channel])
+        return found.picture, view.at_pixels(painted, found.layers[0], height, width).clamp(0, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def test_bad_input(seen):
         sheet(seen, channels=[3, 64])
     with pytest.raises(InputError, match="channels and top cannot both be given"):
         sheet(seen, channels=[3], top=4)
-    with pytest.raises(InputError, match="channels names none"):
+    with pytest.raises(InputError, match="channels is empty"):
         sheet(seen, channels=[])
     with pytest.raises(InputError, match="the page would have 9000x9000 pixels"):
         canvas.Canvas(9000, 9000)

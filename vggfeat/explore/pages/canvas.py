@@ -15,7 +15,7 @@ from vggfeat.pictures import images
 BACKGROUND, SLATE, ACCENT = (18, 20, 24), (72, 78, 90), (64, 224, 255)
 TEXT, DIM = (240, 240, 240), (158, 164, 174)
 
-# The most pixels of a page: viewers open this many without trouble.
+# The most pixels of a page that viewers open without trouble.
 _MOST_PIXELS = 60_000_000
 
 Anchor = Literal["la", "ma", "ra"]
@@ -64,7 +64,7 @@ class Canvas:
 
 
 def contain(height: int, width: int, most_height: int, most_width: int) -> tuple[int, int]:
-    """The largest (height, width) of the same shape within the given one, each at least 1."""
+    """The largest (height, width) with the same aspect ratio that fits into the given limits, each at least 1."""
     scale = min(most_height / height, most_width / width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

@@ -19,22 +19,22 @@ from vggfeat.pictures import images
 
 _WIDTH, _MARGIN, _GAP = 1680, 36, 14
 
-# Panels (the picture, heat map, components) fit into the first of these where channels stand beside them, and else into
-# the second; captions and titles take their lines beneath and above.
+# The most (height, width) of a panel (the picture, heat map, components): _SMALL with the channels beside the panels,
+# _LARGE with the channels below. The others are the heights of a panel's caption, a layer's title and the header.
 _SMALL, _LARGE, _CAPTION, _TITLE, _HEADER = (240, 330), (340, 520), 26, 48, 186
 
-# Channels: the gap between tiles, the line for a tile's label, and the columns beneath the panels, by how many there
-# are: the numbers of channels that networks have fill whole rows, and a row of 16 is found by its first number.
+# Tiles of channels: their gap, the height of their labels, and for tiles below the panels (most channels, columns).
+# Channel counts are multiples of these, so rows are full; in rows of 16 a channel is easy to find by its number.
 _TILE_GAP, _LABEL = 6, 18
 _COLUMNS, _MOST_COLUMNS = ((12, 12), (64, 8)), 16
-_LEAST_BESIDE = 100
+_LEAST_BESIDE = 100  # Narrower tiles go below the panels.
 
 _DIMMED = 0.3
 
 
 @dataclass(frozen=True)
 class Row:
-    """Where a layer's row lies: its top, the (height, width) of its panels, and the tiles of its channels.
+    """The place of one layer on the page: its top, the (height, width) of its panels, and the tiles of its channels.
 
     `x`, `y`: the upper left corner of the tiles.
     """
@@ -48,13 +48,13 @@ class Row:
     count: int
 
     def corner(self, number: int) -> tuple[int, int]:
-        """The upper left corner of a tile; its label is beneath."""
+        """The upper left corner of a tile; its label is below."""
         down, across = divmod(number, self.columns)
         return self.x + across * (self.tile[1] + _TILE_GAP), self.y + down * self._pitch
 
     @property
     def bottom(self) -> int:
-        """The first free line beneath."""
+        """The y below the row."""
         tiles = self.y + ceil(self.count / self.columns) * self._pitch
         return max(tiles, self.top + _TITLE + self.panel[0] + _CAPTION)
 
@@ -74,11 +74,11 @@ def sheet(
     """Lay out the features of a picture as a page, (1, 3, H, W): heat map, principal components, channels by layer.
 
     Args:
-        found: of `view.inspect`.
+        found: a result of `view.inspect`.
         channels: the channels of every layer to show; None shows all.
         top: how many of the most active channels of every layer to show instead.
-        at: a pixel (x, y) of the original picture, whose first is (0, 0): shows its position's receptive field.
-        scale: whether the range of colours is that of each `channel` or of the `layer`.
+        at: a pixel (x, y) of the original picture, counted from 0. Also shows the receptive field there.
+        scale: `channel` scales the colours to each channel, `layer` to the whole layer.
 
     Raises `InputError` for channels or a pixel that do not exist, and for a page that would be too large.
     """
@@ -105,14 +105,14 @@ def _choose(found: Inspection, layer: arch.Layer, channels: Sequence[int] | None
         return view.most_active(found.features[layer.name], top)
     assert channels is not None  # noqa: S101 (one of the two is)
     if not channels:
-        raise InputError("channels names none: leave it out for all of them")
+        raise InputError("channels is empty: leave it out to show all")
     if missing := [channel for channel in channels if not 0 <= channel < layer.channels]:
         raise InputError(f"there is no channel {missing[0]} in {layer.name}: it has 0 to {layer.channels - 1}")
     return channels
 
 
 def _plan(top: int, found: Inspection, count: int, *, panels: int) -> Row:
-    """A row whose channels stand beside its panels where they stay large, and else beneath them."""
+    """Place a layer: its channels beside the panels if the tiles stay large enough, else below."""
     height, width = found.picture.shape[2:]
     y = top + _TITLE
     panel = canvas.contain(height, width, *_SMALL)
@@ -193,7 +193,7 @@ def _paint_panels(
 def _field_panels(
     found: Inspection, layer: arch.Layer, at: tuple[float, float], panel: tuple[int, int]
 ) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
-    """The picture with what the position at a pixel sees in its full light, and that part alone, enlarged."""
+    """Two captioned panels: the picture dimmed outside the receptive field at a pixel, and that field enlarged."""
     field = view.receptive_field(found, layer, at)
     height, width = found.picture.shape[2:]
     left, top, right, bottom = (
@@ -219,7 +219,7 @@ def _field_panels(
 
 
 def _outline(picture: Tensor, edges: Sequence[float]) -> None:
-    """Draw a box of two pixels around (left, top, right, bottom), in place, never smaller than what can be found."""
+    """Draw a frame 2 pixels wide around (left, top, right, bottom), in place; its sides are at least 5 pixels."""
     height, width = picture.shape[2:]
     left, top, right, bottom = (round(edge) for edge in edges)
     left, right = max(0, min(left, width - 5)), min(width, max(right, left + 5))

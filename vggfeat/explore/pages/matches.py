@@ -13,19 +13,19 @@ from vggfeat.pictures import images
 
 _WIDTH, _MARGIN, _GAP, _HEADER, _TALLEST = 1680, 36, 24, 120, 1000
 
-# Lines are drawn this many times as large and then shrunk, which makes them smooth.
+# Draw lines at this many times the size, then shrink them: this smooths their edges.
 _FINER = 3
-_STRENGTH = 0.75
+_STRENGTH = 0.75  # opacity of dots and lines
 
 
 def side_by_side(matches: Matches, a: Tensor, b: Tensor, *, lines: int = 120) -> Tensor:
     """Lay out `a` and `b`, the original pictures (1, 3, H, W) in [0, 1], with a dot for each match: (1, 3, H, W).
 
-    Both dots of a match have a colour that encodes its position in `a`. `lines` matches, spread over `a`, are joined by
-    a line: those of highest score in each cell of a grid. Raises `InputError` if a picture is not of the matched size.
+    Both dots of a match have a colour that encodes its position in `a`. Lines join the dots of at most `lines` matches:
+    the best of each cell of a grid over `a`. Raises `InputError` if a picture is not of the matched size.
     """
     if lines < 0:
-        raise InputError(f"lines is {lines}: it is at least 0")
+        raise InputError(f"lines is {lines}: it must be at least 0")
     for role, picture in (("a", a), ("b", b)):
         came = f"{picture.shape[3]}x{picture.shape[2]}"
         matched = f"{matches.metadata[role]['width']}x{matches.metadata[role]['height']}"
@@ -87,7 +87,7 @@ def _write_header(page: canvas.Canvas, matches: Matches, lines: int, corners: li
 
 
 def _colours(points: Tensor, width: int, height: int) -> list[tuple[int, int, int]]:
-    """A colour for each point: the hue is its angle around the centre of the picture, which is pale."""
+    """A colour for each point: the hue from its angle around the picture's centre, paler near the centre."""
     found: list[tuple[int, int, int]] = []
     for x, y in numbers(points):
         across, down = 2 * (x + 0.5) / width - 1, 2 * (y + 0.5) / height - 1

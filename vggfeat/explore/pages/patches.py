@@ -13,15 +13,14 @@ from vggfeat.pictures import images
 
 _SIDE, _MARGIN, _GAP, _HEADER, _LABEL, _COLUMNS = 250, 36, 18, 118, 44, 6
 
-
-# Patches of fewer pixels a side are shown pixel by pixel.
+# Patches of fewer pixels a side are enlarged without interpolation.
 _SMOOTH = 40
 
 
 def sheet(patches: Sequence[Patch], layer: arch.Layer, channel: int, *, title: str) -> Tensor:
     """A page, (1, 3, H, W), of patches above their pictures with a box. Raises `InputError` if there are none."""
     if not patches:
-        raise InputError(f"no picture of the dump excites channel {channel}")
+        raise InputError(f"no picture of the dump activates channel {channel}")
     rows = ceil(len(patches) / _COLUMNS)
     columns = ceil(len(patches) / rows)
     width = max(860, 2 * _MARGIN + columns * (_SIDE + _GAP) - _GAP)

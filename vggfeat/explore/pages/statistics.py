@@ -1,4 +1,4 @@
-"""Charts of what was measured while a dump was made."""
+"""Charts of the statistics, CKA and RDMs of a dump."""
 
 from PIL.Image import Image
 
@@ -10,7 +10,7 @@ _MOST_LABELS = 40
 
 
 def chart(dump: Dump, layer: str | None = None) -> Image:
-    """Charts beside each other of the dump's layers, or of the channels of one layer.
+    """Charts, side by side, of the dump's layers or of the channels of one layer.
 
     For all layers: the share of zeros, the mean and linear CKA. For one layer: the sorted values of its channels. For
     both: RDMs. Raises `InputError` if there is nothing to draw.
@@ -18,7 +18,7 @@ def chart(dump: Dump, layer: str | None = None) -> Image:
     measured = dump.fingerprint
     charts: list[Image] = []
     if measured["statistics"] or not (measured["rdm"] or (measured["cka"] and layer is None)):
-        found = dump.statistics()  # raises where there are none
+        found = dump.statistics()  # raises an error if there are none
         if layer is None:
             means = {name: float(each.mean.mean()) for name, each in found.items()}
             zeros = {name: float(each.zeros.mean()) for name, each in found.items()}

@@ -70,10 +70,10 @@ class Explore(Tab):
 
         for part in (network, kinds):
             self.on(part.change, _layer_choices, [network, kinds, layer], layer, queue=False)
-        looked_at = [picture, network, layer]
-        for part in looked_at:
-            self.on(part.change, show_layer, looked_at, [grid, channel, facts], heavy=True, trigger_mode="always_last")
-        self.on(grid.select, show_channel, looked_at, channel, heavy=True)
+        selection = [picture, network, layer]
+        for part in selection:
+            self.on(part.change, show_layer, selection, [grid, channel, facts], heavy=True, trigger_mode="always_last")
+        self.on(grid.select, show_channel, selection, channel, heavy=True)
 
 
 def _facts(grid: work.Grid) -> str:
