@@ -1,4 +1,4 @@
-"""State dicts as people save them: read from files, renamed to torchvision's keys, checked, fingerprinted, written."""
+"""Read state dicts in the forms that people save, rename their keys to torchvision's, check and write them."""
 
 import argparse
 import hashlib
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Keys under which checkpoints keep a state dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "net")
-# What training code puts in front of torchvision's keys, in any combination.
+# Prefixes that training code adds to torchvision's keys, in any combination.
 _PREFIXES = re.compile(r"(?:(?:module|_orig_mod|model|net|backbone|encoder|features)\.)+")
-# timm's names, and the numbers of classifiers converted from Caffe, as torchvision's.
+# {timm's prefix: torchvision's}.
 _HEADS = {
     "pre_logits.fc1.": "classifier.0.",
     "pre_logits.fc2.": "classifier.3.",
@@ -64,12 +64,12 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
 
 
 def _harmless() -> list[Any]:
-    """Types of settings and metrics that checkpoints hold beside tensors; building one executes nothing."""
+    """Types of settings and metrics that checkpoints hold besides tensors. Loading one executes no code."""
     import numpy as np
 
     scalar = cast("Any", np.float64(0)).__reduce__()[0]
     kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    # Files written with numpy 1 name the same function by its former place.
+    # Files written with NumPy 1 name this function by its former module.
     return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
@@ -142,7 +142,7 @@ def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     state = dict(stored)
     for key in [key.removesuffix(".codes") for key in stored if key.endswith(".codes")]:
         codes, codebook = state.pop(f"{key}.codes"), state.pop(f"{key}.codebook")
-        # Numpy looks bytes up several times faster than torch does, if it need not check them.
+        # NumPy looks up bytes several times faster than torch, if it need not check their range.
         mode = "clip" if len(codebook) == 256 else "raise"
         state[key] = torch.from_numpy(np.take(codebook.numpy(), codes.numpy(), mode=mode))
     return state
@@ -194,11 +194,11 @@ def _difference(came: Mapping[str, tuple[int, ...]], expected: Mapping[str, tupl
         if key not in came:
             return f"{key} is missing"
         if came[key] != shape:
-            return f"{key} is {_times(came[key])}, not {_times(shape)}"
+            return f"{key} is {_shape_text(came[key])}, not {_shape_text(shape)}"
     return f"it also holds {next(key for key in came if key not in expected)}"
 
 
-def _times(shape: Iterable[int]) -> str:
+def _shape_text(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 

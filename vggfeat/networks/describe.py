@@ -88,5 +88,5 @@ def _square(index: int, module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d) -> Iter
     ]
     plain = getattr(module, "groups", 1) == 1 and getattr(module, "dilation", 1) in (1, (1, 1))
     if not plain or any(isinstance(pair, str) or pair[0] != pair[1] for pair in pairs):
-        raise LayerError(f"features.{index} is not square, or dilated or grouped: no plan describes it")
+        raise LayerError(f"features.{index} is not square, or is dilated or grouped: no plan describes it")
     return iter(pairs)

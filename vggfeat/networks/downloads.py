@@ -1,4 +1,4 @@
-"""The cache folder, and torchvision's files: found on this machine, or downloaded once and checked."""
+"""The cache folder, and torchvision's files, which are downloaded once and checked."""
 
 import hashlib
 import os
@@ -20,8 +20,9 @@ def cache_dir() -> Path:
 def torchvision_file(url: str, folder: Path, *, what: str, hint: str) -> Path:
     """The path of torchvision's file behind `url`: one on this machine, else downloaded into `folder`.
 
-    The file may lie in the cache folder or in torch's. Raises `WeightsError` if it cannot be downloaded, which names
-    `what` and ends with `hint`, and if its sha256 does not begin with the digits at the end of its name.
+    An existing file is looked for in the cache folder, in torch's, and in `folder`. Raises `WeightsError` if the
+    download fails (the message names `what` and gives `hint`), or if the sha256 does not begin with the digits at the
+    end of the file's name.
     """
     import torch
 
@@ -71,7 +72,7 @@ def _download(url: str, path: Path) -> str:
 
 
 def _check_name(file: Path, name: str, digest: str) -> None:
-    """Torchvision's file names end in the first digits of their sha256. Raises `WeightsError` if they do not."""
+    """Check a sha256 against its first digits, which end torchvision's file names. Raises `WeightsError`."""
     stated = Path(name).stem.rpartition("-")[2]
     if not digest.startswith(stated):
         raise WeightsError(f"'{file}' is not torchvision's: its sha256 begins with {digest[:8]}, not {stated}")

@@ -60,7 +60,7 @@ class Parameters:
 def count_parameters(
     name: str | Network, head: Head | None = "paper", classes: int = 1000, *, hidden: int = 4096
 ) -> Parameters:
-    """The number of parameters of a network with such a head.
+    """The number of parameters of a network with a head, as `head_shapes` describes it.
 
     >>> count_parameters("vgg16").total
     138357544

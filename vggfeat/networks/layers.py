@@ -143,7 +143,7 @@ def _operations(network: Network, pooling: Pooling) -> Iterator[_Operation]:
 def layers(name: str | Network, *, pooling: Pooling = "max") -> tuple[Layer, ...]:
     """The layers of a network, in the order of its `features` stack.
 
-    `pooling` replaces the plan's max-pools. `"l2"` also changes their window, and so every receptive field behind them.
+    `pooling` replaces the plan's max-pools. `"l2"` also changes their window, and so every receptive field after them.
 
     >>> [layer.name for layer in layers("64,M,128")]
     ['conv1_1', 'relu1_1', 'pool1', 'conv2_1', 'relu2_1']
@@ -274,7 +274,7 @@ def sized_layers(
 
 
 def sized(stack: Iterable[Layer], height: int, width: int) -> Iterator[SizedLayer]:
-    """The layers of `stack` at one image size, without a check that the image is large enough.
+    """The layers of `stack` at one image size. Does not check that the image is large enough.
 
     >>> [(layer.name, layer.height) for layer in sized(layers("vgg16")[:5], 64, 64)][-1]
     ('pool1', 32)

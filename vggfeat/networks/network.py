@@ -86,7 +86,7 @@ class VGG(nn.Module):
         return (images - mean) / std
 
     def extra_repr(self) -> str:
-        """The first line of `print`."""
+        """The text that `print` shows after the class name."""
         return f"{self.network.name}, head={self.head}, classes={len(self.classes)}"
 
 
@@ -135,10 +135,10 @@ def vgg(
     if head is not None:
         one_of("head", head, get_args(arch.Head))
     if slope is not None and activation == "relu":
-        raise InputError("a slope belongs to activation='leaky_relu'")
+        raise InputError("slope needs activation='leaky_relu'")
     if num_classes < 1 or hidden < 1 or not 0 <= dropout < 1:
         raise InputError(
-            f"num_classes {num_classes}, hidden {hidden}, dropout {dropout}: at least 1, at least 1, and in [0, 1)"
+            f"num_classes and hidden must be at least 1, dropout in [0, 1), not {num_classes}, {hidden} and {dropout:g}"
         )
     if activation == "leaky_relu" and slope is None:
         slope = arch.DEFAULT_SLOPE
@@ -236,7 +236,7 @@ def _preprocessing(model: VGG) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str], network: str = "auto", *, dropout: float = 0.5) -> VGG:
-    """Load a network in evaluation mode, from a file of `save` or a state dict in torchvision's form.
+    """Load a network in evaluation mode, from a file that `save` wrote, or a state dict with torchvision's keys.
 
     `network` is the network's name; `auto` takes the one that the file records. The head is derived from the tensors.
     Raises `WeightsError` if the file cannot be read or does not fit. See `save` for an example.
@@ -277,7 +277,7 @@ def load(path: str | os.PathLike[str], network: str = "auto", *, dropout: float 
 
 
 def _head_of(path: Path, classifier: Mapping[str, Tensor]) -> tuple[arch.Head | None, int, int]:
-    """The kind of head, the number of classes and the number of hidden units of a classifier's tensors."""
+    """The kind of head, the number of classes and the number of hidden units that a classifier's tensors imply."""
     keys = {key for key in classifier if key.endswith("weight")}
     if not keys:
         return None, 0, 4096

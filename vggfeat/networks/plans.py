@@ -137,7 +137,7 @@ def network(
 ) -> Network:
     """The network that a name, a text or a plan describes, with variations.
 
-    A variation that is left out stays as in `config`. The name of the result describes it completely:
+    A variation that is not given stays as in `config`. The name of the result describes it completely:
     `network(network(...).name)` is an equal network. Raises `LayerError` for an unknown name and an invalid plan.
 
     >>> network("D").plan == network("vgg16").plan
@@ -164,7 +164,7 @@ def network(
     if not -1 < slope < 1:
         raise LayerError(f"the slope of an activation is {slope:g}: it must be between -1 and 1")
     if not 1 <= in_channels <= _MOST_CHANNELS:
-        raise LayerError(f"a network of {in_channels} input channels: it must be between 1 and {_MOST_CHANNELS}")
+        raise LayerError(f"in_channels is {in_channels}: it must be between 1 and {_MOST_CHANNELS}")
     name = base
     if batch_norm:
         name = f"{base}_bn" if f"{base}_bn" in NETWORKS else f"{base}+bn"
@@ -210,7 +210,7 @@ def same_stack(one: str | Network, other: str | Network) -> bool:
 
 
 def is_vgg(name: str | Network) -> bool:
-    """Whether a network is a VGG: the paper's, torchvision's, or a plan of your own. Only `alexnet` is none.
+    """Whether a network is a VGG: the paper's, torchvision's, or a plan of your own. `alexnet` is the only exception.
 
     >>> is_vgg("vgg16"), is_vgg("alexnet")
     (True, False)
@@ -293,7 +293,7 @@ def _checked(plan: Plan) -> Plan:
     for before, item in zip((None, *plan), plan, strict=False):
         _check_item(item)
         if item == "LRN" and not isinstance(before, int | Conv):
-            raise LayerError("an LRN of a plan follows a convolution")
+            raise LayerError("in a plan, LRN must follow a convolution")
     if not any(isinstance(item, int | Conv) for item in plan):
         raise LayerError(f"the plan '{format_plan(plan)}' has no convolution")
     return plan
@@ -306,9 +306,9 @@ def _check_item(item: object) -> None:
         case int() | Conv() if not isinstance(item, bool):
             conv = item if isinstance(item, Conv) else Conv(item)
             if not (1 <= conv.channels <= _MOST_CHANNELS and min(conv.kernel, conv.stride) >= 1 and conv.padding >= 0):
-                raise LayerError(f"{item!r} is no convolution of a plan: channels are 1 to {_MOST_CHANNELS}")
+                raise LayerError(f"{item!r} is not a convolution of a plan: channels must be 1 to {_MOST_CHANNELS}")
         case Pool():
             if not (min(item.kernel, item.stride) >= 1 and 0 <= 2 * item.padding <= item.kernel):
-                raise LayerError(f"{item!r} is no pool of a plan: its padding is at most half its kernel")
+                raise LayerError(f"{item!r} is not a pool of a plan: its padding must be at most half its kernel")
         case _:
             raise LayerError(f"a plan holds channels, 'M', 'LRN', Conv or Pool, not {item!r}")

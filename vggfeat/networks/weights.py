@@ -66,8 +66,8 @@ def load(
 
     `input_order` is the order of the colour channels that a file or a state dict was trained on; the returned weights
     always read RGB. By default it is RGB, except for the well-known conversions from Caffe, `vgg16-00b39a1b.pth` and
-    `vgg19-d01eb7cb.pth`. They are recognised by their sha256, and also get their mean and std. A warning says if other
-    weights look like BGR.
+    `vgg19-d01eb7cb.pth`. They are recognised by their sha256, and also get their mean and std. Other weights that look
+    like BGR cause a warning.
 
     Raises `WeightsError` for weights that are unknown, cannot be downloaded, do not fit the network, or are not finite.
 
@@ -122,7 +122,7 @@ def looks_bgr(weight: "Tensor") -> bool:
     """
     import torch
 
-    if weight.shape[1] != 3 or len(weight) < 32:  # few filters tell little
+    if weight.shape[1] != 3 or len(weight) < 32:  # too few filters to tell
         return False
     filters = weight.double().transpose(0, 1).flatten(1)
     similar = torch.corrcoef(filters)
@@ -175,7 +175,7 @@ def whole(network: str, name: str = "imagenet1k_v1") -> Path:
     """
     entry = find_entry(network, name)
     if entry.name != "imagenet1k_v1" or entry.network == "alexnet":
-        raise WeightsError(f"weights {entry} have no classifier: those that do are imagenet1k_v1 of a VGG, or a file")
+        raise WeightsError(f"weights {entry} have no classifier: pass imagenet1k_v1 of a VGG, or a file")
     from torchvision.models import get_model_weights
 
     return torchvision_file(
@@ -206,8 +206,8 @@ def _looks_like_a_file(text: str) -> bool:
 def network_for(network: str, weights: WeightsLike) -> str:
     """The name of the network to build; `auto` is the network that the file `weights` records.
 
-    If the file records the same network with leaky activations, that is the network. Raises `LayerError` for an unknown
-    name, and `WeightsError` for `auto` if the file records no network.
+    If the file records the same network with another slope of its activations, the recorded one is returned. Raises
+    `LayerError` for an unknown name, and `WeightsError` for `auto` if the file records no network.
 
     >>> network_for("D", "default")
     'D'
@@ -215,7 +215,7 @@ def network_for(network: str, weights: WeightsLike) -> str:
     recorded = named_network(weights)
     if network == "auto":
         if recorded is None:
-            raise WeightsError(f"network 'auto': '{weights}' does not say which network it holds, name it")
+            raise WeightsError(f"network 'auto': '{weights}' does not record which network it holds: name the network")
         return recorded
     known = arch.network(network)
     slope = arch.network(recorded).slope if recorded else known.slope
@@ -249,7 +249,7 @@ def _entry_of(path: Path, network: str) -> WeightsEntry:
 
 
 def _fetch(entry: WeightsEntry) -> None:
-    """Put the features of torchvision's file into the cache."""
+    """Download torchvision's file and keep its features in the cache."""
     bundled = ", ".join(str(other) for other in TABLE if other.bundled)
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
@@ -274,7 +274,7 @@ def _check_sha256(path: Path, stated: str) -> None:
 
 
 def _random(network: str, seed: int) -> dict[str, "Tensor"]:
-    """Features initialised as in torchvision (He et al., fan out, zero bias), from a generator of their own."""
+    """Features initialised as in torchvision (He et al., fan out, zero bias), from a separate generator."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
