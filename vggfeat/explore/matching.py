@@ -114,7 +114,7 @@ def match(
     A score is the mean cosine over the layers used, times one minus the square of the ratio of distances.
 
     Args:
-        a: a file, or a (1, 3, H, W) or (3, H, W) tensor in [0, 1].
+        a: a file, a (1, 3, H, W) or (3, H, W) tensor in [0, 1], or another `sources.Source`.
         b: as `a`; the sizes may differ.
         layer: one layer. Deeper layers match content rather than texture, with fewer positions.
         network: as for `FeatureExtractor`.

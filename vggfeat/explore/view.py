@@ -84,7 +84,7 @@ def inspect(
     """Run a network over a picture and keep the features of `layers`.
 
     Args:
-        source: a file, or a (1, 3, H, W) or (3, H, W) tensor in [0, 1].
+        source: a file, a (1, 3, H, W) or (3, H, W) tensor in [0, 1], or another `sources.Source`.
         layers: names or globs, as for `FeatureExtractor`.
         network: as for `FeatureExtractor`.
         weights: as for `FeatureExtractor`.

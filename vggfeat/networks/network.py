@@ -185,7 +185,7 @@ def _draw(module: nn.Conv2d | nn.Linear, init: Init, generator: torch.Generator 
 
 
 def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
-    """(1, C, 1, 1), filled where the images are: a copy from the processor would wait for the GPU."""
+    """(1, C, 1, 1) on the device of `images`, and filled there: a copy from the CPU would wait for the GPU."""
     return torch.cat([images.new_full((1, 1, 1, 1), value) for value in values], dim=1)
 
 

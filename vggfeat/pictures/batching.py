@@ -8,15 +8,15 @@ T = TypeVar("T")
 Side = tuple[int, int]
 """(height, width) of a picture in pixels."""
 
-# A batch holds at most as many pixels as `batch_size` pictures of this area. Larger pictures need smaller batches.
+# A batch has at most the pixels of `batch_size` pictures of this area, so larger pictures get smaller batches.
 _USUAL_PIXELS = 512 * 512
 
 
 class SizeBatches(Generic[T]):
     """Groups items by the size of their pictures into batches of `batch_size`, in which they keep their order.
 
-    Items that wait for their batch to fill have no more pixels than a batch may have: the batch that has waited longest
-    is returned, incomplete, when they would.
+    All waiting items together have at most the pixels of one batch. When another item would exceed that, the batches
+    that have waited longest are returned incomplete.
 
     >>> batches = SizeBatches[str](2)
     >>> batches.add((8, 8), "a"), batches.add((4, 6), "b"), batches.add((8, 8), "c")

@@ -36,7 +36,7 @@ def check_range(images: Tensor, input_range: InputRange) -> str | None:
         # Read together, because each read waits for a GPU.
         extremes: list[float] = torch.stack(torch.aminmax(images.detach())).tolist()
     except (torch.AcceleratorError, torch.OutOfMemoryError):
-        raise  # of an earlier operation; the read only reports it
+        raise  # from an earlier operation; the read only reports it
     except RuntimeError:  # meta and fake tensors, and tensors under torch.func, have no values
         return None
     lowest, highest = extremes
