@@ -45,6 +45,7 @@ from vggfeat import DISTS, LPIPS, FeatureExtractor, GramLoss, PerceptualLoss, fi
 from vggfeat.dumps.run import Dumping
 from vggfeat.networks import arch, weights
 from vggfeat.transfer import memory
+from vggfeat.transfer.evaluator import extractor
 from vggfeat.transfer.recipe import Recipe
 
 ASSETS = Path(__file__).parents[1] / "assets/images"
@@ -422,9 +423,10 @@ def prediction(bench: Bench) -> dict[str, Any]:
     for objective, whole in itertools.product(OBJECTIVES, (True, False)):
         name = f"{objective}, {'whole' if whole else 'blocks'}"
         chosen = recipe("default", objective=objective, steps=10**6, first_size=65536)
-        limit = None if whole else memory.predict(chosen, side, side, bench.pick(2, 4)) * 3 // 4
         precision = half_name(bench) if bench.device.type == "cuda" else "float32"
         try:
+            extract = extractor(chosen, chosen.layer_weights(), bench.device, precision)
+            limit = None if whole else memory.predict(extract, chosen, side, side) * 3 // 4
             found[name] = peak_of_a_step(bench, chosen, side, precision, limit)
         except Exception as error:  # noqa: BLE001 (told, so that the others are still measured)
             found[name] = told(error)
@@ -451,7 +453,8 @@ def peak_of_a_step(bench: Bench, chosen: Recipe, side: int, precision: str, limi
     bench.allocated()
     next(steps)
     (blocks,) = run.blocks
-    predicted = memory.predict(chosen, side, side, DTYPES[precision].itemsize, blocks)
+    extract = extractor(chosen, chosen.layer_weights(), bench.device, precision)
+    predicted = memory.predict(extract, chosen, side, side, blocks)
     return {"peak_mib": bench.peak_mib(before), "predicted_mib": predicted / 2**20, "blocks": blocks is not None}
 
 

@@ -66,6 +66,7 @@ _MEASURE = """
 import json, re, sys, torch
 from vggfeat import stylize
 from vggfeat.transfer import memory
+from vggfeat.transfer.evaluator import extractor
 from vggfeat.transfer.named import recipe
 
 def kilobytes(name):
