@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -203,13 +204,14 @@ def pixels(path):
 
 def test_an_interrupted_run_is_resumed_to_the_same_picture(vggfeat):
     """SIGTERM at some moment: exit code 143, a checkpoint, and the rest gives what an uninterrupted run gives."""
-    options = ("--size", 96, "--first-size", 48, "--steps", 25, "--checkpoint", "run.ckpt", "--checkpoint-every", 0)
+    options = ("--size", 64, "--first-size", 32, "--steps", 15, "--checkpoint", "run.ckpt", "--checkpoint-every", 0)
     arguments = [str(each) for each in ("stylize", "content.png", "style.jpg", *options)]
     vggfeat(*arguments, "-o", "whole.png", "--quiet")
     Path("run.ckpt").unlink()
     command = [sys.executable, "-m", "vggfeat_cli", *arguments, "-o", "part.png"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while not Path("run.ckpt").exists():
+            time.sleep(0.005)
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert "continues from here" in process.communicate()[1]
