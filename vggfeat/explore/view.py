@@ -161,9 +161,8 @@ def mean_heat(features: Tensor) -> Tensor:
 class Components(NamedTuple):
     """The first three principal components of a layer's channels over its positions.
 
-    Attributes:
-        rgb: (1, 3, h, w), each component stretched to [0, 1].
-        variance: the share of the layer's variance that each component explains.
+    `rgb` is (1, 3, h, w), each component stretched to [0, 1]; `variance` is the share of the layer's variance that each
+    component explains.
     """
 
     rgb: Tensor
