@@ -365,7 +365,7 @@ def _one_value_each(loss: FeatureLoss) -> FeatureLoss:
 
 
 def _part(target: Tensor | Target, piece: slice, images: int) -> Tensor | Target:
-    """The part of a target that belongs to a piece of a batch of so many images."""
+    """Slice a target to the images of one piece of the batch."""
     if isinstance(target, Tensor):
         return target[piece] if len(target) == images else target
     return {name: _part(x, piece, images) for name, x in target.items()}

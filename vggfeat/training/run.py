@@ -39,7 +39,7 @@ from vggfeat.training.report import COLUMNS, METRICS, metrics_csv, write_report
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
-# Several processes agree on a checkpoint every so many steps, since agreeing makes them wait for each other.
+# Number of steps between two agreements on a checkpoint. Agreeing makes the processes wait for each other.
 _AGREE = 16
 
 # Independent streams of random numbers. Dropout adds the rank of the process to its own.

@@ -34,7 +34,7 @@ def variations(
 
     Args:
         content: (1, 3, H, W) in [0, 1].
-        style: likewise.
+        style: (1, 3, H, W) in [0, 1]; its size may differ from that of `content`.
         recipe: the recipe whose `style_weight` and `style_scale` are replaced.
         weights: style weights.
         scales: style scales.
