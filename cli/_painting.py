@@ -13,7 +13,7 @@ import click
 from ._options import Command, Decorator, device_option, precision_option, quiet_option, summary_option
 from ._outputs import check_paths, check_text_file, chosen_output
 from ._progress import report, tell
-from ._signals import saving, uninterrupted
+from ._signals import load_torch, saving, uninterrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,7 @@ class RunOptions:
 
     def keep_freed_memory(self) -> None:
         """Without a memory limit, let the allocator keep freed memory: steps become faster and use more."""
+        load_torch()
         from vggfeat.features import allocation
 
         if self.memory_limit is None:
@@ -117,6 +118,7 @@ class PaintingFiles:
         read: Iterable[Path] = (),
         partial: Path | None = None,
     ) -> None:
+        load_torch()
         from vggfeat.pictures import images
 
         self.output = chosen_output(None if output is None else str(output), default)
@@ -167,6 +169,7 @@ def paint(
         facts: what the JSON summary contains besides size, time and losses.
         like: a picture whose transparency, colour profile and bit depth the painted one gets.
     """
+    load_torch()
     from vggfeat.pictures import images
 
     if like is not None:

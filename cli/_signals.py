@@ -1,5 +1,6 @@
 """Ctrl-C and requests to terminate: save first, then exit with the conventional code."""
 
+import importlib
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -34,6 +35,16 @@ def _handling(handlers: Mapping[signal.Signals, Any]) -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def load_torch() -> None:
+    """Import torch. Until that is done, Ctrl-C ends the process at once.
+
+    An exception that Python's handler raises inside torch's C++ start would end the process by abort().
+    """
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    with _handling({} if ignored else {signal.SIGINT: signal.SIG_DFL}):
+        importlib.import_module("torch")
 
 
 @contextmanager

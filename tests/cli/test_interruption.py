@@ -43,9 +43,7 @@ def test_ten_interruptions_at_random_moments_change_nothing(optimiser, spawn, tm
         assert process.poll() is None, process.communicate()
         process.send_signal(end)
         _, stderr = process.communicate(timeout=600)
-        # An exception inside torch's own start ends the process by abort(): C++ code there lets none through.
-        aborted = loading and "terminate called" in stderr and process.returncode == -signal.SIGABRT
-        assert aborted or process.returncode in {128 + end, -end}, stderr
+        assert process.returncode in {128 + end, -end}, stderr
         assert "Traceback" not in stderr
     finish(start())
     assert (tmp_path / "part.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
