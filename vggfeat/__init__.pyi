@@ -20,8 +20,8 @@ from .losses.contextual import ContextualLoss as ContextualLoss
 from .losses.covariance import CovarianceLoss as CovarianceLoss
 from .losses.criterion import Criterion as Criterion
 from .losses.dists import DISTSLoss as DISTSLoss
-from .losses.functional import gram as gram
-from .losses.functional import total_variation as total_variation
+from .losses.formulas import gram as gram
+from .losses.formulas import total_variation as total_variation
 from .losses.gram import GramLoss as GramLoss
 from .losses.lpips import LPIPSLoss as LPIPSLoss
 from .losses.mean_std import MeanStdLoss as MeanStdLoss

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from vggfeat import ContextualLoss
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 
 
 def test_is_minus_the_logarithm_of_the_similarity(features, others):
     loss = ContextualLoss({"relu1_1": 2.0}, bandwidth=0.2, reduction="none")
-    similarity = functional.contextual_similarity(features["relu1_1"], others["relu1_1"], bandwidth=0.2)
+    similarity = formulas.contextual_similarity(features["relu1_1"], others["relu1_1"], bandwidth=0.2)
     torch.testing.assert_close(loss(features, loss.target(others)), -2 * similarity.log())
 
 

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from vggfeat import GramLoss
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 
 
 @pytest.mark.parametrize("divide_by", ["hw", "chw", "none"])
 def test_style_is_the_mean_square_of_gram_matrices(divide_by, features, others):
     loss = GramLoss(["relu1_1"], divide_by=divide_by)
-    grams = [functional.gram(x["relu1_1"], divide_by=divide_by) for x in (features, others)]
+    grams = [formulas.gram(x["relu1_1"], divide_by=divide_by) for x in (features, others)]
     torch.testing.assert_close(loss(features, loss.target(others)), torch.nn.functional.mse_loss(*grams))
 
 

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
 
 
 def test_is_the_weighted_distance_to_the_nearest(features, others):
     loss = NearestNeighbourLoss({"relu1_1": 2.0}, chunk=5, reduction="none")
-    expected = 2 * functional.nearest_cosine_distance(features["relu1_1"], others["relu1_1"])
+    expected = 2 * formulas.nearest_cosine_distance(features["relu1_1"], others["relu1_1"])
     torch.testing.assert_close(loss(features, loss.target(others)), expected)
 
 
@@ -20,6 +20,6 @@ def test_positions_do_not_matter(features):
 def test_chunks_of_the_target_give_the_same_neighbours(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(2, 4, 5, side, generator=generator, dtype=torch.float64) for side in (6, 7))
-    whole = functional.nearest_cosine_distance(x, y)
-    monkeypatch.setattr(functional, "CHUNK_BYTES", 900)
-    torch.testing.assert_close(functional.nearest_cosine_distance(x, y), whole)
+    whole = formulas.nearest_cosine_distance(x, y)
+    monkeypatch.setattr(formulas, "CHUNK_BYTES", 900)
+    torch.testing.assert_close(formulas.nearest_cosine_distance(x, y), whole)

@@ -4,7 +4,7 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from vggfeat import LPIPS, FeatureExtractor, PerceptualLoss, RangeWarning, StyleLoss
 from vggfeat.errors import InputError, WeightsError
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.perceptual import LOSS_RECIPES
 from vggfeat.networks import weights
 
@@ -37,8 +37,8 @@ def test_content_loss_of_images(pair):
 def test_johnson(pair):
     layers = ["relu1_2", "relu2_2", "relu3_3", "relu4_3"]
     x, y = (taps("vgg16", layers, images) for images in pair)
-    style = sum(mse_loss(*(functional.gram(z[name], divide_by="chw") for z in (x, y))) for name in layers)
-    tv = functional.total_variation(pair[0]).mean()
+    style = sum(mse_loss(*(formulas.gram(z[name], divide_by="chw") for z in (x, y))) for name in layers)
+    tv = formulas.total_variation(pair[0]).mean()
     expected = mse_loss(x["relu3_3"], y["relu3_3"]) + 5 * style + 1e-6 * tv
     torch.testing.assert_close(PerceptualLoss.from_recipe("johnson")(*pair), expected)
 
@@ -201,7 +201,7 @@ def test_both_sides_get_a_gradient_when_asked(pair):
 def test_style_loss_of_images_of_two_sizes(pair):
     one = torch.rand(1, 3, 20, 24)
     criterion = StyleLoss({"relu1_2": 2.0}, divide_by="chw")
-    x, y = (functional.gram(taps("vgg16", ["relu1_2"], z)["relu1_2"], divide_by="chw") for z in (pair[0], one))
+    x, y = (formulas.gram(taps("vgg16", ["relu1_2"], z)["relu1_2"], divide_by="chw") for z in (pair[0], one))
     torch.testing.assert_close(criterion(pair[0], one), 2 * mse_loss(x, y.expand_as(x)))
 
 

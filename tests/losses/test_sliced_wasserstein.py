@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vggfeat import SlicedWassersteinLoss
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 
 
 def test_sliced_wasserstein_is_seeded(features, others):
@@ -25,7 +25,7 @@ def test_directions_drawn_in_inference_mode_serve_a_gradient():
 @pytest.mark.parametrize("positions", [30, 21])
 @pytest.mark.parametrize("limit", [1 << 26, 900])
 def test_comparing_in_chunks_gives_the_same_value_and_gradient(positions, limit, monkeypatch):
-    monkeypatch.setattr(functional, "CHUNK_BYTES", limit)
+    monkeypatch.setattr(formulas, "CHUNK_BYTES", limit)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
     loss = SlicedWassersteinLoss(["x"], projections=8)

@@ -1,7 +1,7 @@
 import torch
 
 from vggfeat import ContentLoss, GramLoss, TotalVariationLoss, WeightedSum
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 
 
 def test_weighted_sum_tells_its_terms(features, others):
@@ -16,7 +16,7 @@ def test_weighted_sum_tells_its_terms(features, others):
     torch.testing.assert_close(total, sum(terms.values()))
     content = ContentLoss(["relu2_1"])
     torch.testing.assert_close(terms["content"], 3 * content(features, content.target(others)))
-    torch.testing.assert_close(terms["tv"], functional.total_variation(features["image"]).mean())
+    torch.testing.assert_close(terms["tv"], formulas.total_variation(features["image"]).mean())
 
 
 def test_holds_no_tensor():

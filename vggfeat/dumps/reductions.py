@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vggfeat.dumps.recipe import projection_size
 from vggfeat.features import tensors
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 
 Shape = tuple[int, ...]
 
@@ -22,7 +22,7 @@ _FUNCTIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Shape], Sha
     "mean": (lambda x: x.mean((2, 3)), lambda shape: shape[:1]),
     "max": (lambda x: x.amax((2, 3)), lambda shape: shape[:1]),
     "avg7": (lambda x: F.adaptive_avg_pool2d(x, _GRID), lambda shape: (shape[0], _GRID, _GRID)),
-    "gram": (functional.gram, lambda shape: (shape[0], shape[0])),
+    "gram": (formulas.gram, lambda shape: (shape[0], shape[0])),
     "center": (lambda x: x[:, :, x.shape[2] // 2, x.shape[3] // 2], lambda shape: shape[:1]),
 }
 

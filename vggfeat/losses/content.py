@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vggfeat.errors import one_of
 from vggfeat.features import tensors
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import ELEMENTWISE, Distance, FeatureLoss, Layers, Reduction
 
 
@@ -37,7 +37,7 @@ class ContentLoss(FeatureLoss):
 
     def summary(self, x: Tensor) -> Tensor:
         """The features (N, C, H, W), scaled to unit length over channels if the distance is `cosine`."""
-        return functional.unit_normalize(x) if self.kind == "cosine" else tensors.at_least_float32(x)
+        return formulas.unit_normalize(x) if self.kind == "cosine" else tensors.at_least_float32(x)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean distance (N,) over channels and positions."""

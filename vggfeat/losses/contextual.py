@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from vggfeat.features import tensors
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import FeatureLoss, Layers, Reduction
 
 
 class ContextualLoss(FeatureLoss):
     """Contextual loss of Mechrez et al. (2018), for images that are not aligned.
 
-    The loss is minus the logarithm of `functional.contextual_similarity`.
+    The loss is minus the logarithm of `formulas.contextual_similarity`.
 
     Args:
         layers: {layer: weight}, or layer names, each of weight 1.
@@ -45,4 +45,4 @@ class ContextualLoss(FeatureLoss):
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """Minus the logarithm of the contextual similarity, (N,)."""
-        return -functional.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self.chunk).log()
+        return -formulas.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self.chunk).log()

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from vggfeat.errors import one_of
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import ELEMENTWISE, Layers, PooledLoss, Reduction
 
 
@@ -33,17 +33,17 @@ class GramLoss(PooledLoss):
         self,
         layers: Layers,
         *,
-        divide_by: functional.GramDivisor = "hw",
+        divide_by: formulas.GramDivisor = "hw",
         distance: Literal["l2", "l1"] = "l2",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(layers, reduction=reduction)
-        self.divide_by: functional.GramDivisor = one_of("divide_by", divide_by, get_args(functional.GramDivisor))
+        self.divide_by: formulas.GramDivisor = one_of("divide_by", divide_by, get_args(formulas.GramDivisor))
         self.kind: Literal["l2", "l1"] = one_of("distance", distance, ("l2", "l1"))
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The sums over positions of the products of channels: (N, C, C)."""
-        return functional.gram(x if mask is None else x * mask.sqrt().to(x.dtype), divide_by="none")
+        return formulas.gram(x if mask is None else x * mask.sqrt().to(x.dtype), divide_by="none")
 
     def from_moments(self, moments: Tensor, positions: Tensor | float) -> Tensor:
         """The Gram matrix (N, C, C), divided according to `divide_by`."""

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 from vggfeat.errors import WeightsError, one_of
 from vggfeat.features import steps, tensors
 from vggfeat.features.convolution import convolve
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 from vggfeat.networks import weights as weights_table
 
@@ -163,7 +163,7 @@ def _lpips_heads(net: Net, version: Version) -> list[Tensor]:
 
 
 def _head_distance_exact(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
-    difference = (functional.unit_normalize(x) - functional.unit_normalize(y)) ** 2
+    difference = (formulas.unit_normalize(x) - formulas.unit_normalize(y)) ** 2
     return convolve(difference, head[None, :, None, None].to(difference.dtype))
 
 
@@ -189,7 +189,7 @@ def _has_tangent(x: Tensor) -> bool:
 
 def _row_distance(x: Tensor, y: Tensor, head: Tensor) -> Tensor:
     """The sum over C of head * (x/|x| - y/|y|)²: (P, C), (P, C) and (C,) to (P,), in plain tensor operations."""
-    difference = functional.unit_normalize(x) - functional.unit_normalize(y)
+    difference = formulas.unit_normalize(x) - formulas.unit_normalize(y)
     return (difference.square() * head.to(difference.dtype)).sum(1)
 
 

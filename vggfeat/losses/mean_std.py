@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vggfeat.features import tensors
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import PooledLoss
 
 
@@ -29,7 +29,7 @@ class MeanStdLoss(PooledLoss):
 
     def summary(self, x: Tensor) -> Tensor:
         """The means and standard deviations of the channels: (N, 2, C)."""
-        return functional.mean_std(x)
+        return formulas.mean_std(x)
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The sums of the channels and of their squares: (N, 2, C)."""

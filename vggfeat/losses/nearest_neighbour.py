@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from vggfeat.features import tensors
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import FeatureLoss, Layers, Reduction
 
 
@@ -41,4 +41,4 @@ class NearestNeighbourLoss(FeatureLoss):
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean over positions of 1 minus the largest cosine, (N,)."""
-        return functional.nearest_cosine_distance(x, target, chunk=self.chunk)
+        return formulas.nearest_cosine_distance(x, target, chunk=self.chunk)

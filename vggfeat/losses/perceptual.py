@@ -11,7 +11,7 @@ from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction, layer_weights
 from vggfeat.losses.content import ContentLoss
 from vggfeat.losses.criterion import Criterion, CriterionOptions, Target, TrunkOptions, split_options
-from vggfeat.losses.functional import GramDivisor
+from vggfeat.losses.formulas import GramDivisor
 from vggfeat.losses.gram import GramLoss
 from vggfeat.losses.lpips import LPIPSLoss
 from vggfeat.losses.variation import TotalVariationLoss

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import FeatureLoss, Layers, Reduction
 
 
@@ -41,11 +41,11 @@ class SlicedWassersteinLoss(FeatureLoss):
 
     def summary(self, x: Tensor) -> Tensor:
         """The projections of the features (N, C, H, W), sorted over positions: (N, K, H·W)."""
-        return functional.sorted_projections(x, self._directions(x))
+        return formulas.sorted_projections(x, self._directions(x))
 
     def compare(self, x: Tensor, target: Tensor, name: str) -> Tensor:  # noqa: ARG002 (the base's)
-        """`functional.sliced_distance`, (N,)."""
-        return functional.sliced_distance(x, target, self._directions(x))
+        """`formulas.sliced_distance`, (N,)."""
+        return formulas.sliced_distance(x, target, self._directions(x))
 
     def _directions(self, x: Tensor) -> Tensor:
         """The unit directions for features `x`: (C, K), drawn once for each number of channels, device and dtype."""
@@ -60,5 +60,5 @@ class SlicedWassersteinLoss(FeatureLoss):
         return self._drawn[key]
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
-        """`functional.quantile_distance`, (N,)."""
-        return functional.quantile_distance(x, target)
+        """`formulas.quantile_distance`, (N,)."""
+        return formulas.quantile_distance(x, target)

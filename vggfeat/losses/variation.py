@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features
 
 
@@ -34,5 +34,5 @@ class TotalVariationLoss(FeatureLoss):
         return {}
 
     def forward(self, features: Features, target: Features) -> Tensor:  # noqa: ARG002 (the base's)
-        """`functional.total_variation` of `features["image"]`: a scalar or (N,)."""
-        return self.reduce(functional.total_variation(layer_features(features, "image"), power=self.power))
+        """`formulas.total_variation` of `features["image"]`: a scalar or (N,)."""
+        return self.reduce(formulas.total_variation(layer_features(features, "image"), power=self.power))

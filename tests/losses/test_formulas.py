@@ -5,7 +5,7 @@ import scipy.linalg
 import torch
 
 from vggfeat.errors import InputError
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.pictures import padding
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -20,29 +20,29 @@ def einsum_gram(x: torch.Tensor) -> torch.Tensor:
 def test_gram_against_the_definition(dtype, layout):
     x = torch.rand(2, 5, 7, 9, generator=torch.Generator().manual_seed(0)).to(dtype).contiguous(memory_format=layout)
     exact = einsum_gram(x.double())
-    gram = functional.gram(x, divide_by="none")
+    gram = formulas.gram(x, divide_by="none")
     assert gram.dtype == torch.promote_types(dtype, torch.float32)
     torch.testing.assert_close(gram.double(), exact, rtol=4e-3 if dtype == torch.bfloat16 else 1e-5, atol=1e-6)
-    torch.testing.assert_close(functional.gram(x), gram / 63)
-    torch.testing.assert_close(functional.gram(x, divide_by="chw"), gram / 315)
+    torch.testing.assert_close(formulas.gram(x), gram / 63)
+    torch.testing.assert_close(formulas.gram(x, divide_by="chw"), gram / 315)
 
 
 def test_gram_is_piqs_undivided():
     x = torch.rand(2, 6, 8, 8)
     theirs = piq.StyleLoss.gram_matrix(x)
-    torch.testing.assert_close(functional.gram(x, divide_by="none"), theirs.reshape(2, 6, 6))
+    torch.testing.assert_close(formulas.gram(x, divide_by="none"), theirs.reshape(2, 6, 6))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_gram_of_many_pixels_does_not_overflow(dtype):
     x = torch.full((1, 4, 256, 256), 30.0, dtype=dtype)
-    torch.testing.assert_close(functional.gram(x), torch.full((1, 4, 4), 900.0), rtol=4e-3, atol=0)
+    torch.testing.assert_close(formulas.gram(x), torch.full((1, 4, 4), 900.0), rtol=4e-3, atol=0)
 
 
 def test_gram_gradients():
     x = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(functional.gram, x)
-    assert torch.autograd.gradgradcheck(functional.gram, x)
+    assert torch.autograd.gradcheck(formulas.gram, x)
+    assert torch.autograd.gradgradcheck(formulas.gram, x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -52,17 +52,17 @@ def test_gram_gradient_in_half_precision(dtype):
     gradients = []
     for copy in (x.clone(), x.to(dtype)):
         copy.requires_grad_()
-        (functional.gram(copy) - target).square().mean().backward()
+        (formulas.gram(copy) - target).square().mean().backward()
         gradients.append(copy.grad.float().flatten())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
 
 
 def test_gram_compiles():
     x = torch.rand(1, 4, 6, 6, requires_grad=True)
-    compiled = torch.compile(functional.gram, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), functional.gram(x))
+    compiled = torch.compile(formulas.gram, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), formulas.gram(x))
     (ours,) = torch.autograd.grad(compiled(x).square().sum(), x)
-    (plain,) = torch.autograd.grad(functional.gram(x).square().sum(), x)
+    (plain,) = torch.autograd.grad(formulas.gram(x).square().sum(), x)
     torch.testing.assert_close(ours, plain)
 
 
@@ -70,28 +70,28 @@ def test_gram_compiles():
 def test_total_variation(power):
     x = torch.zeros(2, 3, 4, 4)
     x[1, :, :, 2:] = 0.5  # one edge of a half among three neighbours a row
-    assert functional.total_variation(x, power=power).tolist() == pytest.approx([0.0, 0.5**power / 3])
+    assert formulas.total_variation(x, power=power).tolist() == pytest.approx([0.0, 0.5**power / 3])
     noise = torch.rand(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda image: functional.total_variation(image, power=power), noise)
+    assert torch.autograd.gradcheck(lambda image: formulas.total_variation(image, power=power), noise)
 
 
 def test_gram_keeps_its_precision_under_autocast():
     x = torch.rand(1, 4, 6, 6)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(functional.gram(x), functional.gram(x).float())
-        inside = functional.gram(x)
-    assert torch.equal(inside, functional.gram(x))
+        assert torch.equal(formulas.gram(x), formulas.gram(x).float())
+        inside = formulas.gram(x)
+    assert torch.equal(inside, formulas.gram(x))
 
 
 def test_gram_refuses_by_name():
     with pytest.raises(InputError, match="have the shape"):
-        functional.gram(torch.rand(3, 4, 4))
+        formulas.gram(torch.rand(3, 4, 4))
     with pytest.raises(InputError, match="unknown divide_by 'HW': near are hw, chw"):
-        functional.gram(torch.rand(1, 3, 4, 4), divide_by="HW")
+        formulas.gram(torch.rand(1, 3, 4, 4), divide_by="HW")
 
 
 def test_total_variation_of_a_single_pixel_is_zero():
-    assert functional.total_variation(torch.rand(1, 3, 1, 1)).tolist() == [0.0]
+    assert formulas.total_variation(torch.rand(1, 3, 1, 1)).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("margin", [0, 3, 5, 14])
@@ -109,22 +109,22 @@ def test_mirror_pad_is_torchs_reflection():
 def test_unit_normalize_is_the_lpips_packages_with_a_finite_gradient():
     x = torch.rand(2, 5, 4, 4)
     x[0, :, 1, 1] = 0
-    assert torch.equal(functional.unit_normalize(x), lpips.normalize_tensor(x))
+    assert torch.equal(formulas.unit_normalize(x), lpips.normalize_tensor(x))
     x.requires_grad_()
-    (gradient,) = torch.autograd.grad(functional.unit_normalize(x).square().sum(), x)
+    (gradient,) = torch.autograd.grad(formulas.unit_normalize(x).square().sum(), x)
     assert gradient.isfinite().all()
     assert gradient[0, :, 1, 1].abs().max() == 0
     black = torch.zeros(1, 3, 2, 2, requires_grad=True)
-    functional.unit_normalize(black).sum().backward()
+    formulas.unit_normalize(black).sum().backward()
     assert black.grad.abs().max() == 0
 
 
 def test_moments_against_the_definition():
     x = torch.rand(2, 4, 5, 6, dtype=torch.float64)
-    mean, std = functional.mean_std(x, epsilon=0).unbind(1)
+    mean, std = formulas.mean_std(x, epsilon=0).unbind(1)
     torch.testing.assert_close(mean, x.mean((2, 3)))
     torch.testing.assert_close(std, x.flatten(2).std(2, correction=0))
-    moments = functional.mean_covariance(x)
+    moments = formulas.mean_covariance(x)
     torch.testing.assert_close(moments[:, 0], mean)
     for ours, theirs in zip(moments[:, 1:], x.flatten(2), strict=True):
         torch.testing.assert_close(ours, torch.cov(theirs, correction=0))
@@ -138,7 +138,7 @@ def spd(seed, rank=4):
 
 def test_gaussian_w2_against_matrix_square_roots():
     x, y = spd(0), spd(1)
-    for got, a, b in zip(functional.gaussian_w2(x, y), x.numpy(), y.numpy(), strict=True):
+    for got, a, b in zip(formulas.gaussian_w2(x, y), x.numpy(), y.numpy(), strict=True):
         root = scipy.linalg.sqrtm(a[1:])
         cross = scipy.linalg.sqrtm(root @ b[1:] @ root)
         expected = ((a[0] - b[0]) ** 2).sum() + (a[1:] + b[1:] - 2 * cross).trace().real
@@ -147,14 +147,14 @@ def test_gaussian_w2_against_matrix_square_roots():
 
 def test_covariance_of_nearly_constant_features_keeps_its_digits():
     x = 5 + 0.05 * torch.randn(1, 8, 12, 12, generator=torch.Generator().manual_seed(0))
-    exact = functional.mean_covariance(x.double())
-    torch.testing.assert_close(functional.mean_covariance(x).double(), exact, rtol=1e-4, atol=1e-8)
+    exact = formulas.mean_covariance(x.double())
+    torch.testing.assert_close(formulas.mean_covariance(x).double(), exact, rtol=1e-4, atol=1e-8)
 
 
 def test_gaussian_w2_gradients():
     def distance(x, y):
         # Symmetrised, since covariances move only so.
-        return functional.gaussian_w2(*(torch.cat([z[:, :1], (z[:, 1:] + z[:, 1:].mT) / 2], dim=1) for z in (x, y)))
+        return formulas.gaussian_w2(*(torch.cat([z[:, :1], (z[:, 1:] + z[:, 1:].mT) / 2], dim=1) for z in (x, y)))
 
     x, y = spd(0).requires_grad_(), spd(1).requires_grad_()
     assert torch.autograd.gradcheck(distance, (x, y))
@@ -162,19 +162,19 @@ def test_gaussian_w2_gradients():
 
 def test_gaussian_w2_of_deficient_covariances_has_a_finite_gradient():
     x, y = spd(0, rank=1).requires_grad_(), spd(1, rank=2)
-    (gradient,) = torch.autograd.grad(functional.gaussian_w2(x, y).sum(), x)
+    (gradient,) = torch.autograd.grad(formulas.gaussian_w2(x, y).sum(), x)
     assert gradient.isfinite().all()
-    assert functional.gaussian_w2(y, y).abs().max() < 1e-6
+    assert formulas.gaussian_w2(y, y).abs().max() < 1e-6
 
 
 def test_quantile_distance_is_scipys_wasserstein_in_one_dimension():
     x, y = torch.rand(2, 3, 40, dtype=torch.float64).sort(dim=2).values
-    ours = functional.quantile_distance(x[:, None], y[:, None])
+    ours = formulas.quantile_distance(x[:, None], y[:, None])
     theirs = [((a - b) ** 2).mean() for a, b in zip(x.numpy(), y.numpy(), strict=True)]
     assert ours.tolist() == pytest.approx(theirs)
     # Twice the samples of the same distribution are no distance at all.
     twice = x.repeat_interleave(2, dim=1)[:, None]
-    assert functional.quantile_distance(x[:, None], twice).max() < 1e-3
+    assert formulas.quantile_distance(x[:, None], twice).max() < 1e-3
 
 
 def contextual_by_definition(x, y, bandwidth):
@@ -189,7 +189,7 @@ def contextual_by_definition(x, y, bandwidth):
 @pytest.mark.parametrize("chunk", [3, 1000])
 def test_contextual_similarity_against_the_definition(chunk):
     x, y = torch.rand(2, 4, 5, 5), torch.rand(2, 4, 6, 3)
-    ours = functional.contextual_similarity(x, y, bandwidth=0.5, chunk=chunk)
+    ours = formulas.contextual_similarity(x, y, bandwidth=0.5, chunk=chunk)
     theirs = [contextual_by_definition(a, b, 0.5).item() for a, b in zip(x, y, strict=True)]
     assert ours.tolist() == pytest.approx(theirs, rel=1e-4)
 
@@ -197,11 +197,11 @@ def test_contextual_similarity_against_the_definition(chunk):
 def test_contextual_similarity_does_not_depend_on_chunks_or_places():
     x = torch.rand(1, 4, 6, 6, dtype=torch.float64, requires_grad=True)
     y = torch.rand(1, 4, 6, 6, dtype=torch.float64)
-    values = [functional.contextual_similarity(x, y, chunk=chunk) for chunk in (5, 100)]
+    values = [formulas.contextual_similarity(x, y, chunk=chunk) for chunk in (5, 100)]
     gradients = [torch.autograd.grad(value.sum(), x)[0] for value in values]
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*gradients)
-    moved = functional.contextual_similarity(x.roll((2, 3), (2, 3)), y)
+    moved = formulas.contextual_similarity(x.roll((2, 3), (2, 3)), y)
     torch.testing.assert_close(moved, values[0])
 
 
@@ -215,7 +215,7 @@ def test_contextual_similarity_bounds_its_memory():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        functional.contextual_similarity(x, y, chunk=256).sum()
+        formulas.contextual_similarity(x, y, chunk=256).sum()
     assert sum(kept) < 64**4 / 8
 
 
@@ -239,6 +239,6 @@ def test_nearest_cosine_distance_is_the_least_of_all():
     a, b = (torch.nn.functional.normalize((z - centre).flatten(2), dim=1) for z in (x, y))
     expected = (1 - (a.mT @ b).amax(2)).mean(1)
     for chunk in (5, 1024):
-        torch.testing.assert_close(functional.nearest_cosine_distance(x, y, chunk=chunk), expected)
-    assert torch.autograd.gradcheck(lambda x: functional.nearest_cosine_distance(x, y), x)
-    assert functional.nearest_cosine_distance(y, y).item() == pytest.approx(0, abs=1e-9)
+        torch.testing.assert_close(formulas.nearest_cosine_distance(x, y, chunk=chunk), expected)
+    assert torch.autograd.gradcheck(lambda x: formulas.nearest_cosine_distance(x, y), x)
+    assert formulas.nearest_cosine_distance(y, y).item() == pytest.approx(0, abs=1e-9)
