@@ -101,12 +101,12 @@ def parse_position(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def parse_count(*names: str) -> Callable[[str], int | str]:
-    """A parser for a whole number or one of `names`."""
+def parse_count(**names: str | None) -> Callable[[str], int | str | None]:
+    """A parser for a whole number or one of the words in `names`, whose value is returned instead."""
 
-    def parse(text: str) -> int | str:
+    def parse(text: str) -> int | str | None:
         if text in names:
-            return text
+            return names[text]
         if not text.isdecimal():
             raise ValueError(f"'{text}' is neither a whole number nor {' nor '.join(names)}")
         return int(text)

@@ -1,13 +1,13 @@
 """`vggfeat dump`: write the activations of many pictures to disk as arrays."""
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from vggfeat.dumps.recipe import REDUCTIONS, parse_resize
 from vggfeat.networks import arch
 
+from ._dumps import confirm_size, print_estimate, report_dump
 from ._options import (
     SOME_FAILED,
     chosen_network,
@@ -20,14 +20,6 @@ from ._options import (
 )
 from ._progress import bar, tell
 from ._signals import exiting
-from ._text import bytes_text, printable, seconds_text
-
-if TYPE_CHECKING:
-    from vggfeat.dumps.estimate import Estimate
-    from vggfeat.dumps.reading import Dump
-
-_ASK_ABOVE = 10 * 10**9
-_SHOWN_FAILURES = 10
 
 
 @click.command()
@@ -55,7 +47,7 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--crop",
     default="auto",
-    callback=parsed(parse_count("auto", "none")),
+    callback=parsed(parse_count(auto="auto", none=None)),
     metavar="N|auto|none",
     help="Side of the central square; auto: the shorter side of --resize.",
 )
@@ -75,7 +67,7 @@ _SHOWN_FAILURES = 10
 @click.option(
     "--batch-size",
     default="auto",
-    callback=parsed(parse_count("auto")),
+    callback=parsed(parse_count(auto=None)),
     metavar="N|auto",
     help="Pictures per forward pass.",
 )
@@ -114,20 +106,15 @@ def command(
     read; 2 failure.
     """
     options["network"] = chosen_network({**options, "weights": weights})
-    options["crop"] = None if options["crop"] == "none" else options["crop"]
-    options["batch_size"] = None if options["batch_size"] == "auto" else options["batch_size"]
     arch.find_layers(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)
     if dry_run:
-        _print_estimate(run.estimate())
+        print_estimate(run.estimate())
         return
-    size = run.bytes_left()
-    if size > _ASK_ABOVE and not yes:
-        if not sys.stdin.isatty():
-            raise click.UsageError(f"'{output}' would take about {bytes_text(size)}: pass --yes to continue")
-        click.confirm(f"'{output}' will take about {bytes_text(size)}. Continue?", abort=True, err=True)
+    if not yes:
+        confirm_size(output, run.bytes_left())
     with exiting("interrupted: finished shards are kept; run the same command to continue"):
         with bar("dumping", quiet=quiet) as update:
             for progress in run:
@@ -136,26 +123,6 @@ def command(
         found = run.result()
         for note in run.notes:
             tell(note)
-        _report(found, quiet=quiet)
-
-
-def _print_estimate(estimate: "Estimate") -> None:
-    click.echo(f"pictures    {estimate.left} of {estimate.pictures}")
-    click.echo(f"disk        {bytes_text(estimate.bytes)}")
-    click.echo(f"work        {estimate.macs / 1e9:.1f} GMAC")
-    click.echo(f"time        about {seconds_text(estimate.seconds)}")
-
-
-def _report(dump: "Dump", *, quiet: bool) -> None:
-    for row in dump.failed[:_SHOWN_FAILURES]:
-        tell(printable(f"failed: '{row.id}': {row.error}"))
-    if len(dump.failed) > _SHOWN_FAILURES:
-        tell(f"failed: {len(dump.failed) - _SHOWN_FAILURES} more, listed in the manifest")
-    for name, count in dump.clipped().items():
-        tell(f"clipped to float16's range: {count} values of {name}")
-    for name, count in dump.not_finite().items():
-        tell(f"infinite or NaN: {count} values of {name}; --precision float32 avoids that")
-    if not quiet:
-        click.echo(f"{dump.path}: {len(dump)} of {len(dump.manifest)} pictures")
-    if dump.failed:
+        report_dump(found, quiet=quiet)
+    if found.failed:
         raise click.exceptions.Exit(SOME_FAILED)

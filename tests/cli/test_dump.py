@@ -85,12 +85,16 @@ def test_dry_run(vggfeat):
     assert not Path("out").exists()
 
 
-def test_asks_before_it_fills_a_disk(vggfeat, monkeypatch):
-    monkeypatch.setattr("vggfeat_cli.dump._ASK_ABOVE", 10**6)
-    message = vggfeat("dump", "in", "-o", "out", *QUICK, code=2).stderr
-    assert message == "vggfeat: 'out' would take about 3.5 MB: pass --yes to continue\n"
+def test_asks_before_it_fills_a_disk(vggfeat):
+    for number in range(3):
+        Path(f"broken{number}.png").write_bytes(b"not a picture")  # so that --yes computes and writes nothing
+    broken = [f"broken{number}.png" for number in range(3)]
+    large = ["dump", *broken, "-o", "out", *QUICK, "--resize", 4096]
+    message = vggfeat(*large, code=2).stderr
+    size = 3 * 4 * (64 * 4096**2 + 128 * 2048**2)
+    assert message == f"vggfeat: 'out' would take about {size / 1e9:.1f} GB: pass --yes to continue\n"
     assert not Path("out").exists()
-    vggfeat("dump", "in", "-o", "out", *QUICK, "--yes")
+    assert "failed: 'broken2.png'" in vggfeat(*large, "--yes", code=3).stderr
 
 
 @pytest.mark.parametrize(
