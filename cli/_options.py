@@ -1,10 +1,11 @@
 """Options that several commands share, and parsers for the values of options."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Command = Any
 """A function, before or after click has turned it into a command."""
@@ -40,6 +41,16 @@ def chosen_network(options: Mapping[str, Any]) -> str:
     from vggfeat.networks import weights as weights_table
 
     return options["network"] or weights_table.named_network(options["weights"]) or _DEFAULT_NETWORK
+
+
+def refuse_with(option: str, others: Iterable[str]) -> None:
+    """Refuse parameters of the running command that `option` makes meaningless, if they were given."""
+    context = click.get_current_context()
+    given = {name for name in others if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    for parameter in context.command.params:
+        if parameter.name in given:
+            name = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+            raise click.UsageError(f"{option} cannot be combined with {name}")
 
 
 def output_option(default: str, formats: str = PICTURE_FORMATS) -> Decorator:

@@ -1,21 +1,16 @@
 """`vggfeat sheet`: paint a contact sheet of style weights and style scales."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ._options import SOME_FAILED, output_option, parse_numbers, parsed
 from ._outputs import picture_output
 from ._painting import RunOptions, run_options
-from ._progress import tell
 from ._recipes import chosen_recipe, files_read, recipe_options
+from ._sheet import Sheet
 from ._signals import saving, uninterrupted
-from ._text import seconds_text
-
-if TYPE_CHECKING:
-    from vggfeat.transfer.variations import Variation
 
 # The default style weights, as multiples of the recipe's.
 _FACTORS = (0.01, 0.1, 1.0, 10.0)
@@ -66,8 +61,7 @@ def command(
 
     Where a version could not be painted, the page says why. Ctrl-C saves the page with the versions so far.
     """
-    from vggfeat.explore.pages.variations import grid
-    from vggfeat.pictures import images, sources
+    from vggfeat.pictures import sources
     from vggfeat.transfer.variations import variations
 
     run_with = RunOptions.pop_from(options)
@@ -75,49 +69,17 @@ def command(
     weights = tuple(factor * chosen.style_weight for factor in _FACTORS) if weights is None else weights
     default = f"{Path(content).stem}-{Path(style).stem}-sheet.png"
     target = picture_output(output, default, files_read(chosen, options, content, style))
-    pictures = sources.read(content, "content"), sources.read(style, "style")
-    size = images.fit(pictures[0].shape[2], pictures[0].shape[3], chosen.size)
-    cells: dict[tuple[int, int], Any] = {}
-
-    def save() -> None:
-        page = grid(
-            cells,
-            [f"{weight:g}" for weight in weights],
-            [f"{scale:g}" for scale in scales],
-            names=("style weight", "style scale"),
-            title=f"{Path(content).name} in the style of {Path(style).name}",
-            facts=f"recipe {chosen.name} · {size[1]}x{size[0]} · content weight {chosen.content_weight:g}",
-            sources=dict(zip(("content", "style"), pictures, strict=True)),
-            size=size,
-        )
-        images.write_picture(target, page)
-
-    def save_interrupted() -> bool:
-        if cells:
-            save()
-            tell(f"interrupted: '{target}' holds {len(cells)} of {len(weights) * len(scales)} cells")
-        return bool(cells)
-
+    pictures = {"content": sources.read(content, "content"), "style": sources.read(style, "style")}
+    title = f"{Path(content).name} in the style of {Path(style).name}"
+    sheet = Sheet(target, chosen, weights, scales, title, pictures)
     run_with.keep_freed_memory()
-    began = time.monotonic()
-    with saving(save_interrupted):
-        for cell in variations(*pictures, chosen, weights, scales, **run_with.arguments()):
-            cells[cell.row, cell.column] = cell.picture
-            _report(cell, len(cells), len(weights) * len(scales), time.monotonic() - began, quiet=run_with.quiet)
-    reasons = [cell for cell in cells.values() if isinstance(cell, str)]
-    if len(reasons) == len(cells):
-        raise click.UsageError(f"no cell could be painted: {reasons[0]}")
+    with saving(sheet.save_interrupted):
+        cells = variations(pictures["content"], pictures["style"], chosen, weights, scales, **run_with.arguments())
+        sheet.fill(cells, quiet=run_with.quiet)
+    failures = sheet.failures()
     with uninterrupted():
-        save()
+        sheet.save()
         if not run_with.quiet:
             click.echo(str(target))
-    if reasons:
+    if failures:
         raise click.exceptions.Exit(SOME_FAILED)
-
-
-def _report(cell: "Variation", done: int, count: int, seconds: float, *, quiet: bool) -> None:
-    label = f"cell {done}/{count}: style weight {cell.weight:g}, style scale {cell.scale:g}"
-    if isinstance(cell.picture, str):
-        tell(f"{label}: {cell.picture}")
-    elif not quiet:
-        tell(f"{label}, about {seconds_text(seconds / done * (count - done))} left")

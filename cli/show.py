@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from ._options import (
     chosen_network,
@@ -14,6 +13,7 @@ from ._options import (
     parse_channels,
     parse_position,
     parsed,
+    refuse_with,
     size_option,
     weights_option,
 )
@@ -89,24 +89,15 @@ def _show_patches(
     dump: str, layers: tuple[str, ...], channel: int | None, *, output: str | None, top: int | None, device: str
 ) -> None:
     """Draw the patches that activate a channel most. The dump says how its pictures are preprocessed."""
-    source = click.get_current_context().get_parameter_source
-    others = ("image", "network", "weights", "channels", "at", "scale", "size")
-    if given := [name for name in others if source(name) is ParameterSource.COMMANDLINE]:
-        raise click.UsageError(
-            f"--dump cannot be combined with {'an IMAGE' if given[0] == 'image' else f'--{given[0]}'}"
-        )
+    refuse_with("--dump", ("image", "network", "weights", "channels", "at", "scale", "size"))
     if channel is None or len(layers) != 1:
         raise click.UsageError("--dump needs one --layer and a --channel")
-    from vggfeat.dumps.reading import open_dump
     from vggfeat.explore.pages.patches import sheet
     from vggfeat.explore.patches import most_activating
-    from vggfeat.networks import arch
     from vggfeat.pictures import images
 
     title = Path(dump).resolve().name
     target = picture_output(output, f"{title}-{layers[0]}-{channel}.png", [])
     patches = most_activating(dump, layers[0], channel, top=top, device=device)
-    about = open_dump(dump).fingerprint
-    layer = arch.find_layers(about["network"], layers[0], pooling=about["pooling"])[0]
-    images.write_picture(target, sheet(patches, layer, channel, title=f"'{title}'"))
+    images.write_picture(target, sheet(patches, layers[0], channel, title=f"'{title}'"))
     click.echo(str(target))

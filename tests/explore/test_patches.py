@@ -102,14 +102,12 @@ def test_the_command(dumped, tmp_path, monkeypatch):
 
     result = run("--dump", "out", "--layer", "relu2_1", "--channel", 7, "--device", "cpu")
     assert result.output == "out-relu2_1-7.png\n"
-    page = sheet(
-        most_activating(dumped, "relu2_1", 7, device="cpu"), arch.find_layers("vgg11", "relu2_1")[0], 7, title="'out'"
-    )
+    page = sheet(most_activating(dumped, "relu2_1", 7, device="cpu"), "relu2_1", 7, title="'out'")
     assert (read_picture("out-relu2_1-7.png").rgb - page).abs().max() < 0.51 / 255
     for arguments, words in (
         (["--layer", "relu1_1"], "give an IMAGE, or --dump DUMP"),
         (["pictures/0.png", "--layer", "relu1_1", "--channel", 3], "give an IMAGE, or --dump DUMP"),
-        (["pictures/0.png", "--dump", "out", "--layer", "relu1_1", "--channel", 3], "cannot be combined with an IMAGE"),
+        (["pictures/0.png", "--dump", "out", "--layer", "relu1_1", "--channel", 3], "cannot be combined with IMAGE"),
         (["--dump", "out", "--layer", "relu1_1"], "needs one --layer and a --channel"),
         (["--dump", "out", "--layer", "relu1_1", "--channel", 3, "--at", "1,1"], "cannot be combined with --at"),
     ):

@@ -8,7 +8,6 @@ from torch import Tensor
 from vggfeat.errors import InputError
 from vggfeat.explore.pages import canvas
 from vggfeat.explore.patches import Patch
-from vggfeat.networks import arch
 from vggfeat.pictures import images
 
 _SIDE, _MARGIN, _GAP, _HEADER, _LABEL, _COLUMNS = 250, 36, 18, 118, 44, 6
@@ -17,7 +16,7 @@ _SIDE, _MARGIN, _GAP, _HEADER, _LABEL, _COLUMNS = 250, 36, 18, 118, 44, 6
 _SMOOTH = 40
 
 
-def sheet(patches: Sequence[Patch], layer: arch.Layer, channel: int, *, title: str) -> Tensor:
+def sheet(patches: Sequence[Patch], layer: str, channel: int, *, title: str) -> Tensor:
     """A page, (1, 3, H, W), of patches above their pictures with a box. Raises `InputError` if there are none."""
     if not patches:
         raise InputError(f"no picture of the dump activates channel {channel}")
@@ -29,10 +28,11 @@ def sheet(patches: Sequence[Patch], layer: arch.Layer, channel: int, *, title: s
     pitches = [_SIDE + 8 + height + _LABEL + _GAP for height in heights]
     page = canvas.Canvas(width, _HEADER + sum(pitches) + _MARGIN - _GAP)
     room = width - 2 * _MARGIN
-    page.write(_MARGIN, _MARGIN - 6, f"{layer.name}, channel {channel}", size=34, width=room)
+    page.write(_MARGIN, _MARGIN - 6, f"{layer}, channel {channel}", size=34, width=room)
+    side = patches[0].field.right - patches[0].field.left
     facts = (
-        f"The {len(patches)} pictures of {title} that excite it most. Above what the strongest position sees, "
-        f"{layer.receptive_field} x {layer.receptive_field} pixels; padding is grey."
+        f"The {len(patches)} pictures of {title} that activate it most. Above each, the receptive field of its "
+        f"strongest position, {side} x {side} pixels; padding is grey."
     )
     page.write(_MARGIN, _MARGIN + 42, facts, size=17, fill=canvas.DIM, width=room)
     y = _HEADER
