@@ -11,7 +11,12 @@ Example:
     torch.Size([1, 256, 16, 16])
 """
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import lazy_loader
@@ -20,10 +25,37 @@ import lazy_loader
 _MODULES = {
     "allocation": "vggfeat.features.allocation",
     "arch": "vggfeat.networks.arch",
+    "functional": "vggfeat.losses.functional",
     "metrics": "vggfeat.losses.metrics",
     "view": "vggfeat.explore.view",
     "weights": "vggfeat.networks.weights",
 }
+
+
+class _PublicModules(MetaPathFinder, Loader):
+    """Makes `import vggfeat.functional` find the module whose own name is `vggfeat.losses.functional`."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 (the base's)
+        target: ModuleType | None = None,  # noqa: ARG002 (the base's)
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.rpartition(".")
+        return ModuleSpec(fullname, self, origin=_MODULES[name]) if package == __name__ and name in _MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(str(spec.origin))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec back. It has been executed already."""
+        if module.__spec__:
+            module.__spec__ = module.__spec__.loader_state
+
+
+sys.meta_path.append(_PublicModules())
 
 _load, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

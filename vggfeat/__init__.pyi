@@ -14,6 +14,7 @@ from .explore.matching import Matches as Matches
 from .explore.matching import match as match
 from .features import allocation as allocation
 from .features.extractor import FeatureExtractor as FeatureExtractor
+from .losses import functional as functional
 from .losses import metrics as metrics
 from .losses.content import ContentLoss as ContentLoss
 from .losses.contextual import ContextualLoss as ContextualLoss

@@ -130,3 +130,10 @@ def test_checkpoints_with_the_lpips_packages_keys_load_strictly():
         theirs.lin2.model[1].weight.mul_(2)  # trained further: its values must not be lost without a word
     with pytest.raises(RuntimeError, match=r"heads under 'perceptual\.' are not those of this LPIPS: use LPIPS.from_"):
         new.load_state_dict(old.state_dict(), strict=True)
+
+
+def test_on_a_named_device_where_another_is_the_default(pair):
+    """Also where tensors of the default device have no values."""
+    with torch.device("meta"):
+        criterion = DISTS(device="cpu")
+    assert torch.equal(criterion(*pair), DISTS()(*pair))

@@ -4,10 +4,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+Shared = TypeVar("Shared", bound=nn.Module)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
@@ -54,3 +56,17 @@ def keeps_values(fn: Callable[[Tensor], Tensor], like: Tensor) -> bool:
         raise
     except RuntimeError:  # torch's fake tensors have no values to lose
         return True
+
+
+def sharing(module: Shared) -> Shared:
+    """A copy of a module that shares its tensors, and the modules in it.
+
+    >>> module = torch.nn.Linear(2, 1)
+    >>> sharing(module).weight is module.weight
+    True
+    """
+    copied = module.__class__.__new__(module.__class__)
+    copied.__dict__.update(module.__dict__)
+    for kept in ("_parameters", "_buffers", "_modules"):
+        copied.__dict__[kept] = dict(module.__dict__[kept])
+    return copied

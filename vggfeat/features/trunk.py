@@ -105,6 +105,13 @@ class Trunk(nn.Module):
             if self._warned or not self._checks_left:
                 self.check = "off"
 
+    def checking(self, check: Check) -> Self:
+        """The same trunk with checks of its own. Both share the weights."""
+        copied = tensors.sharing(self)
+        copied.check = one_of("check", check, ("raise", "warn", "off"))
+        copied._checks_left, copied._warned = _CHECKED_BATCHES, False  # noqa: SLF001 (of the same class)
+        return copied
+
     def normalised(self, images: Tensor) -> Tensor:
         """Normalise in float32 or more, then convert to the trunk's precision."""
         work = torch.promote_types(images.dtype, torch.float32)

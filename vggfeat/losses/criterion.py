@@ -14,7 +14,7 @@ from vggfeat.errors import InputError, WeightsError, one_of
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision
 from vggfeat.features.trunk import Check, Trunk
-from vggfeat.losses.base import FeatureLoss, Features, outside_inference_mode, usable_in_training
+from vggfeat.losses.base import FeatureLoss, Features, Reduction, outside_inference_mode, usable_in_training
 from vggfeat.losses.signature import signature
 from vggfeat.losses.weighted_sum import WeightedSum
 from vggfeat.pictures import images
@@ -130,7 +130,15 @@ class Criterion(nn.Module, Generic[Loss]):
     ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.loss: Loss = loss.to(trunk.offset.device)
+        place = trunk.offset.device
+        # A loss made under `torch.device("meta")` has no values to move: `to_empty` loads them again.
+        unmade = not trunk.offset.is_meta and any(x.is_meta for x in loss.buffers())
+        self.loss: Loss = loss.to_empty(device=place) if unmade else loss.to(place)
+        self._weights_lost = False
+        self._read_options(resize, both, reading)
+        super().train(mode=False)
+
+    def _read_options(self, resize: int | None, both: bool, reading: InputOptions) -> None:
         self.resize = resize
         self.both = both
         self.channels: Channels = one_of("channels", reading.get("channels", "rgb"), get_args(Channels))
@@ -139,8 +147,31 @@ class Criterion(nn.Module, Generic[Loss]):
         if self.chunk is not None and self.chunk < 1:
             raise InputError(f"chunk is {self.chunk}: it is at least 1")
         self.checkpoint = reading.get("checkpoint", False)
-        self._weights_lost = False
-        super().train(mode=False)
+
+    def variant(
+        self,
+        *,
+        reduction: Reduction = "mean",
+        resize: int | None = None,
+        both: bool = False,
+        check: Check = "warn",
+        **reading: Unpack[InputOptions],
+    ) -> Self:
+        """The same criterion with these settings. Both share the tensors of network and loss: move neither.
+
+        Raises `InputError` for unknown words and for a chunk below 1.
+
+        >>> import torch
+        >>> from vggfeat import LPIPS
+        >>> image = torch.rand(2, 3, 32, 32)
+        >>> LPIPS("alex").variant(reduction="none")(image, image)
+        tensor([0., 0.])
+        """
+        copied = tensors.sharing(self)
+        copied.trunk = self.trunk.checking(check)
+        copied.loss = _reduced(self.loss, one_of("reduction", reduction, get_args(Reduction)))
+        copied._read_options(resize, both, reading)  # noqa: SLF001 (of the same class)
+        return copied
 
     @property
     def device(self) -> torch.device:
@@ -252,7 +283,7 @@ class Criterion(nn.Module, Generic[Loss]):
             target = self._as_rgb(target.expand(len(prediction), *target.shape[1:]))
         prediction = self._as_rgb(prediction)
         losses = {"": self.loss} if isinstance(self.loss, FeatureLoss) else self.loss.losses
-        apart = {name: _one_value_each(loss) for name, loss in losses.items()}
+        apart = {name: _reduced(loss, "none") for name, loss in losses.items()}
         plain = isinstance(self.loss, FeatureLoss)
 
         def compare(piece: Tensor, other: Tensor | Target) -> tuple[Tensor, ...]:
@@ -356,11 +387,13 @@ class Criterion(nn.Module, Generic[Loss]):
         return self
 
 
-def _one_value_each(loss: FeatureLoss) -> FeatureLoss:
-    """The loss with one value an image. It shares the tensors of `loss`."""
-    copied = loss.__class__.__new__(loss.__class__)
-    copied.__dict__.update(loss.__dict__)
-    copied.reduction = "none"
+def _reduced(loss: Loss, reduction: Reduction) -> Loss:
+    """The loss with another reduction. It shares the tensors of `loss`."""
+    copied = tensors.sharing(loss)
+    if isinstance(copied, FeatureLoss):
+        copied.reduction = reduction
+    else:
+        copied.terms = nn.ModuleDict({name: _reduced(term, reduction) for name, term in copied.losses.items()})
     return copied
 
 
