@@ -25,6 +25,9 @@ list_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON
 csv_option = click.option("--csv", "csv_file", metavar="FILE", help="Write a CSV table; - prints it.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write results and settings as JSON; - prints.")
 weights_option = click.option("--weights", default="default", help="A name from `vggfeat weights`, or a file.")
+array_option = click.option(
+    "--array", metavar="LAYER.WORD", help="Features to use, such as relu4_3.mean.  [default: the only one]"
+)
 
 _DEFAULT_NETWORK = "vgg16"
 network_option = click.option(

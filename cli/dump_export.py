@@ -17,6 +17,7 @@ _ENDINGS = {
     ".csv": "csv",
     ".parquet": "parquet",
     ".safetensors": "safetensors",
+    ".faiss": "faiss",
 }
 
 
@@ -38,10 +39,11 @@ _ENDINGS = {
     "--reduce", "reductions", default="", show_default=False, metavar="WORD,...", help="Reductions.  [default: all]"
 )
 def command(dump: str, *, to: str | None, target: str, layers: str, reductions: str) -> None:
-    """Write the arrays of DUMP, their ids and run.json as zarr, HDF5, MATLAB, CSV, Parquet or safetensors.
+    """Write the arrays of DUMP, their ids and run.json as zarr, HDF5, MATLAB, CSV, Parquet, safetensors or faiss.
 
     An array may have up to 2 GB in MATLAB's format and up to 16384 columns in CSV; h5 has no such limits. Existing
-    files are not replaced. zarr, h5, mat and parquet need the extra `export`.
+    files are not replaced. zarr, h5, mat and parquet need the extra `export`. faiss needs the extra `faiss`: it is a
+    flat L2 index of one array, and the ids of its rows are in OUTPUT.json.
     """
     ending = target[target.rfind(".") :].lower()
     form = to or _ENDINGS.get(ending)

@@ -276,12 +276,16 @@ def test_limits_are_said(dump, halves, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("form", "package"), [("zarr", "zarr"), ("h5", "h5py"), ("mat", "scipy"), ("parquet", "pyarrow")]
+    ("form", "package", "extra"),
+    [
+        *(("zarr", "zarr", "export"), ("h5", "h5py", "export"), ("mat", "scipy", "export")),
+        *(("parquet", "pyarrow", "export"), ("faiss", "faiss", "faiss")),
+    ],
 )
-def test_a_missing_library_is_said(form, package, dump, tmp_path, monkeypatch):
+def test_a_missing_library_is_said(form, package, extra, dump, tmp_path, monkeypatch):
     for name in (package, "scipy.io"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(InputError, match=rf'writing {form} needs {package}: pip install "vggfeat\[export\]"'):
+    with pytest.raises(InputError, match=rf'writing {form} needs {package}: pip install "vggfeat\[{extra}\]"'):
         dump.export(tmp_path / "x", form)
 
 
@@ -303,3 +307,22 @@ def test_is_streamed(form, tmp_path, monkeypatch):
     tracemalloc.stop()
     assert peak < size / 4
     assert np.array_equal(READERS[form](Path(tmp_path / "x"))[0]["relu1_1.full"], large["relu1_1.full"])
+
+
+def test_a_faiss_index_finds_what_a_search_finds(dump, sizes, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    path = dump.export(tmp_path / "x.faiss", "faiss", layers=["relu2_1"], reductions=["avg7"])
+    about = json.loads((tmp_path / "x.faiss.json").read_text("utf-8"))
+    assert about == {"arrays": ["relu2_1.avg7"], "ids": list(dump.ids), "run": dict(dump.run)}
+    index = faiss.read_index(str(path))
+    x = np.asarray(dump["relu2_1.avg7"]).reshape(len(dump), -1)
+    squares, rows = index.search(x[:3], 4)
+    for query in range(3):
+        expected = dump.search(dump.ids[query], "relu2_1.avg7", top=3, metric="l2")[0]
+        assert [dump.ids[row] for row in rows[query, 1:]] == list(expected.ids)
+        assert np.sqrt(squares[query, 1:]) == pytest.approx(expected.distances, rel=1e-4)
+    with pytest.raises(RecipeError, match=r"holds one array, not relu1_1.mean, .*: choose with --layer and --reduce"):
+        dump.export(tmp_path / "y.faiss", "faiss")
+    with pytest.raises(RecipeError, match="differ in shape, which faiss cannot store"):
+        sizes.export(tmp_path / "y.faiss", "faiss", reductions=["full"])
+    assert not list(tmp_path.glob("*y*"))

@@ -29,7 +29,7 @@ from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError, RecipeError, near
 
-Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors"]
+Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
 
 # Approximate bytes in memory at a time, and in one chunk of a zarr array.
 _BATCH_BYTES = 64 * 2**20
@@ -42,8 +42,8 @@ _MOST_COLUMNS = 16384
 _MAT_BYTES = 2**31 - 1
 _SAFETENSORS_HEADER = 100_000_000
 
-# The extra `export`; imported when needed.
-LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarrow"}
+# Imported when needed: of the extra `export`, but for faiss, which has its own.
+LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarrow", "faiss": "faiss"}
 
 
 def export(
@@ -60,7 +60,8 @@ def export(
         dump: a complete dump.
         target: must not exist, and must not be inside the dump. It appears when it is complete.
         to: `zarr`, `h5`, `mat` (MATLAB 5: 2 GB an array, float16 as single), `csv` (one column for each value, at most
-            16384, and run.json in `target.json`), `parquet` (one list column for each array) or `safetensors`.
+            16384, and run.json in `target.json`), `parquet` (one list column for each array), `safetensors` or `faiss`
+            (a flat L2 index of one array, its rows as they are stored, with the ids and run.json in `target.json`).
         layers: names or globs of the layers to export; all if empty.
         reductions: names or globs of the reductions to export; all if empty.
 
@@ -70,7 +71,7 @@ def export(
     if to not in get_args(Format):
         raise RecipeError(f"unknown format '{to}': {near(to, get_args(Format))}")
     target = Path(target)
-    sidecar = target.with_name(f"{target.name}.json") if to == "csv" else None
+    sidecar = target.with_name(f"{target.name}.json") if to in ("csv", "faiss") else None
     for path in filter(None, (target, sidecar)):
         _check_target(path, dump.path)
     library = _import(to)
@@ -79,7 +80,7 @@ def export(
         WRITERS[to](content, unfinished, library)
         if sidecar is not None:
             with _creating(sidecar) as unfinished_sidecar:
-                unfinished_sidecar.write_text(content.run, "utf-8")
+                unfinished_sidecar.write_text(content.run if to == "csv" else content.about(), "utf-8")
     return target
 
 
@@ -160,6 +161,10 @@ class _Content:
                 f"the rows of {split[0].rpartition('.')[0]} differ in shape, which {form} cannot store: "
                 "choose other reductions with --reduce, or zarr or h5"
             )
+
+    def about(self) -> str:
+        """The ids of the rows, the names of the arrays and run.json, as JSON."""
+        return json.dumps({"arrays": list(self.arrays), "ids": list(self.texts["id"]), "run": json.loads(self.run)})
 
     def batches(self) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
         """The rows of all arrays in batches, each array as (N, values)."""
@@ -300,6 +305,24 @@ def _safetensors(content: _Content, path: Path, _: object) -> None:
                 file.write(np.ascontiguousarray(values, array.dtype.newbyteorder("<")).data)
 
 
+def _faiss(content: _Content, path: Path, faiss: Any) -> None:
+    content.require_one_shape("faiss")
+    if len(content.arrays) > 1:
+        raise RecipeError(
+            f"a faiss index holds one array, not {', '.join(content.arrays)}: choose with --layer and --reduce"
+        )
+    [array] = content.arrays.values()
+    index = faiss.IndexFlatL2(prod(array.shape[1:]))
+    for _, values in _parts(array):
+        rows = np.ascontiguousarray(values.reshape(len(values), -1), np.float32)
+        if not np.isfinite(rows).all():
+            raise RecipeError(
+                f"{_output(array)} holds infinite or NaN values, which a faiss index would return anywhere"
+            )
+        index.add(rows)
+    faiss.write_index(index, str(path))
+
+
 WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
     "zarr": _zarr,
     "h5": _h5,
@@ -307,6 +330,7 @@ WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
     "csv": _csv,
     "parquet": _parquet,
     "safetensors": _safetensors,
+    "faiss": _faiss,
 }
 
 
@@ -343,4 +367,5 @@ def _import(form: Format) -> Any:
         return import_module(LIBRARIES[form])
     except ImportError as error:
         package = LIBRARIES[form].partition(".")[0]
-        raise InputError(f'writing {form} needs {package}: pip install "vggfeat[export]"') from error
+        extra = "faiss" if form == "faiss" else "export"
+        raise InputError(f'writing {form} needs {package}: pip install "vggfeat[{extra}]"') from error

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.manifest import Manifest
+from vggfeat.dumps.recipe import DumpRecipe
 
 
 class FeatureRows(Protocol):
@@ -59,7 +60,13 @@ class DumpLike(Protocol):
 
     path: Path
     run: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
     manifest: Manifest
+
+    @property
+    def recipe(self) -> DumpRecipe:
+        """The recipe that the dump was computed with."""
+        ...
 
     @property
     def outputs(self) -> tuple[tuple[str, str], ...]:

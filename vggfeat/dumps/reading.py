@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from vggfeat.dumps.export import Format
+    from vggfeat.dumps.neighbours import Metric
+    from vggfeat.dumps.search import Query, SearchResult
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
@@ -115,9 +117,13 @@ class Dump:
         reductions: Mapping[str, list[str]] = self.fingerprint["reductions"]
         return tuple((layer, reduction) for layer in self.layers for reduction in reductions[layer])
 
-    @cached_property
+    @property
     def recipe(self) -> DumpRecipe:
         """The recipe that the dump was computed with."""
+        return self._recipe
+
+    @cached_property
+    def _recipe(self) -> DumpRecipe:
         try:
             return DumpRecipe.from_dict(self.fingerprint, self.run["weights"])
         except (LookupError, TypeError, AttributeError) as error:
@@ -161,13 +167,52 @@ class Dump:
         return f"Dump('{printable(self.path)}', {len(self)} of {len(self.manifest)} pictures, {arrays})"
 
     def export(self, target: str | os.PathLike[str], to: "Format", **options: Iterable[str]) -> Path:
-        """Export to zarr, h5, mat, csv, parquet or safetensors; `layers` and `reductions` choose arrays.
+        """Export to zarr, h5, mat, csv, parquet, safetensors or faiss; `layers` and `reductions` choose arrays.
 
         See `vggfeat.dumps.export.export`.
         """
         from vggfeat.dumps.export import export
 
         return export(self, target, to, **options)
+
+    def search(
+        self,
+        queries: "Query | Iterable[Query]",
+        array: str | tuple[str, str] | None = None,
+        *,
+        top: int = 10,
+        metric: "Metric" = "cosine",
+        device: str = "auto",
+    ) -> "SearchResult":
+        """The `top` pictures nearest to each query, which is an id of the dump or a picture file.
+
+        `array` names the features to compare, as in `dump[array]`; None is the only one. The search is exact. See
+        `vggfeat.dumps.search.search`.
+
+        >>> import tempfile, torch, vggfeat
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name, grey in (("a.png", 0.2), ("b.png", 0.25), ("c.png", 0.9)):
+        ...     vggfeat.write_picture(folder / name, torch.full((1, 3, 32, 32), grey))
+        >>> options = {"layers": "relu1_1", "network": "vgg11", "weights": None, "resize": 32, "workers": 0}
+        >>> found = vggfeat.dump(folder, folder / "out", **options, reduce="mean")
+        >>> found.search("a.png", metric="l2")[0].ids
+        ('b.png', 'c.png')
+        """
+        from vggfeat.dumps.search import search
+
+        return search(self, self.named(array), queries, top=top, metric=metric, device=device)
+
+    def named(self, array: str | tuple[str, str] | None = None) -> "FeatureArray":
+        """`dump[array]`, or the only array of the dump for None. Raises `InputError` if there is no such array."""
+        if array is None and len(self.outputs) == 1:
+            return self[self.outputs[0]]
+        held = [".".join(output) for output in self.outputs]
+        if array is None:
+            raise InputError(f"name one array of the dump: it holds {', '.join(held) or 'only statistics'}")
+        try:
+            return self[array]
+        except KeyError as error:
+            raise InputError(str(error.args[0])) from error
 
     def receipts(self) -> dict[int, Receipt]:
         """The receipts of the complete shards, which hold the hashes of their files."""

@@ -4,14 +4,12 @@ import dataclasses
 import os
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from vggfeat.dumps.inputs import DumpInputs
 from vggfeat.dumps.network import DumpNetwork
-from vggfeat.dumps.prepare import Preparation, prepare
 from vggfeat.dumps.reading import open_dump
-from vggfeat.dumps.sources import Places
 from vggfeat.errors import ImageError, InputError, near
 from vggfeat.explore.view import Field, field_of
 from vggfeat.networks import arch
@@ -73,21 +71,15 @@ def most_activating(
         raise InputError(f"top is {top}: it must be at least 1")
     recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
     network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
-    entries = {entry.id: entry for entry in dump.manifest}
     row = arch.find_layers(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"])[0]
-    places = Places({name: entry.path for name, entry in entries.items()})
+    inputs = DumpInputs(dump)
     patches: list[Patch] = []
     for name in names[:top]:
-        prepared = prepare(places.item(name), Preparation.of(network.recipe))
-        if prepared.pixels is None:
-            raise ImageError(prepared.error)
-        if prepared.sha256 != entries[name].sha256:
-            raise ImageError(f"'{entries[name].path}' has changed since it was dumped")
-        outcome = network(prepared.pixels[None])
+        picture = inputs[name]
+        outcome = network(picture.numpy())
         if isinstance(outcome, str):
-            raise ImageError(f"'{entries[name].path}': {outcome}")
+            raise ImageError(f"'{name}': {outcome}")
         activation = outcome.features[layer][0, channel].float().cpu()
         y, x = divmod(int(activation.argmax()), activation.shape[1])
-        picture = torch.tensor(prepared.pixels)[None]
         patches.append(Patch(name, picture, float(activation[y, x]), field_of(row, x, y)))
     return tuple(patches)

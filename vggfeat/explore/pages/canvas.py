@@ -1,5 +1,6 @@
 """A dark page for pictures and titles, drawn with Pillow and its built-in font."""
 
+import textwrap
 import unicodedata
 from functools import cache
 from typing import Literal
@@ -57,6 +58,12 @@ class Canvas:
             line = f"{line}..."
         self.draw.text((x, y), line, font=font, fill=fill, anchor=anchor)
         return font.getlength(line)
+
+    def write_lines(self, x: float, y: float, text: str, *, width: int, height: int) -> None:
+        """Write small text broken into lines, as far as it fits into `width` x `height` pixels."""
+        lines = textwrap.wrap(text, max(12, (width + 20) // 8))[: max(1, height // 18)]
+        for number, line in enumerate(lines):
+            self.write(x, y + 18 * number, line, size=14, width=width)
 
     def tensor(self) -> Tensor:
         """The page as a picture: (1, 3, H, W) in [0, 1]."""

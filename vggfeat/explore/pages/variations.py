@@ -1,6 +1,5 @@
 """A labelled grid of pictures that differ in two values, one for rows and one for columns."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -72,6 +71,4 @@ def _put(page: canvas.Canvas, x: int, y: int, cell: Tensor | str, size: tuple[in
         page.put(x, y, cell if cell.shape[2:] == size else images.resize(cell, height, width))
         return
     page.put(x, y, canvas.blank(height, width, canvas.SLATE))
-    lines = textwrap.wrap(cell, max(12, width // 8))[: max(1, (height - 20) // 18)]
-    for number, line in enumerate(lines):
-        page.write(x + 10, y + 10 + 18 * number, line, size=14, width=width - 20)
+    page.write_lines(x + 10, y + 10, cell, width=width - 20, height=height - 20)
