@@ -85,6 +85,10 @@ from ._signals import exiting
 @click.option(
     "--manifest", type=click.Choice(["csv", "parquet"]), default="csv", help="Format of the list of pictures."
 )
+@click.option("--include", multiple=True, metavar="GLOB", help="Only names like this, such as '*.jpg'; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="No names like this, such as '*.seg.png'; repeatable.")
+@click.option("--column", metavar="NAME", help="Column or array of the pictures or paths.  [default: path, image, ...]")
+@click.option("--follow-links", is_flag=True, help="Read folders behind links, each once.")
 @click.option("--retry-failed", is_flag=True, help="Recompute shards whose unreadable pictures have changed.")
 @click.option("--dry-run", is_flag=True, help="Only estimate size and time, from a few timed batches.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before writing more than 10 GB.")
@@ -101,15 +105,18 @@ def command(
 ) -> None:
     """Write the activations of SOURCE into a folder: .npy files, and a manifest that lists every picture.
 
-    SOURCE: pictures, folders with their sub-folders, lists of paths (.txt, .csv, .tsv, .parquet) and .tar files. To
-    continue after a kill, run the same command again. Exit codes: 0 success; 3 complete, but some pictures could not be
-    read; 2 failure.
+    SOURCE: pictures; folders with their sub-folders; lists of paths (.txt, .csv, .tsv, .jsonl, .parquet, or - for
+    standard input); .tar, .zip and .parquet files of pictures; arrays of pictures (.npy, .npz, .h5). To continue after
+    a kill, run the same command again. Exit codes: 0 success; 3 complete, but some pictures could not be read; 2
+    failure.
     """
     options["network"] = chosen_network({**options, "weights": weights})
     arch.find_layers(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)
+    if run.skipped:
+        tell(f"skipped: {run.skipped}")
     if dry_run:
         print_estimate(run.estimate())
         return

@@ -36,6 +36,18 @@ def test_dump(vggfeat):
     assert vggfeat("dump", "in", "-o", "quiet", *QUICK, "--quiet").output == ""
 
 
+def test_what_is_skipped_is_said_and_labels_are_kept(vggfeat):
+    Path("in/notes.md").touch()
+    Path("in/._4.png").touch()
+    result = vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", "--exclude", "[5-8].png")
+    skipped = "4 left out by --include and --exclude, 1 not a picture, 1 of macOS (._*, __MACOSX)"
+    assert result.stderr == f"skipped: {skipped}\n"
+    assert result.stdout == "out: 5 of 5 pictures\n"
+    Path("labels.csv").write_text("photo,label\nin/3.png,cat\n")
+    vggfeat("dump", "labels.csv", "-o", "labelled", *QUICK, "--reduce", "mean", "--column", "photo")
+    assert open_dump("labelled").column("label") == ("cat",)
+
+
 def test_bad_pictures_are_told_and_the_exit_code_tells(vggfeat):
     Path("in/4.png").write_text("no picture")
     result = vggfeat("dump", "in", "-o", "out", *QUICK, code=3)

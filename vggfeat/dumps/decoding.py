@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any, Self, cast
 
 import numpy as np
@@ -111,7 +111,7 @@ class _Worker:
 
     def ask(self, item: Item, how: Preparation) -> Prepared:
         stdin, stdout = self._pipes
-        _send(stdin, {"item": asdict(item), "how": asdict(how)})
+        _send(stdin, {"item": asdict(replace(item, columns=())), "how": asdict(how)})
         about, data = _receive(stdout)
         shape = about.pop("shape")
         pixels = None if shape is None else np.frombuffer(data, np.float32).reshape(shape)

@@ -1,6 +1,7 @@
 """Exports a dump to another file format. Arrays are streamed if the format allows it, and values are never rounded.
 
-If the format has a place for them, the ids, paths and sha256 of the pictures are written too, and run.json as text.
+If the format has a place for them, the ids, paths and sha256 of the pictures are written too, the columns of the source
+as text, and run.json as text.
 Arrays have the names of `open_dump`, such as `relu3_3.mean`. If pictures differ in size and the reduction keeps the
 size, each size is an array of its own, `relu3_3.full.240x320` (height x width), with its ids in `id.240x320`.
 """
@@ -8,6 +9,7 @@ size, each size is an array of its own, `relu3_3.full.240x320` (height x width),
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
-from itertools import compress
+from itertools import compress, count
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -140,8 +142,10 @@ class _Content:
 
     @classmethod
     def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
+        names = {name: name for name in _TEXTS} | _names(dump, outputs := list(outputs))
         texts: dict[str, Sequence[str]] = {
-            name: list(compress(dump.manifest.texts(name), dump.manifest.ok.tolist())) for name in _TEXTS
+            written: list(compress(dump.manifest.texts(name), dump.manifest.ok.tolist()))
+            for name, written in names.items()
         }
         arrays: dict[str, FeatureRows] = {}
         for output in outputs:
@@ -176,6 +180,20 @@ class _Content:
 
 
 _TEXTS = ("id", "path", "sha256")
+
+
+def _names(dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """{column of the source: its name in the export}: without characters that a format gives a meaning, and unique."""
+    taken = {*_TEXTS, "run", *(".".join(output) for output in outputs)}
+    taken |= {name.replace(".", "_") for name in taken}
+    found: dict[str, str] = {}
+    for column in dump.manifest.columns:
+        plain = re.sub(r"\W", "_", column, flags=re.ASCII)
+        plain = plain if plain[0].isalpha() else f"source{plain if plain[0] == '_' else f'_{plain}'}"
+        name = next(name for number in count(1) if (name := plain if number == 1 else f"{plain}_{number}") not in taken)
+        taken.add(name)
+        found[column] = name
+    return found
 
 
 def _zarr(content: _Content, path: Path, zarr: Any) -> None:
@@ -253,9 +271,9 @@ def _csv(content: _Content, path: Path, _: object) -> None:
         )
     with path.open("x", encoding="utf-8", newline="") as file:
         table = files.CsvWriter(file)
-        table.writerow([*_TEXTS, *names])
+        table.writerow([*content.texts, *names])
         for part, arrays in content.batches():
-            texts = [content.texts[name][part] for name in _TEXTS]
+            texts = [column[part] for column in content.texts.values()]
             # The shortest decimals that parse to the same number.
             values = np.concatenate([array.astype(str) for array in arrays], axis=1).tolist()
             for *words, numbers in zip(*texts, values, strict=True):
@@ -265,14 +283,14 @@ def _csv(content: _Content, path: Path, _: object) -> None:
 def _parquet(content: _Content, path: Path, arrow: Any) -> None:
     content.require_one_shape("parquet")
     parquet = import_parquet("writing parquet")
-    fields = [arrow.field(name, arrow.string()) for name in _TEXTS]
+    fields = [arrow.field(name, arrow.string()) for name in content.texts]
     for name, array in content.arrays.items():
         kind = arrow.list_(arrow.from_numpy_dtype(array.dtype), prod(array.shape[1:]))
         fields.append(arrow.field(name, kind, metadata={"shape": json.dumps(array.shape[1:])}))
     schema = arrow.schema(fields, metadata={"vggfeat.run": content.run})
     with parquet.ParquetWriter(path, schema) as writer:
         for part, arrays in content.batches():
-            columns = [arrow.array(content.texts[name][part], arrow.string()) for name in _TEXTS]
+            columns = [arrow.array(column[part], arrow.string()) for column in content.texts.values()]
             columns += [
                 arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1)), values.shape[1])
                 for values in arrays

@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import islice, pairwise
 from pathlib import Path
@@ -47,7 +47,8 @@ class ManifestEntry:
 
     `sha256` and `size` (in bytes) describe the input file. `status` is `ok` or `failed`, and `error` is the reason for
     a failure. The features are row `offset` of the shard's arrays; a shard has one array for each `height` x `width`
-    of the images as the network received them. `offset` is -1 if the input failed.
+    of the images as the network received them. `offset` is -1 if the input failed. `columns` are the labels and further
+    columns of the source, {name: text}, without empty ones.
     """
 
     id: str
@@ -60,6 +61,7 @@ class ManifestEntry:
     offset: int
     height: int
     width: int
+    columns: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
     @property
     def ok(self) -> bool:
@@ -71,7 +73,7 @@ class Manifest(Sequence[ManifestEntry]):
     """The entries of a manifest, kept by column, so that a million of them fits into memory.
 
     An entry is built when it is indexed; a slice is a tuple of entries. `numbers` are the columns of integers, and `ok`
-    is true of the inputs that the dump holds features of: arrays (N,).
+    is true of the inputs that the dump holds features of: arrays (N,). `columns` are the names of the source's columns.
 
     >>> entry = ManifestEntry("a", "a.png", "", 0, "ok", "", shard=0, offset=0, height=32, width=48)
     >>> found = Manifest.of([entry])
@@ -79,16 +81,18 @@ class Manifest(Sequence[ManifestEntry]):
     (True, ['a'], [48])
     """
 
-    def __init__(self, blocks: Iterable[Sequence[Sequence[Any]]]) -> None:
-        """`blocks`: the `COLUMNS` of `_BLOCK` entries each, and the rest in the last one."""
-        columns = [_Integers() if kind is int else _Texts() for kind in COLUMNS.values()]
+    def __init__(self, blocks: Iterable[Sequence[Sequence[Any]]], columns: Sequence[str] = ()) -> None:
+        """`blocks`: the `COLUMNS` and further `columns` of `_BLOCK` entries each, and the rest in the last one."""
+        self.columns = tuple(columns)
+        kinds = {**COLUMNS, **dict.fromkeys(columns, str)}
+        stored = [_Integers() if kind is int else _Texts() for kind in kinds.values()]
         good: list[npt.NDArray[np.bool_]] = []
         status = list(COLUMNS).index("status")
         for block in blocks:
-            for column, values in zip(columns, block, strict=True):
+            for column, values in zip(stored, block, strict=True):
                 column.extend(values)
             good.append(np.fromiter(map("ok".__eq__, block[status]), np.bool_, len(block[status])))
-        found = dict(zip(COLUMNS, columns, strict=True))
+        found = dict(zip(kinds, stored, strict=True))
         self._texts = {name: column for name, column in found.items() if isinstance(column, _Texts)}
         self.numbers: Mapping[str, npt.NDArray[np.int64]] = {
             name: column.array() for name, column in found.items() if isinstance(column, _Integers)
@@ -98,10 +102,12 @@ class Manifest(Sequence[ManifestEntry]):
     @classmethod
     def of(cls, entries: Iterable[ManifestEntry]) -> "Manifest":
         """The manifest of `entries`."""
-        return cls([[getattr(entry, name) for entry in block] for name in COLUMNS] for block in _blocks(entries))
+        entries = list(entries)
+        columns = list(dict.fromkeys(name for entry in entries for name in entry.columns))
+        return cls((_transposed(block, columns) for block in _blocks(entries)), columns)
 
     def texts(self, name: str) -> list[str]:
-        """The whole column `name`: `id`, `path`, `sha256`, `status` or `error`."""
+        """The whole column `name`: `id`, `path`, `sha256`, `status`, `error` or one of `columns`."""
         return list(self._texts[name])
 
     def __len__(self) -> int:
@@ -117,7 +123,8 @@ class Manifest(Sequence[ManifestEntry]):
 
     def __iter__(self) -> Iterator[ManifestEntry]:
         columns = [self._texts[name] if kind is str else map(int, self.numbers[name]) for name, kind in COLUMNS.items()]
-        return (ManifestEntry(*values) for values in zip(*columns, strict=True))
+        columns += [self._texts[name] for name in self.columns]
+        return map(self._made, zip(*columns, strict=True))
 
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, Manifest) else NotImplemented
@@ -129,7 +136,12 @@ class Manifest(Sequence[ManifestEntry]):
             self._texts[name][place] if kind is str else int(self.numbers[name][place])
             for name, kind in COLUMNS.items()
         ]
-        return ManifestEntry(*values)
+        return self._made([*values, *(self._texts[name][place] for name in self.columns)])
+
+    def _made(self, values: Sequence[Any]) -> ManifestEntry:
+        further = zip(self.columns, values[len(COLUMNS) :], strict=True)
+        own: dict[str, Any] = dict(zip(COLUMNS, values, strict=False))
+        return ManifestEntry(**own, columns={name: text for name, text in further if text})
 
 
 class _Integers:
@@ -172,9 +184,17 @@ def _blocks(items: Iterable[_T]) -> Iterator[list[_T]]:
         yield block
 
 
-def write_manifest(path: Path, form: ManifestFormat, entries: Iterable[ManifestEntry]) -> None:
-    """Write `entries` to the new file `path`, holding few of them in memory at a time."""
-    (_write_csv if form == "csv" else _write_parquet)(path, entries)
+def _transposed(entries: Sequence[ManifestEntry], columns: Sequence[str]) -> list[list[Any]]:
+    """The values of entries, by column."""
+    own = [[getattr(entry, name) for entry in entries] for name in COLUMNS]
+    return own + [[entry.columns.get(name, "") for entry in entries] for name in columns]
+
+
+def write_manifest(
+    path: Path, form: ManifestFormat, entries: Iterable[ManifestEntry], columns: Sequence[str] = ()
+) -> None:
+    """Write `entries` and their `columns` to the new file `path`, holding few of them in memory at a time."""
+    (_write_csv if form == "csv" else _write_parquet)(path, entries, columns)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -200,31 +220,35 @@ def damaged_manifest(folder: Path, name: str, reason: str) -> StoreError:
     )
 
 
-def _write_csv(path: Path, entries: Iterable[ManifestEntry]) -> None:
+def _write_csv(path: Path, entries: Iterable[ManifestEntry], columns: Sequence[str]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         table = files.CsvWriter(file)
-        table.writerow(COLUMNS)
+        table.writerow([*COLUMNS, *columns])
         for entry in entries:
-            table.writerow(getattr(entry, name) for name in COLUMNS)
+            further = [entry.columns.get(name, "") for name in columns]
+            table.writerow([*(getattr(entry, name) for name in COLUMNS), *further])
 
 
-def _write_parquet(path: Path, entries: Iterable[ManifestEntry]) -> None:
+def _write_parquet(path: Path, entries: Iterable[ManifestEntry], columns: Sequence[str]) -> None:
     parquet = import_parquet("a manifest in parquet")
     arrow: Any = import_module("pyarrow")
     kinds = {str: arrow.string(), int: arrow.int64()}
-    schema = arrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    every = {**COLUMNS, **dict.fromkeys(columns, str)}
+    schema = arrow.schema([(name, kinds[kind]) for name, kind in every.items()])
     remaining = iter(entries)
     with parquet.ParquetWriter(path, schema) as writer:
         while group := list(islice(remaining, _GROUP)):
-            columns = {name: [getattr(entry, name) for entry in group] for name in COLUMNS}
-            writer.write_table(arrow.table(columns, schema=schema))
+            values = dict(zip(every, _transposed(group, columns), strict=True))
+            writer.write_table(arrow.table(values, schema=schema))
 
 
 def _read_csv(path: Path) -> Manifest:
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file)
-        places = _places(next(lines, []))
-        return Manifest(_columns(block, places) for block in _blocks(filter(None, lines)))
+        names = next(lines, [])
+        places = _places(names)
+        blocks = (_columns(block, places) for block in _blocks(filter(None, lines)))
+        return Manifest(blocks, [names[place] for place in places[len(COLUMNS) :]])
 
 
 def _columns(lines: Sequence[Sequence[str]], places: Sequence[int]) -> list[Sequence[str]]:
@@ -239,11 +263,12 @@ def _read_parquet(path: Path) -> Manifest:
     table = import_parquet(f"reading '{printable(path)}'").read_table(path)
     places = _places(table.column_names)
     parts = (table.slice(start, _BLOCK) for start in range(0, table.num_rows, _BLOCK))
-    return Manifest([part.column(place).to_pylist() for place in places] for part in parts)
+    blocks = ([part.column(place).to_pylist() for place in places] for part in parts)
+    return Manifest(blocks, [table.column_names[place] for place in places[len(COLUMNS) :]])
 
 
 def _places(names: Sequence[str]) -> list[int]:
-    """Where each of `COLUMNS` stands among the columns of a file."""
+    """Where each of `COLUMNS` stands among the columns of a file, and then each further column."""
     if missing := [name for name in COLUMNS if name not in names]:
         raise ValueError(f"it has no column {missing[0]}")
-    return [names.index(name) for name in COLUMNS]
+    return [*map(names.index, COLUMNS), *(place for place, name in enumerate(names) if name not in COLUMNS)]

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from vggfeat import files
 from vggfeat.dumps.recipe import DumpRecipe, Resize
-from vggfeat.dumps.sources import Item, printable
+from vggfeat.dumps.sources import Item, printable, read_member
 from vggfeat.errors import ImageError, VggfeatError
 from vggfeat.pictures import images
 
@@ -49,10 +49,11 @@ def prepare(item: Item, how: Preparation) -> Prepared:
         return Prepared("", 0, None, item.error)
     digest, size = "", 0
     try:
-        data = _read(item)
+        found = _read(item)
+        data = found if isinstance(found, bytes) else found.tobytes()
         digest, size = hashlib.sha256(data).hexdigest(), len(data)
-        picture = images.decode_picture(data, name=item.path)
-        del data
+        picture = images.decode_picture(data, name=item.path) if isinstance(found, bytes) else _picture(found, item)
+        del data, found
         pixels = fit(images.flatten(picture), how)
     except VggfeatError as error:
         return Prepared(digest, size, None, printable(str(error)))
@@ -98,7 +99,8 @@ def side_of(item: Item, how: Preparation) -> tuple[int, int] | None:
     if item.error:
         return None
     try:
-        height, width = images.read_side(_read(item))
+        found = _read(item)
+        height, width = images.read_side(found) if isinstance(found, bytes) else found.shape[:2]
     except VggfeatError:
         return None
     return (how.crop, how.crop) if how.crop is not None else fitted(height, width, how)
@@ -108,16 +110,16 @@ def side_of(item: Item, how: Preparation) -> tuple[int, int] | None:
 _LONGEST = 65536
 
 
-def _read(item: Item) -> bytes:
-    if not item.member:
-        return images.read_bytes(item.path)
-    try:
-        with open(item.path, "rb") as archive:  # noqa: PTH123 (Path would normalise the path)
-            archive.seek(item.offset)
-            data = archive.read(item.length)
-    except (OSError, ValueError) as error:
-        reason = files.reason(error) if isinstance(error, OSError) else str(error).lower()
-        raise ImageError(f"cannot read '{item.place}': {reason}") from error
-    if len(data) < item.length:
-        raise ImageError(f"cannot read '{item.place}': the tar file ends within it")
-    return data
+def _read(item: Item) -> bytes | npt.NDArray[np.generic]:
+    return read_member(item) if item.member else images.read_bytes(item.path)
+
+
+def _picture(pixels: npt.NDArray[np.generic], item: Item) -> images.Picture:
+    """Convert (H, W) or (H, W, C), grey, RGB or RGBA: uint8, uint16, bool, or floating in [0, 1]."""
+    white = {"uint8": 255, "uint16": 65535}.get(pixels.dtype.name, 1)
+    if white == 1 and not (pixels.min() >= 0 and pixels.max() <= 1):  # true of NaN
+        raise ImageError(f"cannot read '{item.place}': its values span [{pixels.min()}, {pixels.max()}], not [0, 1]")
+    values = torch.from_numpy(np.divide(pixels, white, dtype=np.float32)).reshape(*pixels.shape[:2], -1)
+    planes = values.permute(2, 0, 1)[None].contiguous()
+    colours = planes[:, :3] if planes.shape[1] >= 3 else planes.expand(1, 3, -1, -1).contiguous()
+    return images.Picture(colours, planes[:, 3:] if planes.shape[1] == 4 else None)

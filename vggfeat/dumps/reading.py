@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
 
@@ -134,6 +135,17 @@ class Dump:
         """The ids of the rows of every array."""
         ids = self.manifest.texts("id")
         return tuple(ids if len(self) == len(ids) else map(ids.__getitem__, self._good.tolist()))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the labels and further columns that came with the source."""
+        return self.manifest.columns
+
+    def column(self, name: str) -> tuple[str, ...]:
+        """The text of a column of the source for each row of the arrays. Raises `InputError` if there is none."""
+        if name not in self.columns:
+            raise InputError(f"the dump has no column '{name}': {near(name, self.columns)}")
+        return tuple(compress(self.manifest.texts(name), self.manifest.ok.tolist()))
 
     @cached_property
     def failed(self) -> tuple[ManifestEntry, ...]:

@@ -33,12 +33,16 @@ class Receipt:
 
     def as_json(self) -> str:
         """The text of the receipt's file."""
+        further = list(dict.fromkeys(name for entry in self.entries for name in entry.columns))
         content = {
             "shard": self.shard,
             "files": self.files,
             "clipped": self.clipped,
-            "columns": _COLUMNS,
-            "rows": [[getattr(entry, name) for name in _COLUMNS] for entry in self.entries],
+            "columns": [*_COLUMNS, *further],
+            "rows": [
+                [*(getattr(entry, name) for name in _COLUMNS), *(entry.columns.get(name, "") for name in further)]
+                for entry in self.entries
+            ],
         }
         optional = {"not_finite": self.not_finite, "kept": self.kept}
         content |= {name: value for name, value in optional.items() if value}
@@ -52,9 +56,14 @@ class Receipt:
         number: int = content["shard"]
         return cls(
             shard=number,
-            entries=tuple(ManifestEntry(shard=number, **dict(zip(columns, x, strict=True))) for x in content["rows"]),
+            entries=tuple(_entry(number, dict(zip(columns, row, strict=True))) for row in content["rows"]),
             files=dict(content["files"].items()),
             clipped=dict(content["clipped"].items()),
             not_finite=dict(content.get("not_finite", {}).items()),
             kept=content.get("kept", ""),
         )
+
+
+def _entry(shard: int, values: dict[str, Any]) -> ManifestEntry:
+    own = {name: values.pop(name) for name in _COLUMNS}
+    return ManifestEntry(shard=shard, **own, columns={name: text for name, text in values.items() if text})

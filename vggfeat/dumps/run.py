@@ -19,7 +19,7 @@ from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, parse_reductions
 from vggfeat.dumps.request import DumpRequest, Run
-from vggfeat.dumps.sources import Item, PathLike, find, import_parquet
+from vggfeat.dumps.sources import Item, PathLike, SourceFilter, find, import_parquet
 from vggfeat.dumps.store import Store
 from vggfeat.errors import RecipeError, users_line
 from vggfeat.features.device import choose_device, choose_precision
@@ -43,7 +43,7 @@ class Dumping:
     """A run in progress. Iterate over it for `DumpProgress` after each shard; `result()` completes it.
 
     The arguments are those of `dump`. Nothing is written before the first iteration. `notes` are warnings of a run
-    that succeeded.
+    that succeeded. `skipped` says which files of the sources are left out, such as `3 hidden, 1 not a picture`.
     """
 
     def __init__(
@@ -71,6 +71,10 @@ class Dumping:
         retry_failed: bool = False,
         manifest: ManifestFormat = "csv",
         engine: Engine | EngineName | None = None,
+        include: str | Iterable[str] = (),
+        exclude: str | Iterable[str] = (),
+        column: str | None = None,
+        follow_links: bool = False,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -96,10 +100,11 @@ class Dumping:
             cka=cka,
             rdm=rdm,
         )
+        selection = SourceFilter(include, exclude, column, follow_links=follow_links)
         # The fingerprint holds what `auto` means on this machine.
         self._request = DumpRequest(
             recipe=replace(recipe, precision=choose_precision(precision, device_here)),
-            items=find(source),
+            items=find(source, selection),
             device=device_here,
             batch_size=batch_size,
             shard_size=shard_size,
@@ -110,6 +115,7 @@ class Dumping:
         self._form: ManifestFormat = manifest
         self._engine = named_engine(engine or "local", workers) if isinstance(engine, str | None) else engine
         self.notes: list[str] = []
+        self.skipped = selection.summary()
         self._progress = self._run()
 
     @property
@@ -176,7 +182,7 @@ class Dumping:
                             self.notes.append(f"shard {receipt.shard} is left as it was, for {receipt.kept}")
                         yield self._progress_of(counts, run, began)
                 store.sweep(counts)  # files of workers that died
-            store.write_manifest(run["shards"], self._form)
+            store.write_manifest(run["shards"], self._form, self._columns)
 
     def _progress_of(self, counts: Mapping[int, tuple[int, int]], run: Run, began: float) -> DumpProgress:
         done, failed = (sum(column) for column in zip(*counts.values(), strict=True))
@@ -200,6 +206,11 @@ class Dumping:
                 if now.pixels is not None or (now.sha256, now.error) != (entry.sha256, entry.error):
                     found[receipt.shard] = receipt
         return found
+
+    @property
+    def _columns(self) -> list[str]:
+        """The names of the source's columns, in the order in which they appear."""
+        return list(dict.fromkeys(name for item in self.items for name, _ in item.columns))
 
     def _decoders(self, pictures: int) -> int:
         return default_workers(pictures, self._request.device.type) if self._workers is None else self._workers
@@ -228,14 +239,20 @@ class DumpOptions(TypedDict, total=False):
     retry_failed: bool
     manifest: ManifestFormat
     engine: Engine | EngineName | None
+    include: str | Iterable[str]
+    exclude: str | Iterable[str]
+    column: str | None
+    follow_links: bool
 
 
 def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[DumpOptions]) -> Dump:
     """Write the activations of pictures to the folder `out`, or continue a dump that was begun there.
 
     Args:
-        source: one or several of: a picture, a folder, a list of paths (.txt, .lst; .csv, .tsv or .parquet with a
-            column `path` and optionally `id`), a .tar file of pictures.
+        source: one or several of: a picture; a folder; a list of paths (.txt, .lst, or `-` for standard input); a table
+            with a column of paths and optionally `id` (.csv, .tsv, .jsonl, .parquet); a .parquet, .tar or .zip file of
+            pictures; an array of pictures (.npy, .npz, .h5). Labels and further columns of the source become columns of
+            the manifest.
         out: the folder. A killed run continues where it stopped. A dump with other options is refused.
         **options: keyword arguments:
 
@@ -253,6 +270,8 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack
             - `retry_failed`: recompute shards with failed pictures that have changed since. A shard that would lose
               another picture is kept, with a warning.
             - `manifest`: `csv` or `parquet`.
+            - `include`, `exclude`: globs of names; `column`: the column, array or data set of the pictures or their
+              paths; `follow_links`: read folders behind links, each once.
 
     Returns the dump, as `open_dump` does. A picture that cannot be read gets a failed entry in the manifest; the run
     continues. Raises `InputError`, `LayerError`, `RecipeError`, `WeightsError`, `StoreError`.

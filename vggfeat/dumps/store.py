@@ -11,7 +11,7 @@ A shard without a receipt does not count. Every file is written under a temporar
 
 import filecmp
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,10 @@ class Store:
         """The files of a shard, to be written. `before` is its present receipt, if it is recomputed."""
         return ShardFiles(self.path, number, before)
 
-    def write_manifest(self, shards: int, form: ManifestFormat) -> Path:
+    def write_manifest(self, shards: int, form: ManifestFormat, columns: Sequence[str] = ()) -> Path:
         """Write the manifest from the receipts, in the order of the sources. Returns its path.
+
+        `columns` are the names of the source's columns.
 
         A manifest with the same content is left untouched. Raises `StoreError` if one of the `shards` is missing.
         """
@@ -110,7 +112,7 @@ class Store:
                 yield from receipt.entries
 
         with store_errors(self.path), suppress(_UnchangedError), files.replacing(target) as unfinished:
-            write_manifest(unfinished, form, entries())
+            write_manifest(unfinished, form, entries(), columns)
             if len(found) < shards:
                 raise StoreError(
                     f"{shards - len(found)} of {shards} shards of '{printable(self.path)}' are missing: "

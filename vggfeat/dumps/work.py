@@ -158,6 +158,7 @@ class _Inputs:
                     offset=offset,
                     height=height,
                     width=width,
+                    columns=dict(item.columns),
                 )
             )
         return found

@@ -1,8 +1,20 @@
-"""Finds the pictures of a dump's sources: pictures, folders, lists of paths and tar files."""
+"""Finds the pictures of a dump's sources: pictures, folders, lists, tables, archives and arrays."""
 
+from vggfeat.dumps.sources.content import read_member
+from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.finding import find
 from vggfeat.dumps.sources.item import Item, PathLike, fingerprint, printable
-from vggfeat.dumps.sources.lists import import_parquet
+from vggfeat.dumps.sources.parquet import import_parquet
 from vggfeat.dumps.sources.places import Places
 
-__all__ = ["Item", "PathLike", "Places", "find", "fingerprint", "import_parquet", "printable"]
+__all__ = [
+    "Item",
+    "PathLike",
+    "Places",
+    "SourceFilter",
+    "find",
+    "fingerprint",
+    "import_parquet",
+    "printable",
+    "read_member",
+]

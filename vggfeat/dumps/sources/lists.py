@@ -1,70 +1,56 @@
-"""Lists of paths: text, CSV and parquet."""
+"""Lists of paths, one a line, with or without a label."""
 
-import csv
 import os
-from collections import Counter
+import re
+import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, cast
+from pathlib import Path, PurePath
 
-from vggfeat.dumps.sources.item import Item, printable, unreadable
+from vggfeat import files
+from vggfeat.dumps.sources.filtering import SourceFilter
+from vggfeat.dumps.sources.item import Item, columns_of, joined, printable, unreadable
 from vggfeat.errors import InputError
 
-
-def line_items(path: Path) -> Iterator[Item]:
-    """The pictures of a list, one path a line."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    names = [os.fsdecode(line.removeprefix(b"\xef\xbb\xbf")).strip() for line in lines]
-    return _listed(path, [(name, "") for name in names if name])
+STDIN = "-"
+"""The source that stands for a list on standard input."""
 
 
-def read_csv(path: Path) -> list[dict[str, Any]]:
-    """The lines of a table by column."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return list(csv.DictReader(file, delimiter=delimiter))
-    except (OSError, csv.Error) as error:
-        raise unreadable(path, error) from error
+class ListSource:
+    """The pictures of a text file, or of standard input: one path a line, optionally with a label: `cats/1.jpg 3`.
+
+    Paths are separated by line ends, or by NUL, as `find -print0` does. Relative ones start at the list's folder. A
+    label follows the ending of the picture, after white space or a comma.
+    """
+
+    def __init__(self, path: Path, selection: SourceFilter) -> None:
+        self._path = path
+        self._selection = selection
+
+    def items(self) -> Iterator[Item]:
+        """The pictures. The files need not exist yet. Raises `InputError` if there is none."""
+        try:
+            data = sys.stdin.buffer.read() if str(self._path) == STDIN else self._path.read_bytes()
+        except (OSError, AttributeError) as error:  # standard input may be missing
+            raise unreadable(self._path, error) from error
+        lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+        names = [os.fsdecode(line.removeprefix(b"\xef\xbb\xbf")).strip() for line in lines]
+        if not any(names):
+            raise InputError(f"'{printable(self._path)}' lists no picture")
+        found = False
+        for line in filter(None, names):
+            name, label = _labelled(line, self._path.parent)
+            if self._selection.lists(name):
+                found = True
+                yield Item(printable(name), joined(self._path.parent, name), columns=columns_of({"label": label}))
+        if not found:
+            raise InputError(self._selection.nothing(f"'{printable(self._path)}'"))
 
 
-def read_parquet(path: Path) -> list[dict[str, Any]]:
-    """The columns `path` and `id` of a table."""
-    parquet: Any = import_parquet(f"reading '{printable(path)}'")
-    try:
-        names: list[str] = parquet.read_schema(path).names
-        table = parquet.read_table(path, columns=[name for name in ("path", "id") if name in names])
-        return cast("list[dict[str, Any]]", table.to_pylist())
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error) from error
-
-
-def import_parquet(what: str) -> Any:
-    """The parquet module of pyarrow. Raises `InputError` with the command to install it if it is missing."""
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(f'{what} needs pyarrow: pip install "vggfeat[parquet]"') from error
-    return cast("Any", parquet)
-
-
-def table_items(path: Path, rows: list[dict[str, Any]]) -> Iterator[Item]:
-    """The pictures of a table with a column `path`."""
-    if rows and "path" not in rows[0]:
-        columns = ", ".join(str(name) for name in rows[0])
-        raise InputError(f"'{printable(path)}' has no column 'path': it has {columns}")
-    ids = [str(row["id"]) for row in rows if row.get("id") not in (None, "")]
-    if ids and len(ids) < len(rows):
-        raise InputError(f"'{printable(path)}' has an id in {len(ids)} of {len(rows)} rows: give all, or none")
-    if twice := [name for name, count in Counter(ids).items() if count > 1]:
-        raise InputError(f"'{printable(path)}' has the id '{printable(twice[0])}' more than once")
-    return _listed(path, [(str(row["path"] or ""), str(row.get("id") or "")) for row in rows])
-
-
-def _listed(path: Path, names: list[tuple[str, str]]) -> Iterator[Item]:
-    if not names:
-        raise InputError(f"'{printable(path)}' lists no picture")
-    return (Item(printable(identity or name), os.path.join(path.parent, name)) for name, identity in names)  # noqa: PTH118 (Path would normalise it)
+def _labelled(line: str, folder: Path) -> tuple[str, str]:
+    """Split `path label`. A line that ends like a picture, or is a file as it stands, has no label."""
+    endings = files.picture_endings()
+    if PurePath(line).suffix.lower() not in endings:
+        for gap in re.finditer(r"\s*,\s*|\s+", line):
+            if PurePath(line[: gap.start()]).suffix.lower() in endings and not os.path.lexists(joined(folder, line)):
+                return line[: gap.start()], line[gap.end() :]
+    return line, ""

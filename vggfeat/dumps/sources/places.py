@@ -2,24 +2,29 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from vggfeat.dumps.sources.item import Item, printable
-from vggfeat.dumps.sources.tars import tar_items
+from vggfeat.dumps.sources.content import ROWS
+from vggfeat.dumps.sources.filtering import SourceFilter
+from vggfeat.dumps.sources.item import Item, printable, real_path
+from vggfeat.dumps.sources.tars import TarSource
+from vggfeat.dumps.sources.zips import ZipSource
 from vggfeat.errors import InputError
+
+_ARCHIVES = {".tar": TarSource, ".zip": ZipSource}
 
 
 class Places:
-    """Finds the items of manifest entries. Lists each tar file only once.
+    """Finds the items of manifest entries. Lists each tar and zip file only once.
 
-    `paths`: {id: path} of all entries, in order. The order tells members of a tar file with the same name apart.
+    `paths`: {id: path} of all entries, in order. The order tells members of an archive with the same name apart.
     """
 
     def __init__(self, paths: Mapping[str, str]) -> None:
         self._paths = paths
-        self._tars: dict[str, tuple[Item, ...]] = {}
+        self._archives: dict[str, Mapping[str, list[Item]]] = {}
         count: Counter[str] = Counter()
         self._occurrences: dict[str, int] = {}
         for name, place in paths.items():
@@ -27,26 +32,29 @@ class Places:
             count[place] += 1
 
     def item(self, name: str) -> Item:
-        """The item of the entry with the id `name`. Raises `InputError` if its tar file no longer holds it."""
+        """The item of the entry with the id `name`. Raises `InputError` if its archive no longer holds it."""
         place = self._paths[name]
         for slash in (found.start() for found in re.finditer("/", place)):
-            if not place[:slash].lower().endswith(".tar"):
+            ending = place[:slash].lower()[place[:slash].rfind(".") :]
+            if ending not in ROWS and ending not in _ARCHIVES:
                 continue
-            path = _real(place[:slash])
+            path = real_path(place[:slash])
             if not os.path.isfile(path):  # noqa: PTH113 (Path would normalise the path)
                 continue
-            if path not in self._tars:
-                self._tars[path] = tuple(tar_items(Path(path)))
             member = place[slash + 1 :]
-            named = [item for item in self._tars[path] if item.member and printable(item.member) == member]
+            if ending in ROWS:
+                return Item(place, path, member)
+            named = self._members(path, ending).get(member, [])
             if self._occurrences[name] >= len(named):
                 raise InputError(f"'{place[:slash]}' no longer holds '{member}'")
             return named[self._occurrences[name]]
-        return Item(place, _real(place))
+        return Item(place, real_path(place))
 
-
-def _real(text: str) -> str:
-    """The path that `printable` converted to `text`."""
-    if os.path.lexists(text) or "\\x" not in text:
-        return text
-    return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode()))
+    def _members(self, path: str, ending: str) -> Mapping[str, list[Item]]:
+        if path not in self._archives:
+            members: defaultdict[str, list[Item]] = defaultdict(list)
+            for item in _ARCHIVES[ending](Path(path), SourceFilter()).items():
+                if item.member:
+                    members[printable(item.member)].append(item)
+            self._archives[path] = members
+        return self._archives[path]
