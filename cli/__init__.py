@@ -9,6 +9,7 @@ import importlib
 import io
 import pkgutil
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def _purpose(name: str) -> str:
     with (Path(__path__[0]) / f"{name.replace('-', '_')}.py").open(encoding="utf-8") as file:
         text = file.readline().strip().strip('"').partition(": ")[2]
     return text[0].upper() + text[1:]
+
+
+def _warning(message: Warning | str, *_place: object, **_line: object) -> str:
+    """A warning in one line, without the place in the code that caused it."""
+    return f"vggfeat: warning: {' '.join(str(message).split())}\n"
 
 
 class _Commands(click.Group):
@@ -74,6 +80,7 @@ class _Commands(click.Group):
             raise click.ClickException(f"internal error, {reason} (--debug shows where)") from error
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        warnings.formatwarning = _warning
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
         for stream in (sys.stdout, sys.stderr):

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP
+
 Command = Any
 """A function, before or after click has turned it into a command."""
 Decorator = Callable[[Command], Command]
@@ -28,6 +30,47 @@ weights_option = click.option("--weights", default="default", help="A name from 
 array_option = click.option(
     "--array", metavar="LAYER.WORD", help="Features to use, such as relu4_3.mean.  [default: the only one]"
 )
+
+
+class Triple(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic in older versions of click)
+    """Three numbers, one for each colour: `0.485,0.456,0.406`."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse the text; a tuple is returned as it is."""
+        from vggfeat.errors import InputError
+        from vggfeat.networks.preprocessing import parse_triple
+
+        try:
+            return parse_triple(value) if isinstance(value, str) else value
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+def preprocessing_options(*order: str) -> Decorator:
+    """`--mean`, `--std` and the options `order`: how the weights of `--weights` expect pictures."""
+
+    def add(command: Command) -> Command:
+        for flags, kind, text in (
+            (order, click.Choice(["rgb", "bgr"]), f"{sentence(ORDER_HELP)}  [default: auto]"),
+            (("--std",), Triple(), sentence(STD_HELP)),
+            (("--mean",), Triple(), sentence(MEAN_HELP)),
+        ):
+            name = "input_order" if flags == order else flags[0].removeprefix("--")
+            command = click.option(*flags, name, type=kind, help=text)(command)
+        return command
+
+    return add
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital letter and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+ORDER_FLAGS = ("--input-order", "--channels")
+"""The option for the order of the colours, except where --channels chooses channels to draw."""
 
 _DEFAULT_NETWORK = "vgg16"
 network_option = click.option(

@@ -20,7 +20,7 @@ from vggfeat.transfer.recipe import (
     parse_layers,
 )
 
-from ._options import Command, Decorator
+from ._options import ORDER_FLAGS, Command, Decorator, Triple, sentence
 
 
 def field_option(
@@ -32,9 +32,12 @@ def field_option(
     **settings: Any,
 ) -> Decorator:
     """The option for a field of a recipe, with the field's help text. Its type is `choices` if given, else `kind`."""
-    text: str = field.metadata["help"]
-    kind = click.Choice(list(choices)) if choices else kind
-    return click.option(*flags, field.name, type=kind, help=f"{text[0].upper()}{text[1:]}.{suffix}", **settings)
+    text = sentence(field.metadata["help"])
+    kind = click.Choice(list(choices)) if choices else Triple() if kind is tuple else kind
+    return click.option(*flags, field.name, type=kind, help=f"{text}{suffix}", **settings)
+
+
+_FLAGS = {"tv_weight": ("--tv-weight", "--tv"), "input_order": ORDER_FLAGS}
 
 
 def recipe_options(preset: str, names: Sequence[str] | None = None) -> Decorator:
@@ -48,8 +51,8 @@ def recipe_options(preset: str, names: Sequence[str] | None = None) -> Decorator
         for name in reversed(list(known) if names is None else names):
             default: Any = getattr(RECIPES[preset], name)
             default = format_layers(default) if name in LAYER_FIELDS else default
-            flags = [f"--{name.replace('_', '-')}", *(["--tv"] if name == "tv_weight" else [])]
-            suffix = f"  [default: {default}]"
+            flags = _FLAGS.get(name, (f"--{name.replace('_', '-')}",))
+            suffix = "" if default == () else f"  [default: {default}]"
             command = field_option(known[name], type(default), CHOICES.get(name), *flags, suffix=suffix)(command)
         sources = f"{', '.join(RECIPES)}, a .toml file, or a picture made by vggfeat; options override it."
         return click.option("--recipe", "recipe_name", help=f"{sources}  [default: {preset}]")(command)

@@ -8,7 +8,7 @@ import click
 
 from vggfeat.training.recipe import CHOICES, TrainingRecipe
 
-from ._options import Command
+from ._options import ORDER_FLAGS, Command
 from ._progress import bar, on_terminal, tell
 from ._recipes import field_option
 
@@ -25,9 +25,10 @@ def training_options(command: Command) -> Command:
     for field in reversed(fields(TrainingRecipe)):
         name = _NAMES.get(field.name, field.name).replace("_", "-")
         default: Any = field.default
-        flag = f"--{name}/--no-{name}" if isinstance(default, bool) else f"--{name}"
+        flags = ORDER_FLAGS if field.name == "input_order" else (f"--{name}",)
+        flags = (f"--{name}/--no-{name}",) if isinstance(default, bool) else flags
         add_option = field_option(
-            field, type(default), CHOICES.get(field.name), flag, default=default, show_default=bool(str(default))
+            field, type(default), CHOICES.get(field.name), *flags, default=default, show_default=default not in ("", ())
         )
         command = add_option(command)
     return command

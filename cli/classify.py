@@ -8,7 +8,7 @@ import click
 
 from vggfeat.errors import ImageError, InputError
 
-from ._options import SOME_FAILED, device_option, list_option
+from ._options import ORDER_FLAGS, SOME_FAILED, device_option, list_option, preprocessing_options
 from ._progress import tell
 from ._text import print_table, printable
 
@@ -21,17 +21,20 @@ from ._text import print_table, printable
     default="imagenet1k_v1",
     help="imagenet1k_v1 (downloaded once, about 550 MB), or a file from `vggfeat train` or torchvision.",
 )
+@preprocessing_options(*ORDER_FLAGS)
 @click.option("--top", type=click.IntRange(1), default=5, help="Number of classes to print.")
 @device_option
 @list_option
-def command(pictures: tuple[str, ...], *, network: str, weights: str, top: int, device: str, as_json: bool) -> None:
+def command(
+    pictures: tuple[str, ...], *, network: str, weights: str, top: int, device: str, as_json: bool, **preprocessing: Any
+) -> None:
     """Print the most probable classes of each IMAGE.
 
     Exit codes: 0 success; 3 some pictures could not be read; 2 nothing was done.
     """
     from vggfeat.training.classification import Classifier
 
-    classify = Classifier(network, weights, device=device)
+    classify = Classifier(network, weights, device=device, **preprocessing)
     found: list[dict[str, Any]] = []
     for picture in pictures:
         try:

@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from ._options import chosen_network, network_option, output_option, size_option, weights_option
+from ._options import (
+    ORDER_FLAGS,
+    chosen_network,
+    network_option,
+    output_option,
+    preprocessing_options,
+    size_option,
+    weights_option,
+)
 from ._painting import PaintingFiles, RunOptions, paint, run_options
 
 
@@ -27,6 +35,7 @@ from ._painting import PaintingFiles, RunOptions, paint, run_options
 @click.option("--jitter", type=int, default=16, help="Largest random shift per step, in pixels.")
 @network_option
 @weights_option
+@preprocessing_options(*ORDER_FLAGS)
 @click.option("--seed", type=int, default=0, help="Seed of the shifts.")
 @run_options(without=("checkpoint", "checkpoint_every", "resume"))
 def command(

@@ -9,6 +9,7 @@ from vggfeat.networks import arch
 
 from ._dumps import confirm_size, print_estimate, report_dump
 from ._options import (
+    ORDER_FLAGS,
     SOME_FAILED,
     chosen_network,
     device_option,
@@ -16,6 +17,7 @@ from ._options import (
     parse_count,
     parsed,
     precision_option,
+    preprocessing_options,
     quiet_option,
 )
 from ._progress import bar, tell
@@ -36,6 +38,7 @@ from ._signals import exiting
     help=f"Any of {', '.join(REDUCTIONS)}; LAYER:WORD applies to matching layers only.",
 )
 @click.option("--weights", default="default", help="A name, a file, or random.")
+@preprocessing_options(*ORDER_FLAGS)
 @click.option("--pooling", type=click.Choice(["max", "avg", "l2"]), default="max", help="Kind of pooling.")
 @click.option(
     "--resize",

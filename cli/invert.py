@@ -17,7 +17,10 @@ from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 @run_options()
 @recipe_options(
     "invert",
-    ("size", "tv_weight", "network", "weights", "pooling", "steps", "first_size", "growth", "margin", "start", "seed"),
+    (
+        *("size", "tv_weight", "network", "weights", "mean", "std", "input_order", "pooling"),
+        *("steps", "first_size", "growth", "margin", "start", "seed"),
+    ),
 )
 def command(
     image: str,

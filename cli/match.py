@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ._options import (
+    ORDER_FLAGS,
     chosen_network,
     csv_option,
     device_option,
@@ -13,6 +14,7 @@ from ._options import (
     network_option,
     output_option,
     precision_option,
+    preprocessing_options,
     size_option,
     weights_option,
 )
@@ -32,6 +34,7 @@ from ._outputs import check_text_outputs, chosen_output, write_texts
 @click.option("--refine/--no-refine", default=True, help="Refine positions through finer layers.")
 @network_option
 @weights_option
+@preprocessing_options(*ORDER_FLAGS)
 @size_option(1024, "Long side to which pictures are shrunk before matching.")
 @device_option
 @precision_option()

@@ -13,11 +13,14 @@ from ._options import (
     parse_channels,
     parse_position,
     parsed,
+    preprocessing_options,
     refuse_with,
     size_option,
     weights_option,
 )
 from ._outputs import picture_output
+
+_ORDERS = ("rgb", "bgr")
 
 
 @click.command()
@@ -36,7 +39,13 @@ from ._outputs import picture_output
 @click.option("--channel", type=click.IntRange(0), metavar="N", help="With --dump: the channel.")
 @network_option
 @weights_option
-@click.option("--channels", callback=parsed(parse_channels), metavar="N,...", help="Channels to draw.  [default: all]")
+@preprocessing_options("--input-order")
+@click.option(
+    "--channels",
+    callback=parsed(lambda text: text if text in _ORDERS else parse_channels(text)),
+    metavar="N,...",
+    help="Channels to draw; rgb or bgr means --input-order.  [default: all]",
+)
 @click.option("--top", type=click.IntRange(1), metavar="K", help="Draw only the K most active channels or pictures.")
 @click.option(
     "--at", callback=parsed(parse_position), metavar="X,Y", help="Also draw the receptive field at this pixel of IMAGE."
@@ -56,7 +65,7 @@ def command(
     output: str | None,
     dump: str | None,
     channel: int | None,
-    channels: tuple[int, ...] | None,
+    channels: tuple[int, ...] | str | None,
     top: int | None,
     at: tuple[int, int] | None,
     scale: Any,
@@ -80,6 +89,10 @@ def command(
 
     target = picture_output(output, f"{Path(image).stem}-show.png", [image])
     options["network"] = chosen_network(options)
+    if isinstance(channels, str):
+        if options["input_order"] not in (None, channels):
+            raise click.UsageError(f"--channels {channels} contradicts --input-order {options['input_order']}")
+        options["input_order"], channels = channels, None
     page = sheet(inspect(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
     images.write_picture(target, page)
     click.echo(str(target))
@@ -89,7 +102,8 @@ def _show_patches(
     dump: str, layers: tuple[str, ...], channel: int | None, *, output: str | None, top: int | None, device: str
 ) -> None:
     """Draw the patches that activate a channel most. The dump says how its pictures are preprocessed."""
-    refuse_with("--dump", ("image", "network", "weights", "channels", "at", "scale", "size"))
+    others = ("image", "network", "weights", "mean", "std", "input_order", "channels", "at", "scale", "size")
+    refuse_with("--dump", others)
     if channel is None or len(layers) != 1:
         raise click.UsageError("--dump needs one --layer and a --channel")
     from vggfeat.explore.pages.patches import sheet

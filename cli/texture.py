@@ -27,8 +27,8 @@ from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 @recipe_options(
     "texture",
     (
-        *("style_scale", "objective", "style_layers", "network", "weights", "pooling", "steps", "first_size", "growth"),
-        *("margin", "start", "seed"),
+        *("style_scale", "objective", "style_layers", "network", "weights", "mean", "std", "input_order"),
+        *("pooling", "steps", "first_size", "growth", "margin", "start", "seed"),
     ),
 )
 def command(

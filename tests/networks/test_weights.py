@@ -346,7 +346,9 @@ def test_weights_that_read_bgr_are_noticed(network):
     with pytest.warns(UserWarning, match="look as if they read BGR: pass input_order='bgr'"):
         weights.load(network, as_caffe(state))
     for order, expected in (("bgr", state), ("rgb", as_caffe(state))):
-        found, _ = weights.load(network, as_caffe(state), input_order=order)
+        found, _ = weights.load(
+            network, as_caffe(state), input_order=order, mean=weights.IMAGENET_MEAN, std=weights.IMAGENET_STD
+        )
         assert torch.equal(found["features.0.weight"], expected["features.0.weight"])
 
 

@@ -40,7 +40,7 @@ class DumpNetwork:
     def __init__(self, recipe: DumpRecipe, *, digest: str, device: str = "auto") -> None:
         self.recipe = recipe
         self._device = choose_device(device)
-        state, entry = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed)
+        state, entry = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed, **recipe.preprocessing)
         if (found := weights_digest(recipe, state)) != digest:
             raise VggfeatError(
                 f"the weights of {recipe.network} are not those of the run: {found[:16]}, not {digest[:16]}"
@@ -51,6 +51,7 @@ class DumpNetwork:
             weights=state,
             mean=entry.mean,
             std=entry.std,
+            input_order="rgb",
             precision=recipe.precision,
             pooling=recipe.pooling,
             check="off",

@@ -1,13 +1,14 @@
 """The recipe of a dump: what it computes, as data. This module does not import torch."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from vggfeat.errors import InputError, RecipeError, near
 from vggfeat.networks import arch
+from vggfeat.networks.preprocessing import InputOrder, Preprocessing, check
 from vggfeat.pictures.sizes import parse_size
 
 Dtype = Literal["float32", "float16"]
@@ -37,7 +38,8 @@ class DumpRecipe:
 
     `reductions`: {layer: its reductions}, in network order. `resize`: pixels of the short side, (width, height), or
     None to keep sizes. `crop`: side of the centre square in pixels, or None. `dtype`: of the stored arrays; float16
-    clips values to its range and counts them. `precision`: of the network's arithmetic. `seed`: of random weights and
+    clips values to its range and counts them. `precision`: of the network's arithmetic. `mean`, `std` and
+    `input_order` replace the preprocessing of the weights, see `weights.Preprocessing`. `seed`: of random weights and
     projections. `cka` and `rdm` store the channel means of each picture; `rdm` is the number of pictures in the RDM,
     the first ones.
     """
@@ -45,6 +47,9 @@ class DumpRecipe:
     network: str
     reductions: Mapping[str, tuple[str, ...]]
     weights: str | None = "default"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    input_order: InputOrder | None = None
     pooling: arch.Pooling = "max"
     seed: int = 0
     resize: Resize = 224
@@ -64,6 +69,7 @@ class DumpRecipe:
             if (word := getattr(self, option)) not in known:
                 raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
+        check(self.preprocessing)
         numbers = {"resize": sides, "crop": (self.crop,)}
         for option, values in numbers.items():
             for value in values:
@@ -87,6 +93,11 @@ class DumpRecipe:
         # MappingProxyType does not pickle.
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return _rebuild, (values | {"reductions": dict(self.reductions)},)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the weights, as far as the recipe names it."""
+        return {"mean": self.mean, "std": self.std, "input_order": self.input_order}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -140,12 +151,16 @@ class DumpRecipe:
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Any], weights: str | None) -> "DumpRecipe":
-        """Rebuild a recipe from `as_dict`, which does not hold the `weights`."""
+        """Rebuild a recipe from a fingerprint, which is `as_dict` and a description of the `weights`."""
         resize: Any = about["resize"]
+        found: Mapping[str, Any] = about["weights"]
         return cls(
             network=about["network"],
             reductions={layer: tuple(about["reductions"][layer]) for layer in about["layers"]},
             weights=weights,
+            mean=found.get("mean"),
+            std=found.get("std"),
+            input_order=found.get("input_order"),
             pooling=about["pooling"],
             seed=about["seed"] or 0,
             resize=tuple(resize) if isinstance(resize, list) else resize,

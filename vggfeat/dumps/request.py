@@ -81,9 +81,11 @@ class DumpRequest:
         )
 
     def _fingerprint(self, theirs: Run) -> dict[str, Any]:
+        # A dump of an earlier version does not record the preprocessing.
+        known = theirs.get("weights")
         batch = self.batch_size or theirs.get("batch_size") or self._default_batch()
         return self.recipe.as_dict() | {
-            "weights": self._weights,
+            "weights": {name: value for name, value in self._weights.items() if name in (known or self._weights)},
             "device": self.device.type,
             "batch_size": batch,
             "shard_size": self.shard_size or theirs.get("shard_size") or self._default_shard(batch),
@@ -92,9 +94,16 @@ class DumpRequest:
         }
 
     @cached_property
-    def _weights(self) -> dict[str, str]:
-        state, entry = weights_table.load(self.recipe.network, self.recipe.weights, seed=self.recipe.seed)
-        return {"name": entry.name, "sha256": weights_digest(self.recipe, state)}
+    def _weights(self) -> dict[str, Any]:
+        recipe = self.recipe
+        state, entry = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed, **recipe.preprocessing)
+        return {
+            "name": entry.name,
+            "sha256": weights_digest(recipe, state),
+            "mean": list(entry.mean),
+            "std": list(entry.std),
+            "input_order": entry.input_order,
+        }
 
     @property
     def _side(self) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Literal, Required, TypedDict, Unpack
+from typing import Literal, Required, Unpack
 
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import Engine, default_workers
@@ -75,6 +75,7 @@ class Dumping:
         exclude: str | Iterable[str] = (),
         column: str | None = None,
         follow_links: bool = False,
+        **preprocessing: Unpack[weights_table.Preprocessing],
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -99,6 +100,7 @@ class Dumping:
             statistics=statistics,
             cka=cka,
             rdm=rdm,
+            **preprocessing,
         )
         selection = SourceFilter(include, exclude, column, follow_links=follow_links)
         # The fingerprint holds what `auto` means on this machine.
@@ -216,7 +218,7 @@ class Dumping:
         return default_workers(pictures, self._request.device.type) if self._workers is None else self._workers
 
 
-class DumpOptions(TypedDict, total=False):
+class DumpOptions(weights_table.Preprocessing, total=False):
     """The keyword arguments of `dump` and `Dumping`."""
 
     layers: Required[str | Iterable[str]]
@@ -258,6 +260,7 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack
 
             - `layers` (required): names, indices or globs.
             - `network`; `weights`: a name, a file or None for random weights; `pooling`; `seed`.
+            - `mean`, `std`, `input_order`: of the weights, see `weights.Preprocessing`.
             - `reduce`: `full`, `mean`, `max`, `avg7`, `gram`, `center`, `projK` and `none`; for all layers, or for
               some as in `relu3_3:full`.
             - `resize`: pixels of the short side, (width, height) or None; `crop`: pixels, None, or `auto` for the

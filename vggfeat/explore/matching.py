@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
 from kornia.feature import match_snn
@@ -22,6 +22,7 @@ from vggfeat.errors import InputError, LayerError
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.networks import arch
+from vggfeat.networks.weights import Preprocessing
 from vggfeat.pictures import images, padding, sources
 from vggfeat.pictures.sources import Source
 
@@ -102,6 +103,7 @@ def match(
     size: int = 1024,
     device: str = "auto",
     precision: "Precision" = "float32",
+    **preprocessing: Unpack[Preprocessing],
 ) -> Matches:
     """Find corresponding points of two pictures by the features of `layer`.
 
@@ -124,6 +126,7 @@ def match(
         size: the long side to which a larger picture is shrunk.
         device: `auto` (CUDA, else MPS, else CPU) or a torch device.
         precision: of the network; distances are float32.
+        preprocessing: `mean`, `std` and `input_order` of the weights, see `weights.Preprocessing`.
 
     Raises:
         ImageError: a file cannot be read.
@@ -141,7 +144,7 @@ def match(
     [coarse, *finer] = _coarse_to_fine(network, layer, refine=refine)
     place = choose_device(device)
     names = [layer.name for layer in (coarse, *finer)]
-    extract = FeatureExtractor(network, names, weights=weights, device=place, precision=precision)
+    extract = FeatureExtractor(network, names, weights=weights, device=place, precision=precision, **preprocessing)
     described_a, described_b = (_describe(source, role, extract, size, place) for source, role in ((a, "a"), (b, "b")))
     with torch.inference_mode():
         pairs = _mutual(described_a.levels[coarse.name], described_b.levels[coarse.name], ratio)
@@ -160,6 +163,9 @@ def match(
         "coordinates": "x, y in pixels of the original pictures; the centre of the first pixel is 0, 0",
         "network": network,
         "weights": extract.weights_entry.name,
+        "mean": list(extract.weights_entry.mean),
+        "std": list(extract.weights_entry.std),
+        "input_order": extract.weights_entry.input_order,
         "layer": coarse.name,
         "refined": names[1:],
         "ratio": ratio,

@@ -10,7 +10,7 @@ torch.Size([2, 3, 16, 24])
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from vggfeat.explore import colours
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.networks import arch
+from vggfeat.networks.weights import Preprocessing
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
 
@@ -80,6 +81,7 @@ def inspect(
     size: int = 512,
     device: str = "auto",
     precision: "Precision" = "float32",
+    **preprocessing: Unpack[Preprocessing],
 ) -> Inspection:
     """Run a network over a picture and keep the features of `layers`.
 
@@ -91,6 +93,7 @@ def inspect(
         size: the long side to which a larger picture is shrunk.
         device: `auto` (CUDA, else MPS, else CPU) or a torch device.
         precision: of the network.
+        preprocessing: `mean`, `std` and `input_order` of the weights, see `weights.Preprocessing`.
 
     Raises `ImageError`, `InputError`, `LayerError`, `WeightsError`.
 
@@ -99,7 +102,7 @@ def inspect(
     torch.Size([1, 128, 16, 24])
     """
     place = choose_device(device)
-    extract = FeatureExtractor(network, layers, weights=weights, device=place, precision=precision)
+    extract = FeatureExtractor(network, layers, weights=weights, device=place, precision=precision, **preprocessing)
     rgb = sources.read(source)
     height, width = rgb.shape[2:]
     picture = images.resize(rgb, *images.fit(height, width, size))

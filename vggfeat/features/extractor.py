@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,6 @@ from vggfeat.features.info import FeatureInfo
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
-from vggfeat.networks.weights import Triple
 from vggfeat.pictures.ranges import InputRange
 
 if TYPE_CHECKING:
@@ -43,9 +42,6 @@ class FeatureExtractor(Trunk):
         weights: `default`, the name of an entry of `weights.TABLE`, a file, a state dict, or None for random weights
             drawn from `seed`. An entry sets `mean` and `std`.
         seed: seed of random weights.
-        mean, std: the normalisation per RGB channel for images in [0, 1], if your weights need another one.
-        input_order: `rgb` or `bgr`, the order of the colours that your weights were trained on; the images stay RGB. By
-            default files converted from Caffe are recognised, see `weights.load`.
         input_range: the range of the images: `unit` [0, 1], `signed` [-1, 1] or `byte` [0, 255].
         precision: of the network: `float32`, `tf32`, `bfloat16`, `float16`, or `auto` for bfloat16 if `device` is fast
             at it, else float32. See `device.choose_precision`. The attribute `precision` is the one that was chosen.
@@ -56,9 +52,11 @@ class FeatureExtractor(Trunk):
         channels_last: use torch's channels_last layout, and Winograd's algorithm if it is faster than torch's own
             convolutions. False gives results equal to other tools' to the last bit.
         device: the device of the weights; `.to()` moves them later.
+        preprocessing: `mean` and `std` per RGB channel for images in [0, 1], and `input_order`, `rgb` or `bgr`, if your
+            weights need others than their file or entry names: see `weights.Preprocessing`. The images stay RGB.
 
-    Raises `LayerError` for unknown names, and `WeightsError` for weights that cannot be loaded or do not fit. See
-    `Trunk` for what frozen means.
+    Raises `LayerError` for unknown names, `InputError` for values that are not allowed, and `WeightsError` for weights
+    that cannot be loaded or do not fit. See `Trunk` for what frozen means.
 
     >>> extract = FeatureExtractor("vgg16", ["relu1_2", "relu3_3"])
     >>> features = extract(torch.rand(1, 3, 64, 64))
@@ -92,15 +90,13 @@ class FeatureExtractor(Trunk):
         *,
         weights: str | PathLike[str] | Mapping[str, Tensor] | None = "default",
         seed: int = 0,
-        mean: Triple | None = None,
-        std: Triple | None = None,
-        input_order: weights_table.InputOrder | None = None,
         input_range: InputRange = "unit",
         precision: Precision = "float32",
         pooling: arch.Pooling = "max",
         check: Check = "raise",
         channels_last: bool = True,
         device: str | torch.device | None = None,
+        **preprocessing: Unpack[weights_table.Preprocessing],
     ) -> None:
         one_of("pooling", pooling, ("max", "avg", "l2"))
         place = choose_device(device)
@@ -108,11 +104,11 @@ class FeatureExtractor(Trunk):
         network = weights_table.network_for(network, weights)
         taps = arch.find_layers(network, layers, pooling=pooling)
         with torch.inference_mode(mode=False):  # tensors made in inference mode cannot take part in a graph
-            state, entry = weights_table.load(network, weights, seed=seed, input_order=input_order)
+            state, entry = weights_table.load(network, weights, seed=seed, **preprocessing)
         super().__init__(
             [tap.name for tap in taps],
-            mean=mean or entry.mean,
-            std=std or entry.std,
+            mean=entry.mean,
+            std=entry.std,
             input_range=input_range,
             check=check,
             minimum=taps[-1].minimum_size,

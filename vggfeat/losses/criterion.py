@@ -17,6 +17,7 @@ from vggfeat.features.trunk import Check, Trunk
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, outside_inference_mode, usable_in_training
 from vggfeat.losses.signature import signature
 from vggfeat.losses.weighted_sum import WeightedSum
+from vggfeat.networks.weights import Preprocessing
 from vggfeat.pictures import images
 from vggfeat.pictures.ranges import RANGES, InputRange
 
@@ -64,7 +65,11 @@ class CriterionOptions(TrunkOptions, InputOptions, total=False):
     """Options of every criterion: of its network, and of how it reads batches."""
 
 
-def split_options(options: CriterionOptions) -> tuple[TrunkOptions, InputOptions]:
+class OwnNetworkOptions(CriterionOptions, Preprocessing, total=False):
+    """Options of a criterion that is not defined for particular weights: also `mean`, `std` and `input_order`."""
+
+
+def split_options(options: OwnNetworkOptions) -> tuple[TrunkOptions, InputOptions]:
     """The options of the network, completed by defaults, and those of how batches are read."""
     names = InputOptions.__annotations__
     trunk = cast("TrunkOptions", {name: value for name, value in options.items() if name not in names})

@@ -10,7 +10,7 @@ from vggfeat.errors import InputError, WeightsError, near
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction, layer_weights
 from vggfeat.losses.content import ContentLoss
-from vggfeat.losses.criterion import Criterion, CriterionOptions, Target, TrunkOptions, split_options
+from vggfeat.losses.criterion import Criterion, OwnNetworkOptions, Target, TrunkOptions, split_options
 from vggfeat.losses.formulas import GramDivisor
 from vggfeat.losses.gram import GramLoss
 from vggfeat.losses.lpips import LPIPSLoss
@@ -92,7 +92,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the target, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
-            `checkpoint` and `small`, see `InputOptions`.
+            `checkpoint` and `small`, see `InputOptions`; `mean`, `std` and `input_order`, see `weights.Preprocessing`.
 
     Raises `InputError` if there is no term, `LayerError` for unknown layers, `WeightsError` for unavailable weights.
 
@@ -120,7 +120,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         lpips: float = 0.0,
         reduction: Reduction = "mean",
         both: bool = False,
-        **options: Unpack[CriterionOptions],
+        **options: Unpack[OwnNetworkOptions],
     ) -> None:
         terms: dict[str, tuple[float, FeatureLoss]] = {}
         if content:
@@ -187,7 +187,7 @@ class StyleLoss(Criterion[GramLoss]):
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
         both: let the gradient reach the style image, too.
         options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
-            `checkpoint` and `small`, see `InputOptions`.
+            `checkpoint` and `small`, see `InputOptions`; `mean`, `std` and `input_order`, see `weights.Preprocessing`.
 
     Example:
         >>> import torch
@@ -206,7 +206,7 @@ class StyleLoss(Criterion[GramLoss]):
         divide_by: GramDivisor = "hw",
         reduction: Reduction = "mean",
         both: bool = False,
-        **options: Unpack[CriterionOptions],
+        **options: Unpack[OwnNetworkOptions],
     ) -> None:
         loss = GramLoss(_named(network, layers), divide_by=divide_by, reduction=reduction)
         trunk, reading = split_options(options)

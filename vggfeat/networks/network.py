@@ -6,7 +6,7 @@ The submodules have torchvision's names, so state dicts of its eight VGGs can be
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
@@ -235,17 +235,24 @@ def _preprocessing(model: VGG) -> dict[str, Any]:
     }
 
 
-def load(path: str | os.PathLike[str], network: str = "auto", *, dropout: float = 0.5) -> VGG:
+def load(
+    path: str | os.PathLike[str],
+    network: str = "auto",
+    *,
+    dropout: float = 0.5,
+    **preprocessing: Unpack[weights_table.Preprocessing],
+) -> VGG:
     """Load a network in evaluation mode, from a file that `save` wrote, or a state dict with torchvision's keys.
 
     `network` is the network's name; `auto` takes the one that the file records. The head is derived from the tensors.
-    Raises `WeightsError` if the file cannot be read or does not fit. See `save` for an example.
+    `preprocessing` replaces the mean, std and order of colours that the file records, see `weights.Preprocessing`; the
+    network reads RGB. Raises `WeightsError` if the file cannot be read or does not fit. See `save` for an example.
     """
     path = Path(path)
     state = checkpoints.with_torchvision_keys(checkpoints.decode(checkpoints.read_state(path)))
     about = checkpoints.metadata(path)
     known = arch.network(weights_table.network_for(network, path))
-    features, entry = weights_table.load(known.name, path)
+    features, entry = weights_table.load(known.name, path, **preprocessing)
     classifier = {key: tensor for key, tensor in state.items() if key.startswith("classifier.")}
     head, classes, hidden = _head_of(path, classifier)
     size = int(about.get("size", 224))

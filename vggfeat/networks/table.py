@@ -9,13 +9,7 @@ from typing import Literal
 from vggfeat.errors import WeightsError
 from vggfeat.networks import arch
 from vggfeat.networks.downloads import cache_dir
-
-Triple = tuple[float, float, float]
-
-IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
-IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-BYTE_STD: Triple = (1 / 255, 1 / 255, 1 / 255)  # networks trained on 0-255 minus a mean colour
-OXFORD_MEAN: Triple = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+from vggfeat.networks.preprocessing import BYTE_STD, IMAGENET_MEAN, IMAGENET_STD, OXFORD_MEAN, InputOrder, Triple
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +18,8 @@ class WeightsEntry:
 
     `mean` and `std` are per RGB channel for images in [0, 1]: the network reads `(image - mean) / std`. `file` is the
     name of the bundled file, or of torchvision's file, which ends in the first eight digits of its sha256. `sha256` is
-    that of the bundled file, and empty if the weights are downloaded.
+    that of the bundled file, and empty if the weights are downloaded. `input_order` is the order of the colours in the
+    file; loaded weights always read RGB.
 
     >>> entry = find_entry("vgg16")
     >>> str(entry), entry.status, entry.licence
@@ -39,6 +34,7 @@ class WeightsEntry:
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     sha256: str = ""
+    input_order: InputOrder = "rgb"
 
     def __str__(self) -> str:
         return f"{self.network} {self.name}"
@@ -118,6 +114,21 @@ TABLE: tuple[WeightsEntry, ...] = (
 )
 """All entries; the first of a network is its default."""
 
+CONVERTED: tuple[WeightsEntry, ...] = tuple(
+    WeightsEntry(
+        network=network,
+        name="caffe",
+        file=file,
+        source="Simonyan & Zisserman, converted from Caffe",
+        licence="CC-BY-4.0",
+        mean=OXFORD_MEAN,
+        std=BYTE_STD,
+        input_order="bgr",
+    )
+    for network, file in (("vgg16", "vgg16-00b39a1b.pth"), ("vgg19", "vgg19-d01eb7cb.pth"))
+)
+"""Well-known files that are not downloaded, but recognised by their sha256: Justin Johnson's conversions for torch."""
+
 DISTS_FILE = "dists.safetensors"
 DISTS_SHA256 = "745cdae1b30c00fe14c81d72f852015ae5c33dc3d83c49d4c928295c1cfc4ce9"
 
@@ -140,6 +151,24 @@ def find_entry(network: str, name: str = "default") -> WeightsEntry:
         f"unknown weights '{name}' of {network}: known are {', '.join(entry.name for entry in entries)}, "
         "a .pth or .safetensors file, or None"
     )
+
+
+def entry_of_digest(network: str, sha256: str) -> WeightsEntry | None:
+    """The entry whose file has this sha256, or None. The first eight digits decide, which end the file's name.
+
+    >>> entry_of_digest("D", "d01eb7cb" + 56 * "0"), str(entry_of_digest("vgg16", "00b39a1b" + 56 * "0"))
+    (None, 'vgg16 caffe')
+    """
+    for entry in (*TABLE, *CONVERTED):
+        digits = Path(entry.file).stem.rpartition("-")[2]
+        if not entry.bundled and arch.same_stack(entry.network, network) and sha256.startswith(digits):
+            return entry
+    whole = _WHOLE.get(sha256[:8])
+    return find_entry(network, "imagenet1k_v1") if whole and arch.same_stack(whole, network) else None
+
+
+# torchvision's files of networks whose features are bundled: {the first digits of their sha256: network}.
+_WHOLE = {"397923af": "vgg16", "7be5be79": "alexnet"}
 
 
 def bundled_path(file: str) -> Path:

@@ -17,23 +17,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
-from vggfeat.errors import LayerError, WeightsError, users_line
+from vggfeat.errors import InputError, LayerError, WeightsError, users_line
 from vggfeat.networks import arch
 from vggfeat.networks.checkpoints import decode, fingerprints, fit, metadata, pack, read_state
 from vggfeat.networks.downloads import cache_dir, sha256, torchvision_file
-from vggfeat.networks.table import (
+from vggfeat.networks.preprocessing import (
     BYTE_STD,
-    DISTS_FILE,
-    DISTS_SHA256,
     IMAGENET_MEAN,
     IMAGENET_STD,
     OXFORD_MEAN,
-    TABLE,
+    InputOrder,
+    Preprocessing,
     Triple,
+    check,
+    normalisation,
+)
+from vggfeat.networks.table import (
+    DISTS_FILE,
+    DISTS_SHA256,
+    TABLE,
     WeightsEntry,
     bundled_path,
+    entry_of_digest,
     find_entry,
 )
 
@@ -42,34 +49,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BYTE_STD", "DISTS_FILE", "DISTS_SHA256", "IMAGENET_MEAN", "IMAGENET_STD", "OXFORD_MEAN", "TABLE", "InputOrder",
-    "Triple", "WeightsEntry", "WeightsLike", "cache_dir", "decode", "file_of", "find_entry", "fingerprints", "load",
-    "load_dists", "load_entry", "looks_bgr", "metadata", "named_network", "network_for", "pack", "read_state",
-    "verify", "whole",
+    "Preprocessing", "Triple", "WeightsEntry", "WeightsLike", "cache_dir", "decode", "file_of", "find_entry",
+    "fingerprints", "load", "load_dists", "load_entry", "looks_bgr", "metadata", "named_network", "network_for",
+    "pack", "read_state", "verify", "whole",
 ]  # fmt: skip
+
+# The source of weights that record none: their preprocessing is not known.
+_UNKNOWN = "a file or a state dict"
 
 WeightsLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Tensor] | None"
 
-InputOrder = Literal["rgb", "bgr"]
-
-# The first digits of the sha256 of files converted from Caffe, which Justin Johnson published for torch.
-_CAFFE_FILES = ("00b39a1b", "d01eb7cb")
-
 
 def load(
-    network: str, weights: WeightsLike = "default", *, seed: int = 0, input_order: InputOrder | None = None
+    network: str, weights: WeightsLike = "default", *, seed: int = 0, **preprocessing: Unpack[Preprocessing]
 ) -> tuple[dict[str, "Tensor"], WeightsEntry]:
     """The float32 features of a network under torchvision's keys, and the weights entry that describes them.
 
     `weights`: the name of an entry; the path of a `.pth`, `.pt` or `.safetensors` state dict, of a whole VGG or of its
-    features; such a state dict itself; or None for random weights drawn from `seed`. Files and state dicts that record
-    no preprocessing are assumed to use ImageNet's mean and std.
+    features; such a state dict itself; or None for random weights drawn from `seed`.
 
-    `input_order` is the order of the colour channels that a file or a state dict was trained on; the returned weights
-    always read RGB. By default it is RGB, except for the well-known conversions from Caffe, `vgg16-00b39a1b.pth` and
-    `vgg19-d01eb7cb.pth`. They are recognised by their sha256, and also get their mean and std. Other weights that look
-    like BGR cause a warning.
+    `preprocessing`: `mean`, `std` and `input_order`, see `Preprocessing`. The returned weights always read RGB, and the
+    returned entry has the mean and std to use. By default, files of torchvision and the well-known conversions from
+    Caffe, `vgg16-00b39a1b.pth` and `vgg19-d01eb7cb.pth`, are recognised by their sha256 whatever their name, and files
+    that vggfeat wrote record theirs. Other files and state dicts are assumed to read RGB with ImageNet's mean and std;
+    those that look like BGR cause a warning.
 
-    Raises `WeightsError` for weights that are unknown, cannot be downloaded, do not fit the network, or are not finite.
+    Raises `WeightsError` for weights that are unknown, cannot be downloaded, do not fit the network, or are not finite,
+    and `InputError` for preprocessing that is not possible.
 
     >>> state, entry = load("vgg16")
     >>> state["features.0.weight"].shape, str(entry)
@@ -77,38 +83,59 @@ def load(
     """
     import torch
 
+    check(preprocessing)
     with torch.device("cpu"):  # whatever the caller's default device is
         if weights is None:
-            return _random(network, seed), WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
-        if isinstance(weights, Mapping):
-            entry = WeightsEntry(network, "state dict", "", "given as a mapping")
+            state, entry = _random(network, seed), WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
+        elif isinstance(weights, Mapping):
             state = fit(weights, network, "the state dict")
-            return _in_rgb(state, entry, None, input_order)
-        if path := file_of(weights):
+            entry = WeightsEntry(network, "state dict", "", _UNKNOWN)
+        elif path := file_of(weights):
             state = fit(decode(read_state(path)), network, f"'{path}'")
             if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
                 raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
             entry = _entry_of(path, network)
-            return (state, entry) if recorded else _in_rgb(state, entry, path, input_order)
-        entry = find_entry(network, str(weights))
-        return load_entry(entry), entry
+            if recorded:
+                return state, _chosen(entry, preprocessing, fixed="rgb")
+        else:
+            entry = find_entry(network, str(weights))
+            return load_entry(entry), _chosen(entry, preprocessing, fixed="rgb")
+        if weights is None:
+            return state, _chosen(entry, preprocessing, fixed="rgb")
+        return _in_rgb(state, entry, preprocessing)
+
+
+def _chosen(entry: WeightsEntry, preprocessing: Preprocessing, *, fixed: InputOrder | None = None) -> WeightsEntry:
+    """`entry` with what `preprocessing` names. Raises `InputError` if it names another order than a `fixed` one."""
+    order = preprocessing.get("input_order") or fixed or entry.input_order
+    if fixed and order != fixed:
+        raise InputError(f"weights {entry} read RGB: input_order='{order}' is for a file or a state dict of others")
+    mean, std = normalisation(preprocessing.get("mean"), preprocessing.get("std"), (entry.mean, entry.std))
+    return replace(entry, mean=mean, std=std, input_order=order)
 
 
 def _in_rgb(
-    state: dict[str, "Tensor"], entry: WeightsEntry, path: Path | None, order: InputOrder | None
+    state: dict[str, "Tensor"], entry: WeightsEntry, preprocessing: Preprocessing
 ) -> tuple[dict[str, "Tensor"], WeightsEntry]:
-    """Reorder the first convolution's inputs to RGB, if `order` or a well-known file says that they are BGR."""
+    """Reorder the first convolution's inputs to RGB, if they are BGR. Warns if that is not certain."""
     key, first = next(iter(state.items()))
-    if order is None and looks_bgr(first):
-        if path and sha256(path).startswith(_CAFFE_FILES):
-            order, entry = "bgr", replace(entry, source="converted from Caffe", mean=OXFORD_MEAN, std=BYTE_STD)
-        else:
+    found = _chosen(entry, preprocessing)
+    known = entry.source != _UNKNOWN
+    if preprocessing.get("input_order") is None and not known and looks_bgr(first):
+        warnings.warn(
+            f"the weights '{entry.name}' look as if they read BGR: pass input_order='bgr' (--channels bgr), and the "
+            "mean and std of their training; or input_order='rgb' if they read RGB",
+            stacklevel=users_line(),
+        )
+    if found.input_order == "bgr":
+        if not known and (preprocessing.get("mean") is None or preprocessing.get("std") is None):
             warnings.warn(
-                f"the weights '{entry.name}' look as if they read BGR: pass input_order='bgr', and the mean and std of "
-                "their training; or input_order='rgb' if they read RGB",
+                f"the weights '{entry.name}' read BGR, and not both mean and std are given: those of ImageNet are "
+                "taken; weights converted from Caffe have a mean of 123.68,116.779,103.939 and a std of 1,1,1",
                 stacklevel=users_line(),
             )
-    return (state | {key: first.flip(1)} if order == "bgr" else state), entry
+        state = state | {key: first.flip(1)}
+    return state, found
 
 
 def looks_bgr(weight: "Tensor") -> bool:
@@ -236,16 +263,15 @@ def named_network(weights: WeightsLike) -> str | None:
 def _entry_of(path: Path, network: str) -> WeightsEntry:
     """The weights entry that describes a file: an entry of the table, or one made from the file's metadata."""
     about = metadata(path)
+    if not about["layers"] and (found := entry_of_digest(network, sha256(path))):
+        return found
     entries = [entry for entry in TABLE if arch.same_stack(entry.network, network)]
-    for entry in entries:
-        if entry.file == path.name:
-            return entry
     try:
         mean, std = (cast("Triple", tuple(map(float, about[key]))) for key in ("mean", "std"))
     except (KeyError, TypeError, ValueError):
         known = next((entry for entry in entries if entry.name == about.get("weights")), None)
-        return known or WeightsEntry(network, path.name, path.name, "a file")
-    return WeightsEntry(network, path.name, path.name, str(about.get("source") or "a file"), "", mean, std)
+        return known or WeightsEntry(network, path.name, path.name, _UNKNOWN)
+    return WeightsEntry(network, path.name, path.name, str(about.get("source") or _UNKNOWN), "", mean, std)
 
 
 def _fetch(entry: WeightsEntry) -> None:

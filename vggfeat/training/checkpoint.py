@@ -66,7 +66,8 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
 
 def check_resumable(checkpoint: Mapping[str, Any], recipe: TrainingRecipe, data: Data, folder: Path) -> None:
     """Raise `RecipeError` or `InputError` if the checkpoint is of another recipe or other data."""
-    before, now = checkpoint["recipe"], recipe.as_dict()
+    # A checkpoint of an earlier version lacks the fields that are newer.
+    before, now = {**TrainingRecipe().as_dict(), **checkpoint["recipe"]}, recipe.as_dict()
     if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:
         key = changed[0]
         raise RecipeError(

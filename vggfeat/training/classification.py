@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class Classifier:
             `vggfeat train`, or a state dict with torchvision's keys.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the network's arithmetic.
+        preprocessing: `mean`, `std` and `input_order` of the weights, see `weights.Preprocessing`.
 
     A file from `vggfeat train` contains its classes, mean, standard deviation and picture size. A state dict with
     torchvision's keys and 1000 classes is assumed to have those of ImageNet.
@@ -62,10 +64,11 @@ class Classifier:
         *,
         device: str = "auto",
         precision: Precision = "float32",
+        **preprocessing: Unpack[weights_table.Preprocessing],
     ) -> None:
         place = choose_device(device)
         self.precision, self.dtype = choose_precision(precision, place), resolve_precision(precision, place)
-        self.model = _load(network, weights).to(device=place, dtype=self.dtype)
+        self.model = _load(network, weights, preprocessing).to(device=place, dtype=self.dtype)
         self.model.to(memory_format=torch.channels_last)
         self.classes: tuple[str, ...] = self.model.classes
 
@@ -98,12 +101,12 @@ class Classifier:
         ]
 
 
-def _load(name: str, weights: str | os.PathLike[str]) -> network.VGG:
+def _load(name: str, weights: str | os.PathLike[str], preprocessing: weights_table.Preprocessing) -> network.VGG:
     path = weights_table.file_of(weights)
     if path is None:
         name = arch.network("vgg16" if name == "auto" else name).name
         path = weights_table.whole(name, str(weights))
-    model = network.load(path, name)
+    model = network.load(path, name, **preprocessing)
     if model.head is None:
         raise InputError(f"'{path}' holds features without a classifier")
     numbered = model.classes == tuple(map(str, range(len(model.classes))))

@@ -1,12 +1,13 @@
 """Training recipes: the network and how it is trained, as data. This module does not import torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import InputError, RecipeError, near
 from vggfeat.networks import arch
+from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
 Augment = Literal["auto", "none", "shift", "photo"]
 Optimiser = Literal["sgd", "adamw"]
@@ -18,6 +19,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "activation": get_args(arch.Activation),
     "head": get_args(HeadName),
     "init": get_args(Init),
+    "input_order": get_args(AnyOrder),
     "augment": get_args(Augment),
     "optimiser": get_args(Optimiser),
     "schedule": get_args(Schedule),
@@ -60,6 +62,9 @@ class TrainingRecipe:
         default="",
         metadata=_help("weights to start from: a name from `vggfeat weights`, or a file; random if not given"),
     )
+    mean: Sequence[float] = field(default=(), metadata=_help(f"of the weights to start from: {MEAN_HELP}"))
+    std: Sequence[float] = field(default=(), metadata=_help(f"of the weights to start from: {STD_HELP}"))
+    input_order: AnyOrder = field(default="auto", metadata=_help(f"of the weights to start from: {ORDER_HELP}"))
     freeze: str = field(default="", metadata=_help("layers whose weights stay fixed, such as block1-3 or conv1_*"))
     size: int = field(default=0, metadata=_help("input side in pixels; 0 chooses by the data"))
     augment: Augment = field(
@@ -98,12 +103,25 @@ class TrainingRecipe:
                 raise RecipeError(f"{_words(option)} is {value!r}: it must be a {'whole ' if whole else ''}number")
             if not least <= value <= most:
                 raise RecipeError(f"{_words(option)} is {value:g}: it must be between {least:g} and {most:g}")
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        try:
+            asked = any(self.preprocessing.values())
+        except InputError as error:
+            raise RecipeError(str(error)) from None
+        if asked and not self.source:
+            raise RecipeError("mean, std and input order are those of weights to start from, and there are none")
         row = self.row()
         if self.size and self.size < arch.layers(row)[-1].minimum_size:
             raise RecipeError(
                 f"size is {self.size}: {row.name} needs at least {arch.layers(row)[-1].minimum_size} pixels a side"
             )
         self.frozen_layers()
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the weights to start from, as far as the recipe names it."""
+        return of_fields(self.mean, self.std, self.input_order)
 
     def row(self) -> arch.Network:
         """The network that is trained."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device
 from vggfeat.losses.base import FeatureLoss, Features
 from vggfeat.networks import arch
+from vggfeat.networks.weights import Preprocessing
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
 from vggfeat.transfer import memory
@@ -145,6 +147,7 @@ def dream(
     memory_limit: int | str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    **preprocessing: Unpack[Preprocessing],
 ) -> Dream:
     """Change `image` so that a layer responds more strongly to it.
 
@@ -167,6 +170,7 @@ def dream(
         memory_limit: memory for a step, as in `stylize`.
         device: as in `stylize`.
         precision: as in `stylize`.
+        preprocessing: `mean`, `std` and `input_order` of the weights, see `weights.Preprocessing`.
 
     Raises `ImageError`, `InputError`, `LayerError`, `RecipeError`, `WeightsError`.
 
@@ -195,6 +199,9 @@ def dream(
     recipe = Recipe(
         network=network,
         weights=weights,
+        mean=preprocessing.get("mean") or (),
+        std=preprocessing.get("std") or (),
+        input_order=preprocessing.get("input_order") or "auto",
         content_layers={target[0]: 1.0},
         style_layers={},
         size=size,

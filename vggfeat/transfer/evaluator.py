@@ -29,6 +29,7 @@ def extractor(
         precision=precision,
         check="off",
         device=device,
+        **recipe.preprocessing,
     )
 
 

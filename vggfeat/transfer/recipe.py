@@ -7,7 +7,7 @@ Missing fields are those of the recipe `default`; a missing name is the file's.
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib import resources
@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from vggfeat import files
-from vggfeat.errors import LayerError, RecipeError, near
+from vggfeat.errors import InputError, LayerError, RecipeError, near
 from vggfeat.networks import arch
+from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
 Optimiser = Literal["lbfgs", "adam"]
 Objective = Literal["gram", "gram+meanstd", "covariance", "swd", "nn"]
@@ -25,6 +26,7 @@ Edges = Literal["mirror", "wrap"]
 Color = Literal["style", "content", "luminance", "linear", "histogram"]
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "input_order": get_args(AnyOrder),
     "pooling": get_args(arch.Pooling),
     "optimiser": get_args(Optimiser),
     "objective": get_args(Objective),
@@ -35,6 +37,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 LAYER_FIELDS = ("content_layers", "style_layers")
 """The fields of a recipe that map layers to weights."""
+
+TRIPLE_FIELDS = ("mean", "std")
+"""The fields of a recipe that hold three numbers, or none."""
 
 LABELS = ("name", "about")
 """The fields of a recipe that do not affect the picture."""
@@ -72,6 +77,9 @@ class Recipe:
     )
     network: str = field(default="vgg19", metadata=_help("network that computes the features"))
     weights: str = field(default="default", metadata=_help("weights of the network: a name, or a file"))
+    mean: Sequence[float] = field(default=(), metadata=_help(f"of the weights: {MEAN_HELP}"))
+    std: Sequence[float] = field(default=(), metadata=_help(f"of the weights: {STD_HELP}"))
+    input_order: AnyOrder = field(default="auto", metadata=_help(ORDER_HELP))
     pooling: arch.Pooling = field(default="max", metadata=_help("pooling of the network: max, avg or l2"))
     objective: Objective = field(
         default="gram", metadata=_help("what to match of the style: gram, gram+meanstd, covariance, swd or nn")
@@ -128,6 +136,20 @@ class Recipe:
             object.__setattr__(self, option, _named(self.network, getattr(self, option)))
         if not any(self.layer_weights().values()):
             raise RecipeError("a recipe needs a content or a style layer of some weight")
+        self._check_numbers()
+        if self.edges == "wrap" and not self.margin:
+            raise RecipeError("edges wrap needs a margin, which holds the opposite edge")
+        stride = self.deepest_layer().stride
+        if self.margin % stride:
+            raise RecipeError(f"margin is {self.margin}: it must be a multiple of {stride}, the deepest layer's stride")
+
+    def _check_numbers(self) -> None:
+        for option in TRIPLE_FIELDS:
+            object.__setattr__(self, option, tuple(getattr(self, option)))
+        try:
+            _ = self.preprocessing
+        except InputError as error:
+            raise RecipeError(str(error)) from None
         for option, (least, most) in _LIMITS.items():
             value: object = getattr(self, option)
             whole = isinstance(least, int)
@@ -140,11 +162,11 @@ class Recipe:
                 raise RecipeError(
                     f"{option.replace('_', ' ')} is {value}: it must be {kind} between {least:g} and {most:g}"
                 )
-        if self.edges == "wrap" and not self.margin:
-            raise RecipeError("edges wrap needs a margin, which holds the opposite edge")
-        stride = self.deepest_layer().stride
-        if self.margin % stride:
-            raise RecipeError(f"margin is {self.margin}: it must be a multiple of {stride}, the deepest layer's stride")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the weights, as far as the recipe names it."""
+        return of_fields(self.mean, self.std, self.input_order)
 
     def deepest_layer(self) -> arch.Layer:
         """The deepest layer that the losses read."""
@@ -153,6 +175,7 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values |= {option: list(values[option]) for option in TRIPLE_FIELDS}
         return values | {option: dict(values[option]) for option in LAYER_FIELDS}
 
     def layer_weights(self) -> dict[str, float]:
@@ -314,6 +337,9 @@ def _mistyped(key: str, value: object, kind: type[object]) -> str | None:
         if isinstance(value, str) or (weights is not None and all(map(_is_number, weights))):
             return None
         return 'not layers: write a table of weights, or "NAME:WEIGHT,..."'
+    if key in TRIPLE_FIELDS:
+        numbers = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ("",)
+        return None if len(numbers) in (0, 3) and all(map(_is_number, numbers)) else "not a list of three numbers"
     if kind is float:
         return None if _is_number(value) else "not a number"
     if isinstance(value, kind) and not isinstance(value, bool):
@@ -325,6 +351,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _toml(value: str | float) -> str:
+def _toml(value: str | float | list[float]) -> str:
     # A JSON string is a TOML string, except for the one control character that JSON does not escape.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

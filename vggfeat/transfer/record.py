@@ -86,14 +86,17 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
 def dream_text(image: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, str]:
     """The record of a dream, which has no recipe, as the `text` of `images.write_picture`."""
-    values = {"image": Path(image).name, **options}
+    values = {"image": Path(image).name, **{name: value for name, value in options.items() if value is not None}}
     return {"Software": f"vggfeat {version('vggfeat')}", _DREAM: json.dumps(values)}
 
 
 def _dream_command(text: str) -> str:
     """The command that reproduces a dream."""
     try:
-        values = {str(name): str(value) for name, value in json.loads(text).items()}
+        values = {
+            str(name): ",".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
+            for name, value in json.loads(text).items()
+        }
     except (ValueError, AttributeError):
         return "vggfeat dream IMAGE"
     words = ["vggfeat", "dream", values.pop("image", "IMAGE")]

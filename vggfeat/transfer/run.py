@@ -164,7 +164,16 @@ class Stylization(Run):
         self, recipe: Recipe, device: torch.device, precision: Precision
     ) -> tuple[FeatureExtractor, _StyleTargets] | None:
         """The network and the style targets of this run, if a run of `recipe` can use them; else None."""
-        same = ("network", "weights", "pooling", "margin", "objective", "content_layers", "style_layers")
+        same = (
+            "network",
+            "weights",
+            *("mean", "std", "input_order"),
+            "pooling",
+            "margin",
+            "objective",
+            "content_layers",
+            "style_layers",
+        )
         fits = (
             all(getattr(recipe, name) == getattr(self.recipe, name) for name in same)
             and self.recipe.layer_weights().keys() == recipe.layer_weights().keys()
