@@ -8,9 +8,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from vggfeat.metrics import MeanDistance
 
 from vggfeat import LPIPS, PerceptualLoss
-from vggfeat.losses.metrics import MeanDistance
 
 BATCH = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

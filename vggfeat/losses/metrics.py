@@ -1,60 +1,107 @@
-"""Mean LPIPS or DISTS as a torchmetrics metric. Needs the extra `vggfeat[metrics]`."""
+"""The metrics of two pictures, and those that accumulate as torchmetrics metrics.
 
-from typing import Any
+`available` needs neither torch nor torchmetrics. The classes need the extra `vggfeat[metrics]`.
 
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+>>> from vggfeat import metrics
+>>> [name for name, metric in metrics.available().items() if metric.higher_is_better]
+['psnr', 'ssim']
+"""
 
-from vggfeat.errors import InputError
-from vggfeat.losses.similarity import DISTS, LPIPS
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from vggfeat.networks.table import TABLE
+
+if TYPE_CHECKING:
+    from vggfeat.losses.accumulated import MeanDistance, MeanDISTS, MeanLPIPS
+
+_CLASSES = ("MeanDISTS", "MeanDistance", "MeanLPIPS")
+
+__all__ = ["MeanDISTS", "MeanDistance", "MeanLPIPS", "MetricInfo", "available"]
 
 
-class MeanDistance(Metric):
-    """The mean of LPIPS or DISTS over all pairs, accumulated over batches and processes.
+@dataclass(frozen=True, slots=True)
+class MetricInfo:
+    """A metric of two pictures.
 
-    It stores two numbers, a float64 sum and a count. Processes add theirs up, so they may have different numbers of
-    pairs.
-
-    Args:
-        criterion: `LPIPS(reduction="none")` or `DISTS(reduction="none")`.
-        options: those of `torchmetrics.Metric`.
-
-    Raises `InputError` for a criterion that does not return one value for each pair.
-
-    Example:
-        >>> import torch
-        >>> from vggfeat import LPIPS, metrics
-        >>> metric = metrics.MeanDistance(LPIPS("alex", reduction="none"))
-        >>> image = torch.rand(2, 3, 32, 32)
-        >>> metric.update(image, image)
-        >>> metric.compute()
-        tensor(0.)
+    Attributes:
+        definition: the metric and its source.
+        range: no value lies outside; not every value in it is reached.
+        equal: the value for equal pictures.
+        networks: the networks that it reads, none for metrics of pixels.
+        bundled: whether it works offline, because its weights ship with vggfeat or it needs none.
+        code: how to make it: a public class of vggfeat, or the name for `compare` if there is none.
+        accumulated: the class of `vggfeat.metrics` that averages it over batches, if there is one.
     """
 
-    is_differentiable = True
-    higher_is_better = False
-    full_state_update = False
-    total: Tensor
-    count: Tensor
+    definition: str
+    range: tuple[float, float]
+    equal: float
+    networks: tuple[str, ...]
+    bundled: bool
+    code: str
+    accumulated: str | None = None
 
-    def __init__(self, criterion: LPIPS | DISTS, **options: Any) -> None:
-        super().__init__(**options)
-        if criterion.loss.reduction != "none" or getattr(criterion.loss, "spatial", False):
-            raise InputError('a mean over pairs needs one value a pair: pass a criterion with reduction="none"')
-        self.criterion = criterion
-        # MPS has no float64.
-        double = torch.float32 if torch.get_default_device().type == "mps" else torch.float64
-        for name, dtype in (("total", double), ("count", torch.long)):
-            zero = torch.zeros((), dtype=dtype)
-            self.add_state(name, zero, dist_reduce_fx="sum")
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether higher values mean that pictures are more alike."""
+        return self.equal == self.range[1]
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add the N pairs of two batches (N, 3, H, W) in the criterion's input range."""
-        values = self.criterion(prediction, target)
-        self.total = self.total + values.sum(dtype=self.total.dtype)
-        self.count = self.count + len(values)
+    @property
+    def direction(self) -> str:
+        """`higher` or `lower`: the values of pictures that are more alike."""
+        return "higher" if self.higher_is_better else "lower"
 
-    def compute(self) -> Tensor:
-        """The mean so far, a float32 scalar. NaN before the first pair."""
-        return (self.total / self.count).float()
+
+def _lpips(net: str, network: str) -> MetricInfo:
+    return _distance("LPIPS (Zhang et al. 2018)", (network,), f'LPIPS("{net}")', f'MeanLPIPS("{net}")')
+
+
+def _distance(
+    definition: str, networks: tuple[str, ...], code: str, accumulated: str | None, *, most: float = inf
+) -> MetricInfo:
+    bundled = {entry.network for entry in TABLE if entry.bundled}
+    return MetricInfo(definition, (0.0, most), 0.0, networks, bundled.issuperset(networks), code, accumulated)
+
+
+def _of_pixels(definition: str, name: str, values: tuple[float, float]) -> MetricInfo:
+    return MetricInfo(definition, values, values[1], (), bundled=True, code=f'compare(..., "{name}")')
+
+
+_METRICS: Mapping[str, MetricInfo] = {
+    "lpips-vgg": _lpips("vgg", "vgg16"),
+    "lpips-alex": _lpips("alex", "alexnet"),
+    "lpips-squeeze": _lpips("squeeze", "squeezenet1_1"),
+    # The similarity of structure is a correlation, at least -1.
+    "dists": _distance("DISTS (Ding et al. 2020)", ("vgg16",), "DISTS()", "MeanDISTS()", most=2.0),
+    "psnr": MetricInfo(
+        "peak signal-to-noise ratio in dB", (0.0, inf), inf, (), bundled=True, code='compare(..., "psnr")'
+    ),
+    "ssim": _of_pixels(
+        "structural similarity (Wang et al. 2004), window 11, sigma 1.5, unpadded, RGB", "ssim", (-1.0, 1.0)
+    ),
+    "perceptual": _distance("mean square difference of relu3_3", ("vgg16",), "PerceptualLoss()", None),
+}
+
+
+def available() -> dict[str, MetricInfo]:
+    """{name: metric} of all metrics of two pictures. The names are those of `compare` and `vggfeat compare`.
+
+    Example:
+        >>> from vggfeat import metrics
+        >>> dists = metrics.available()["dists"]
+        >>> dists.direction, dists.range, dists.networks, dists.bundled
+        ('lower', (0.0, 2.0), ('vgg16',), True)
+        >>> dists.code, dists.accumulated
+        ('DISTS()', 'MeanDISTS()')
+    """
+    return dict(_METRICS)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(import_module("vggfeat.losses.accumulated"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

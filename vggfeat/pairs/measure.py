@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from vggfeat.errors import InputError, near
+from vggfeat.losses.metrics import MetricInfo, available
 from vggfeat.networks import weights as weights_table
 from vggfeat.pairs.heatmap import HEAT_TOP
 
@@ -18,15 +20,14 @@ if TYPE_CHECKING:
     from vggfeat.losses.criterion import Criterion
     from vggfeat.losses.lpips import Net
 
-METRICS: Mapping[str, str] = {
-    "lpips-vgg": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
-    "lpips-alex": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
-    "lpips-squeeze": "LPIPS (Zhang et al. 2018), 0 for equal pictures",
-    "dists": "DISTS (Ding et al. 2020), 0 for equal pictures",
-    "psnr": "peak signal-to-noise ratio in dB, infinite (in JSON null) for equal pictures",
-    "ssim": "structural similarity (Wang et al. 2004), window 11, sigma 1.5, unpadded, RGB, 1 for equal pictures",
-    "perceptual": "mean square difference of relu3_3, 0 for equal pictures",
-}
+
+def _described(metric: MetricInfo) -> str:
+    equal = "infinite (in JSON null)" if metric.equal == inf else f"{metric.equal:g}"
+    return f"{metric.definition}, {equal} for equal pictures"
+
+
+METRICS: Mapping[str, str] = {name: _described(metric) for name, metric in available().items()}
+"""{metric: what it is, and its value for equal pictures}."""
 
 DEFAULT_METRICS = ("lpips-vgg", "dists", "psnr", "ssim")
 
