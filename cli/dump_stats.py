@@ -20,11 +20,11 @@ def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) ->
     """
     from vggfeat.dumps.reading import open_dump
     from vggfeat.dumps.summary import summary
-    from vggfeat.errors import InputError, near
+    from vggfeat.errors import one_of
 
     opened = open_dump(dump)
-    if layer is not None and layer not in opened.layers:
-        raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, opened.layers)}")
+    if layer is not None:
+        one_of("layer", layer, opened.layers, of="the dump")
     if plot is not None:
         from vggfeat.explore.pages.statistics import chart
         from vggfeat.pictures import images

@@ -5,7 +5,7 @@ Commands print that line and exit with code 2.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
 
@@ -47,7 +47,7 @@ class InputError(VggfeatError, ValueError):
 
     >>> one_of("pooling", "mac", ("max", "avg"))
     Traceback (most recent call last):
-    vggfeat.errors.InputError: unknown pooling 'mac': near are max
+    vggfeat.errors.InputError: unknown pooling 'mac': did you mean max?
     """
 
 
@@ -71,35 +71,58 @@ class RecipeError(VggfeatError, ValueError):
     """
 
 
-def near(word: object, known: Iterable[str], *, limit: int = 3) -> str:
+def similar(word: str, known: Iterable[str], *, limit: int = 3) -> list[str]:
+    """The known words that are spelled like `word`, most similar first; case is ignored.
+
+    >>> similar("Men", ["mean", "max"])
+    ['mean']
+    """
+    lower = {name.lower(): name for name in known}
+    return [lower[match] for match in get_close_matches(word.lower(), lower, n=limit)]
+
+
+def did_you_mean(words: Sequence[str]) -> str:
+    """A question that ends an error message.
+
+    >>> did_you_mean(["mean", "max", "none"])
+    'did you mean mean, max or none?'
+    """
+    *others, last = words
+    return f"did you mean {', '.join(others)} or {last}?" if others else f"did you mean {last}?"
+
+
+def near(word: object, known: Iterable[str]) -> str:
     """The end of an error message: the known words similar to `word`, or all of them if none is.
 
     For non-strings, report the type.
 
-    >>> near("men", ["mean", "max"])
-    'near are mean'
+    >>> near("men", ["mean", "max"]), near("sum", ["mean", "max"])
+    ('did you mean mean?', 'choose from mean, max')
     """
     known = list(known)
-    everything = f"known are {', '.join(known)}"
+    everything = f"choose from {', '.join(known)}"
     if not isinstance(word, str):
-        return f"it is of type {type(word).__name__}, {everything}"
-    lower = {name.lower(): name for name in known}
-    close = [lower[match] for match in get_close_matches(word.lower(), lower, n=limit)]
-    return f"near are {', '.join(close)}" if close else everything
+        return f"it is of type {type(word).__name__}; {everything}"
+    words = similar(word, known)
+    return did_you_mean(words) if words else everything
 
 
 _Word = TypeVar("_Word", bound=str)
 
 
-def one_of(option: str, value: _Word, known: Iterable[str]) -> _Word:
-    """Return `value` if it is a known word. Raises `InputError`, which names the option and similar words.
+def one_of(
+    option: str, value: _Word, known: Iterable[str], *, of: str = "", kind: type[VggfeatError] = InputError
+) -> _Word:
+    """Return `value` if it is a known word. Raises `kind`, whose message names the option and similar words.
+
+    `of`: what the option belongs to, such as `the dump`.
 
     >>> one_of("pooling", "max", ("max", "avg"))
     'max'
     """
     known = tuple(known)
     if value not in known:
-        raise InputError(f"unknown {option} '{value}': {near(value, known)}")
+        raise kind(f"unknown {option} '{value}'{of and ' of '}{of}: {near(value, known)}")
     return value
 
 

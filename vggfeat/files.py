@@ -10,16 +10,20 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import TextIO
 
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import VggfeatError, did_you_mean, similar
 
 PREFIX = ".vggfeat-"
 """The name of an unfinished file starts with this."""
 
 HEIC = frozenset({".heic", ".heif"})
 """Endings that need the plugin pillow-heif."""
+
+# A missing name is compared with at most this many names of its folder.
+_MOST_NAMES = 2000
 
 # Formats that Pillow registers, but which need another program or are vector graphics.
 _NOT_PICTURES = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
@@ -119,6 +123,20 @@ def reason(error: OSError) -> str:
     'no such file or directory'
     """
     return (error.strerror or str(error)).lower()
+
+
+def similar_names(path: Path) -> str:
+    """What an error about a missing file ends with: similar names in its folder, or nothing.
+
+    >>> similar_names(Path(__file__).with_name("flies.py"))
+    "; did you mean 'files.py'?"
+    """
+    try:
+        names = [other.name for other in islice(path.parent.iterdir(), _MOST_NAMES)]
+    except OSError:
+        return ""
+    words = similar(path.name, sorted(names))
+    return f"; {did_you_mean(list(map(repr, words)))}" if words else ""
 
 
 @contextmanager

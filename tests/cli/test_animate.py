@@ -49,7 +49,7 @@ def test_ctrl_c_writes_the_frames_there_are(vggfeat, end_at):
     ("arguments", "message"),
     [
         (["absent.png", "style.jpg"], "cannot read 'absent.png'"),
-        (["content.png", "style.jpg", "-o", "out.png"], "unknown ending '.png', known are .gif, .webp, .mp4"),
+        (["content.png", "style.jpg", "-o", "out.png"], "unknown ending '.png': choose from .gif, .webp, .mp4"),
         (["content.png", "style.jpg", "--fps", "0"], "--fps"),
     ],
 )

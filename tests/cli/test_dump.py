@@ -72,7 +72,7 @@ def test_a_shard_that_retrying_leaves_is_told(vggfeat):
     ("arguments", "message"),
     [
         (("in", *QUICK, "--layers", "relu9_9"), "unknown layer 'relu9_9' of vgg11"),
-        (("in", *QUICK, "--reduce", "median"), "unknown reduction 'median': near are"),
+        (("in", *QUICK, "--reduce", "median"), "unknown reduction 'median': did you mean"),
         (("in", *QUICK, "--reduce", "relu1_1:mean"), "relu2_1 has no reduction"),
         (("in", *QUICK, "--reduce", "relu3_1:mean,max"), "none of the layers: relu1_1, relu2_1"),
         (("in", *QUICK, "--crop", "64"), "crop is 64 and pictures are resized to 32"),
@@ -171,7 +171,7 @@ def test_stats(vggfeat):
     content = json.loads(vggfeat("dump-stats", "out", "--json").stdout)
     assert len(content["layers"]["relu2_1"]["mean"]) == 128
     assert content["cka"]["layers"] == ["relu1_1", "relu2_1"]
-    assert "near are" in vggfeat("dump-stats", "out", "--layer", "relu2_2", code=2).stderr
+    assert "did you mean" in vggfeat("dump-stats", "out", "--layer", "relu2_2", code=2).stderr
     vggfeat("dump", "in", "-o", "plain", *QUICK, "--reduce", "mean")
     assert "has no statistics" in vggfeat("dump-stats", "plain", code=2).stderr
 

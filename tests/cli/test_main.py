@@ -40,7 +40,7 @@ def test_answers_at_once_and_without_torch(arguments, limit, spawn):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["stylise"], "unknown command 'stylise': near are stylize"),
+        (["stylise"], "unknown command 'stylise': did you mean stylize"),
         (["layers", "--sixe", "3"], "No such option"),
         (["layers", "--size", "x"], "'x' is not a valid integer"),
         (["stylize", "a.jpg"], "there is no style for 'a.jpg'"),

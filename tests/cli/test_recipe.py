@@ -45,9 +45,15 @@ def test_a_painted_picture_tells_its_recipe_and_what_it_was_painted_from(vggfeat
 
 def test_what_is_no_recipe(vggfeat):
     assert "name a recipe: default, " in vggfeat("recipe", code=2).stderr
-    assert "unknown recipe 'fin': near are fine" in vggfeat("recipe", "fin", code=2).stderr
+    assert "unknown recipe 'fin', and not a .toml file: did you mean fine?" in vggfeat("recipe", "fin", code=2).stderr
     Path("my.toml").write_text("stepz = 3")
-    assert "recipe 'my.toml' has the unknown key 'stepz': near are steps" in vggfeat("recipe", "my.toml", code=2).stderr
+    assert (
+        "recipe 'my.toml' has the unknown key 'stepz': did you mean steps"
+        in vggfeat("recipe", "my.toml", code=2).stderr
+    )
     write_picture("plain.png", torch.rand(1, 3, 8, 8))
     assert "the picture 'plain.png' holds no recipe" in vggfeat("recipe", "plain.png", code=2).stderr
-    assert "cannot read 'plan.png': no such file; near is 'plain.png'" in vggfeat("recipe", "plan.png", code=2).stderr
+    assert (
+        "cannot read 'plan.png': no such file; did you mean 'plain.png'?"
+        in vggfeat("recipe", "plan.png", code=2).stderr
+    )

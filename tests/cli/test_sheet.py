@@ -66,7 +66,10 @@ def test_ctrl_c_writes_what_is_painted(vggfeat, end_at):
         (["absent.png", "style.jpg"], "cannot read 'absent.png'"),
         (["content.png", "style.jpg", "--style-scales", "1,big"], "'1,big' is not a list of numbers"),
         (["content.png", "style.jpg", "-o", "style.jpg"], "the output 'style.jpg' is one of the inputs"),
-        (["content.png", "style.jpg", "--recipe", "previw"], "unknown recipe 'previw': near are preview"),
+        (
+            ["content.png", "style.jpg", "--recipe", "previw"],
+            "unknown recipe 'previw', and not a .toml file: did you mean preview?",
+        ),
     ],
 )
 def test_refusals(arguments, message, vggfeat):

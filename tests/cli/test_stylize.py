@@ -111,10 +111,13 @@ def test_16_bits_stay_16_bits(vggfeat):
     [
         (["absent.png", "style.jpg"], "cannot read 'absent.png': no such file"),
         (["content.png", "text.jpg"], "cannot read 'text.jpg': it is not a picture"),
-        (["content.png", "style.jpg", "-o", "out.gif"], "unknown ending '.gif', known are .png"),
+        (["content.png", "style.jpg", "-o", "out.gif"], "unknown ending '.gif': choose from .png"),
         (["content.png", "style.jpg", "-o", "no/out.png"], "no such folder"),
         (["content.png", "style.jpg", "-o", "content.png"], "the output 'content.png' is one of the inputs"),
-        (["content.png", "style.jpg", "--recipe", "gaty"], "unknown recipe 'gaty': near are gatys"),
+        (
+            ["content.png", "style.jpg", "--recipe", "gaty"],
+            "unknown recipe 'gaty', and not a .toml file: did you mean gatys?",
+        ),
         (["content.png", "style.jpg", "--recipe", "my.toml"], "recipe 'my.toml' has the unknown key 'stepz'"),
         (["content.png", "style.jpg", "--style-layers", "relu1_3"], "block 1 has relu1_1, relu1_2"),
         (["content.png", "style.jpg", "--steps", "0"], "steps is 0: it must be a whole number"),

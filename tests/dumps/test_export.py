@@ -210,8 +210,8 @@ def test_chooses(layers, reductions, chosen, dump):
 @pytest.mark.parametrize(
     ("layers", "reductions", "message"),
     [
-        (("relu3_1",), (), "no layer 'relu3_1' in the dump: near are relu"),
-        ((), ("median",), "no reduction 'median' in the dump: near are mean"),
+        (("relu3_1",), (), "no layer 'relu3_1' in the dump: did you mean relu"),
+        ((), ("median",), "no reduction 'median' in the dump: did you mean mean"),
         (("relu1_1",), ("avg7",), "nothing to export: the dump holds relu1_1.mean"),
     ],
 )
@@ -232,7 +232,7 @@ def test_nothing_is_replaced(dump, tmp_path):
         dump.export(dump.path / "x.csv", "csv")
     with pytest.raises(VggfeatError, match="no such folder"):
         dump.export(tmp_path / "nowhere/x.csv", "csv")
-    with pytest.raises(RecipeError, match="unknown format 'hdf5': near are h5"):
+    with pytest.raises(RecipeError, match="unknown format 'hdf5': did you mean h5"):
         dump.export(path, "hdf5")
 
 

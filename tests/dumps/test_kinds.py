@@ -152,7 +152,7 @@ def test_labels_of_lists_and_tables(name, text, columns, pictures, tmp_path):
     ("name", "text", "column", "message"),
     [
         ("a.csv", "path,id\na.jpg,1,2\n", None, "line 2 of '.*' has more fields than the first"),
-        ("a.csv", "path,pth\na.jpg,1\n", "pht", "no column 'pht': near are pth"),
+        ("a.csv", "path,pth\na.jpg,1\n", "pht", "no column 'pht': did you mean pth"),
         ("a.jsonl", "{}\n", None, "has no column 'path'"),
         ("a.jsonl", '{"path": "a.jpg"}\nx\n', None, "line 2 of '.*' is not JSON"),
         ("a.jsonl", '["a.jpg"]', None, "line 1 of '.*' is not a JSON object"),
@@ -384,7 +384,7 @@ def test_labels_travel_into_the_manifest_and_the_exports(huggingface, tmp_path):
     assert dump.columns == ("label",)
     assert dump.column("label") == (*map(str, range(10)), "")
     assert dump.manifest[3].columns == {"label": "3"}
-    with pytest.raises(InputError, match="no column 'labl': near are label"):
+    with pytest.raises(InputError, match="no column 'labl': did you mean label"):
         dump.column("labl")
     assert verify(dump.path) == []
     for name in ("a.h5", "a.csv", "a.parquet", "a.mat", "a.safetensors", "a.zarr"):

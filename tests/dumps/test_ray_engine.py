@@ -68,7 +68,7 @@ def test_a_shard_that_always_ends_its_worker_ends_the_run(tmp_path):
 
 
 def test_refusals(pictures, tmp_path, monkeypatch):
-    with pytest.raises(RecipeError, match="unknown engine 'rays': near are ray"):
+    with pytest.raises(RecipeError, match="unknown engine 'rays': did you mean ray"):
         vggfeat.dump(pictures, tmp_path / "out", **QUICK, engine="rays")
     for name in ("ray", "ray.data"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -108,7 +108,7 @@ def test_names(dump):
     assert dump.outputs == (("relu1_1", "full"), ("relu1_1", "mean"), ("relu2_1", "full"))
     assert dump["relu2_1"].reduction == "full"
     assert dump["relu1_1.mean"].shape == (10, 64)
-    with pytest.raises(KeyError, match=r"no array 'relu1_1' in the dump: near are relu1_1"):
+    with pytest.raises(KeyError, match=r"no array 'relu1_1' in the dump: did you mean relu1_1"):
         dump["relu1_1"]
     assert repr(dump).endswith("10 of 11 pictures, relu1_1.full, relu1_1.mean, relu2_1.full)")
     assert repr(dump["relu2_1"]) == "FeatureArray(relu2_1.full, 10x128x16x16, float32)"

@@ -99,15 +99,15 @@ def test_ids_and_pictures_find_the_same(dump, pictures):
 def test_queries_that_do_not_work_are_told(dump, pictures, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"name one array of the dump: it holds relu1_1.mean, relu2_1.mean"):
         dump.search("000.png")
-    with pytest.raises(InputError, match=r"no array 'relu2_1.ful' in the dump: near are relu2_1.full"):
+    with pytest.raises(InputError, match=r"no array 'relu2_1.ful' in the dump: did you mean relu2_1.full"):
         dump.search("000.png", "relu2_1.ful")
-    with pytest.raises(InputError, match=r"'0000.png' is neither an id of the dump nor a file; near are 000.png"):
+    with pytest.raises(InputError, match=r"'0000.png' is neither an id of the dump nor a file; did you mean 000.png"):
         dump.search("0000.png", "relu1_1.mean")
     with pytest.raises(InputError, match="there is no query"):
         dump.search([], "relu1_1.mean")
     with pytest.raises(InputError, match="top is 0"):
         dump.search("000.png", "relu1_1.mean", top=0)
-    with pytest.raises(InputError, match="unknown metric 'cosin': near are cosine"):
+    with pytest.raises(InputError, match="unknown metric 'cosin': did you mean cosine"):
         dump.search("000.png", "relu1_1.mean", metric="cosin")
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"text\.png"):

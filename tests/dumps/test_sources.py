@@ -81,7 +81,7 @@ def test_lists_that_are_refused(name, text, message, tmp_path):
 
 def test_sources_that_do_not_exist(tmp_path):
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(InputError, match=r"no such source '.*pictuers'; near are pictures"):
+    with pytest.raises(InputError, match=r"no such source '.*pictuers'; did you mean 'pictures'"):
         find(tmp_path / "pictuers")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no picture"):

@@ -126,5 +126,5 @@ def test_no_good_picture_at_all(pictures, tmp_path):
 
 def test_a_layer_that_is_not_there(dump):
     for reduction in (None, "mean"):
-        with pytest.raises(VggfeatError, match="unknown layer 'relu9_1' of the dump: near are relu"):
+        with pytest.raises(VggfeatError, match="unknown layer 'relu9_1' of the dump: did you mean relu"):
             dump.rdm("relu9_1", reduction)

@@ -201,8 +201,8 @@ def test_range_check_has_a_tolerance_and_a_switch():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"input_range": "sined"}, "unknown input_range 'sined': near are signed"),
-        ({"precision": "float31"}, "unknown precision 'float31': near are float"),
+        ({"input_range": "sined"}, "unknown input_range 'sined': did you mean signed"),
+        ({"precision": "float31"}, "unknown precision 'float31': did you mean float"),
         ({"pooling": "maximum"}, "unknown pooling 'maximum'"),
         ({"check": "never"}, "unknown check 'never'"),
         ({"device": "gpu"}, "unknown device 'gpu': pass auto, cpu, cuda, cuda:1 or mps"),

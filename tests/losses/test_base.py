@@ -123,9 +123,9 @@ def test_a_missing_layer_is_named(features):
 
 
 def test_unknown_words_are_refused():
-    with pytest.raises(InputError, match="unknown distance 'l3': known are l2, l1, charbonnier, huber, cosine"):
+    with pytest.raises(InputError, match="unknown distance 'l3': choose from l2, l1, charbonnier, huber, cosine"):
         ContentLoss(["relu1_1"], distance="l3")
-    with pytest.raises(InputError, match="unknown reduction 'total': known are mean, sum, none"):
+    with pytest.raises(InputError, match="unknown reduction 'total': choose from mean, sum, none"):
         ContentLoss(["relu1_1"], reduction="total")
     with pytest.raises(InputError, match="unknown divide_by 'n'"):
         GramLoss(["relu1_1"], divide_by="n")

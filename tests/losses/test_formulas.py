@@ -86,7 +86,7 @@ def test_gram_keeps_its_precision_under_autocast():
 def test_gram_refuses_by_name():
     with pytest.raises(InputError, match="have the shape"):
         formulas.gram(torch.rand(3, 4, 4))
-    with pytest.raises(InputError, match="unknown divide_by 'HW': near are hw, chw"):
+    with pytest.raises(InputError, match="unknown divide_by 'HW': did you mean hw or chw"):
         formulas.gram(torch.rand(1, 3, 4, 4), divide_by="HW")
 
 

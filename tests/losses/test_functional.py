@@ -185,13 +185,13 @@ def test_compiles_without_a_break(images):
 
 
 def test_words_are_checked(images):
-    with pytest.raises(InputError, match="unknown option 'reducton': near are reduction"):
+    with pytest.raises(InputError, match="unknown option 'reducton': did you mean reduction"):
         F.lpips(images, images, reducton="none")
     for name in ("device", "weights"):
         with pytest.raises(InputError, match=f"unknown option '{name}'"):
             F.lpips(images, images, **{name: "cpu"})
-    for options, words in (({"reduction": "mena"}, "near are mean"), ({"check": "on"}, "unknown check"),
-                           ({"net": "alxe"}, "near are alex"), ({"chunk": 0}, "at least 1"),
+    for options, words in (({"reduction": "mena"}, "did you mean mean"), ({"check": "on"}, "unknown check"),
+                           ({"net": "alxe"}, "did you mean alex"), ({"chunk": 0}, "at least 1"),
                            ({"precision": "half"}, "unknown precision")):  # fmt: skip
         with pytest.raises(InputError, match=words):
             F.lpips(images, images, **options)

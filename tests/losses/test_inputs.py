@@ -153,7 +153,7 @@ def test_recomputing_keeps_no_features():
 
 
 def test_words_and_shapes_are_checked():
-    with pytest.raises(InputError, match="unknown channels 'grey': known are rgb, repeat, slices"):
+    with pytest.raises(InputError, match="unknown channels 'grey': choose from rgb, repeat, slices"):
         LPIPS("alex", channels="grey")
     with pytest.raises(InputError, match="chunk is 0: it is at least 1"):
         LPIPS("alex", chunk=0)

@@ -89,7 +89,7 @@ def test_published_weights_that_are_not_at_hand_are_never_swapped(name):
 
 
 def test_unknown_recipe():
-    with pytest.raises(InputError, match="unknown recipe 'esrgn': near are esrgan"):
+    with pytest.raises(InputError, match="unknown recipe 'esrgn': did you mean esrgan"):
         PerceptualLoss.from_recipe("esrgn")
     with pytest.raises(InputError, match="LPIPS is defined on vgg16, not on vgg19"):
         PerceptualLoss(network="vgg19", lpips=1.0)

@@ -352,7 +352,7 @@ def test_the_convention_of_torchmetrics(net, pairs, monkeypatch):
 def test_conventions_by_name(pairs):
     assert torch.equal(LPIPS(convention="pyiqa")(*pairs), LPIPS("alex")(*pairs))
     assert torch.equal(LPIPS(convention="basicsr")(*pairs), LPIPS("vgg")(*pairs))
-    with pytest.raises(InputError, match="unknown convention 'pyqa': near are pyiqa"):
+    with pytest.raises(InputError, match="unknown convention 'pyqa': did you mean pyiqa"):
         LPIPS(convention="pyqa")
     with pytest.raises(InputError, match=r"convention='3dgs' is defined for version='0\.1' only"):
         LPIPS(convention="3dgs", version="0.0")
@@ -414,12 +414,14 @@ def test_small_images_are_refused_by_name():
 
 
 def test_words_are_checked():
-    with pytest.raises(InputError, match="unknown net 'vgg16': near are vgg"):
+    with pytest.raises(InputError, match="unknown net 'vgg16': did you mean vgg"):
         LPIPS("vgg16")
     with pytest.raises(InputError, match=r"unknown version '0\.2'"):
         LPIPS(version="0.2")
     for reduction, kind in ((None, "NoneType"), (2, "int")):
-        with pytest.raises(InputError, match=f"unknown reduction '{reduction}': it is of type {kind}, known are mean"):
+        with pytest.raises(
+            InputError, match=f"unknown reduction '{reduction}': it is of type {kind}; choose from mean"
+        ):
             LPIPS("alex", reduction=reduction)
 
 

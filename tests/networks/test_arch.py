@@ -141,11 +141,11 @@ def test_find(patterns, names):
     [
         ("vgg16", "relu3_5", "unknown layer 'relu3_5' of vgg16: block 3 has relu3_1, relu3_2, relu3_3"),
         ("vgg16", "31", "unknown layer '31' of vgg16: features has 0 to 30"),
-        ("vgg16", "bn3_3", "its kinds are conv, relu, pool; near are conv3_3"),
+        ("vgg16", "bn3_3", "its kinds are conv, relu, pool; did you mean conv3_3"),
         ("vgg16", "relu6_*", "relu layers are relu1_1, relu1_2"),
         ("vgg16", "xyz", "it has conv1_1 to pool5"),
         ("vgg16", "", "name one, such as relu3_1"),
-        ("vgg12", "relu1_1", "unknown network 'vgg12': near are vgg1"),
+        ("vgg12", "relu1_1", "unknown network 'vgg12', and not a plan such as 64,64,M,128,128,M: did you mean vgg1"),
     ],
 )
 def test_unknown_names_say_what_is_near(network, pattern, message):
@@ -214,7 +214,7 @@ def test_plans_are_written_and_read(name):
         ("M,M", "has no convolution"),
         ("0,M", "0 is not a convolution of a plan"),
         ("64,M2s0", "is not a pool of a plan"),
-        ("A+leaky", r"unknown variation '+leaky' of A: known are +bn, +leaky_relu:0.01, +in:1"),
+        ("A+leaky", r"unknown variation '+leaky' of A: choose from +bn, +leaky_relu:0.01, +in:1"),
         ("A+leaky_relu:2", "the slope of an activation is 2: it must be between -1 and 1"),
         ("A+in:0", "in_channels is 0"),
         ("A+in:x", "unknown variation '+in:x' of A"),

@@ -166,12 +166,16 @@ def test_a_seed_fixes_the_weights_and_touches_nothing():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"config": "vgg12"}, LayerError, "unknown network 'vgg12': near are vgg1"),
+        (
+            {"config": "vgg12"},
+            LayerError,
+            "unknown network 'vgg12', and not a plan such as 64,64,M,128,128,M: did you mean vgg1",
+        ),
         ({"config": [64, "Q"]}, LayerError, "a plan holds channels, 'M', 'LRN', Conv or Pool, not 'Q'"),
         ({"config": ["M"]}, LayerError, "has no convolution"),
         ({"config": "alexnet"}, LayerError, "alexnet is not a VGG"),
-        ({"activation": "leaky"}, InputError, "unknown activation 'leaky': near are leaky_relu"),
-        ({"head": "gapp"}, InputError, "unknown head 'gapp': near are gap"),
+        ({"activation": "leaky"}, InputError, "unknown activation 'leaky': did you mean leaky_relu"),
+        ({"head": "gapp"}, InputError, "unknown head 'gapp': did you mean gap"),
         ({"init": "he"}, InputError, "unknown init 'he'"),
         ({"slope": 0.1}, InputError, "slope needs activation='leaky_relu'"),
         ({"num_classes": 0}, InputError, "num_classes and hidden must be at least 1, .*, not 0, 4096"),

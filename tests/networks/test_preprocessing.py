@@ -95,7 +95,7 @@ def test_bgr_without_its_mean_and_std_is_warned_of(file):
 def test_named_weights_read_rgb(known):
     with pytest.raises(InputError, match=r"read RGB: input_order='bgr' is for a file"):
         weights.load("alexnet", known, input_order="bgr")
-    with pytest.raises(InputError, match="unknown input_order 'brg': near are rgb, bgr"):
+    with pytest.raises(InputError, match="unknown input_order 'brg': did you mean rgb or bgr"):
         weights.load("alexnet", known, input_order="brg")
 
 

@@ -322,7 +322,7 @@ def test_random_weights_leave_the_global_generator_alone():
 
 
 def test_unknown_weights_say_what_is_known():
-    with pytest.raises(WeightsError, match="unknown weights 'imagenet' of vgg16: known are imagenet1k_v1, oxford"):
+    with pytest.raises(WeightsError, match="unknown weights 'imagenet' of vgg16: choose from imagenet1k_v1, oxford"):
         weights.load("vgg16", "imagenet")
     with pytest.raises(WeightsError, match="no pretrained weights of C exist"):
         weights.load("C")

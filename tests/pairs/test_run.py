@@ -123,7 +123,7 @@ def test_values_that_are_not_finite_are_failures(monkeypatch):
 
 
 def test_two_pictures_that_cannot_be_compared_raise(monkeypatch, picture, save):
-    with pytest.raises(ImageError, match="no such file; near"):
+    with pytest.raises(ImageError, match="no such file; did you mean"):
         compare("a/ona.png", "b/one.png")
     with pytest.raises(InputError, match=r"is 64x48 and 'b/two.webp' 40x40 pixels"):
         compare("a/one.png", "b/two.webp")
@@ -149,11 +149,11 @@ def test_resize(resize, text, size, picture, read, save):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metrics": "dist"}, "unknown metric 'dist': near are dists"),
+        ({"metrics": "dist"}, "unknown metric 'dist': did you mean dists"),
         ({"metrics": ()}, "no metric to compare by"),
-        ({"metrics": None}, "unknown metric 'None': it is of type NoneType, known are lpips-vgg, "),
-        ({"metrics": ["psnr", None]}, "unknown metric 'None': it is of type NoneType, known are lpips-vgg, "),
-        ({"metrics": [["psnr"]]}, "it is of type list, known are lpips-vgg, "),
+        ({"metrics": None}, "unknown metric 'None': it is of type NoneType; choose from lpips-vgg, "),
+        ({"metrics": ["psnr", None]}, "unknown metric 'None': it is of type NoneType; choose from lpips-vgg, "),
+        ({"metrics": [["psnr"]]}, "it is of type list; choose from lpips-vgg, "),
         (
             {"metrics": ("psnr", "ssim"), "layers": True},
             "no layers in psnr, ssim: known for lpips-vgg, lpips-alex, lpips-squeeze, dists",

@@ -63,7 +63,7 @@ def test_what_is_missing_for_a_video_is_said_before_the_work(monkeypatch, tmp_pa
 
 
 def test_refusals(frames, tmp_path):
-    for name, message in (("out.png", "unknown ending '.png', known are .gif"), ("no/out.gif", "no such folder")):
+    for name, message in (("out.png", "unknown ending '.png': choose from .gif"), ("no/out.gif", "no such folder")):
         with pytest.raises(ImageError, match=message):
             animation.check_animation(tmp_path / name)
     (tmp_path / "out.gif").mkdir()

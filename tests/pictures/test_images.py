@@ -446,9 +446,9 @@ def test_what_is_not_a_picture_file(tmp_path: Path) -> None:
 def test_a_missing_file_names_what_is_near(tmp_path: Path) -> None:
     assert refusal(tmp_path / "Photo.jpg") == "no such file"
     saved(tmp_path / "photo.jpeg", Image.fromarray(COLOURS))
-    assert refusal(tmp_path / "Photo.jpg") == "no such file; near is 'photo.jpeg'"
+    assert refusal(tmp_path / "Photo.jpg") == "no such file; did you mean 'photo.jpeg'?"
     saved(tmp_path / "PHOTO.JPG", Image.fromarray(COLOURS))
-    assert refusal(tmp_path / "Photo.jpg") == "no such file; near are 'PHOTO.JPG', 'photo.jpeg'"
+    assert refusal(tmp_path / "Photo.jpg") == "no such file; did you mean 'PHOTO.JPG' or 'photo.jpeg'?"
     assert refusal(tmp_path / "none" / "a.jpg") == "no such file"
     assert refusal(tmp_path / "photo.jpeg" / "a.jpg") == "no such file"
 
@@ -743,9 +743,9 @@ def unwritable(path: Path) -> str:
 
 
 def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
-    known = "known are .png, .jpg, .jpeg, .webp, .tif, .tiff"
-    assert unwritable(tmp_path / "a.gif") == f"unknown ending '.gif', {known}"
-    assert unwritable(tmp_path / "png") == f"unknown ending '', {known}"
+    known = "choose from .png, .jpg, .jpeg, .webp, .tif, .tiff"
+    assert unwritable(tmp_path / "a.gif") == f"unknown ending '.gif': {known}"
+    assert unwritable(tmp_path / "png") == f"unknown ending '': {known}"
     assert unwritable(tmp_path / "no" / "a.png") == f"no such folder {str(tmp_path / 'no')!r}"
     (tmp_path / "folder.png").mkdir()
     assert unwritable(tmp_path / "folder.png") == "it is a folder"

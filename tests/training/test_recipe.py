@@ -9,8 +9,8 @@ from vggfeat.training.recipe import TrainingRecipe, training_recipe
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epoch": 3}, "unknown option 'epoch' of a training recipe: near are epochs"),
-        ({"schedule": "cosin"}, "unknown schedule 'cosin': near are cosine"),
+        ({"epoch": 3}, "unknown option 'epoch' of a training recipe: did you mean epochs"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine"),
         ({"epochs": 0}, "epochs is 0: it must be between 1 and 100000"),
         ({"epochs": 2.5}, "epochs is 2.5: it must be a whole number"),
         ({"batch_size": True}, "batch size is True: it must be a whole number"),

@@ -144,7 +144,7 @@ def test_what_a_mode_leaves_alone(mode, content, style):
 
 
 def test_an_unknown_mode(content, style):
-    with pytest.raises(RecipeError, match="unknown color 'lumninance': near are luminance"):
+    with pytest.raises(RecipeError, match="unknown color 'lumninance': did you mean luminance"):
         prepare(content, style, "lumninance")
-    with pytest.raises(RecipeError, match="unknown color 'grey': known are style, content"):
+    with pytest.raises(RecipeError, match="unknown color 'grey': choose from style, content"):
         finish(content, content, "grey")

@@ -44,9 +44,9 @@ def test_every_field_says_what_it_is():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"style_weigth": 3}, "unknown option 'style_weigth' of a recipe: near are style_weight"),
-        ({"optimiser": "sgd"}, "unknown optimiser 'sgd': known are lbfgs, adam"),
-        ({"network": "vgg17"}, "unknown network 'vgg17': near are vgg1"),
+        ({"style_weigth": 3}, "unknown option 'style_weigth' of a recipe: did you mean style_weight"),
+        ({"optimiser": "sgd"}, "unknown optimiser 'sgd': choose from lbfgs, adam"),
+        ({"network": "vgg17"}, "unknown network 'vgg17', and not a plan such as 64,64,M,128,128,M: did you mean vgg1"),
         ({"steps": 0}, "steps is 0: it must be a whole number between 1 and 1e"),
         ({"growth": 1.0}, "growth is 1.0: it must be a number between 1.1 and 16"),
         ({"style_weight": float("nan")}, "style weight is nan"),
@@ -69,7 +69,7 @@ def test_the_impossible_is_refused(changes, message):
 
 
 def test_unknown_recipe_and_layer():
-    with pytest.raises(RecipeError, match="unknown recipe 'gaty': near are gatys"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'gaty', and not a \.toml file: did you mean gatys\?"):
         recipe("gaty")
     with pytest.raises(LayerError, match="block 4 has relu4_1, relu4_2, relu4_3"):
         recipe("default", network="vgg16", content_layers={"relu4_4": 1.0})

@@ -115,7 +115,7 @@ def test_json_gives_the_recipe_back():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("style_weigth = 3", "has the unknown key 'style_weigth': near are style_weight"),
+        ("style_weigth = 3", "has the unknown key 'style_weigth': did you mean style_weight"),
         ('[options]\nsteps = "3"', "has the unknown key 'options'"),
         ('steps = "3"', "'steps' is '3', not a whole number"),
         ("steps = 3.0", "'steps' is 3.0, not a whole number"),
@@ -129,8 +129,8 @@ def test_json_gives_the_recipe_back():
         ('style_layers = "relu1_1:x"', "gives relu1_1 the weight 'x'"),
         ("[style_layers]\nrelu1_9 = 1", "block 1 has relu1_1, relu1_2"),
         ("steps = 0", "steps is 0: it must be a whole number between 1"),
-        ('objective = "grams"', "unknown objective 'grams': near are gram"),
-        ('color = "lumimance"', "unknown color 'lumimance': near are luminance"),
+        ('objective = "grams"', "unknown objective 'grams': did you mean gram"),
+        ('color = "lumimance"', "unknown color 'lumimance': did you mean luminance"),
         ("until_plateau = 2", "until plateau is 2: it must be a number between 0 and 1"),
         ("size = 0", "size is 0: it must be a whole number between 1"),
         ("steps = \n", "is not TOML: .*line 1"),
@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(RecipeError, match=r"cannot read recipe '.*': is a directory"):
         recipe(tmp_path / "folder.toml")
-    with pytest.raises(RecipeError, match=r"unknown recipe 'my': known are .*; a recipe file ends in \.toml"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'my', and not a \.toml file: choose from .*fine"):
         recipe("my")
 
 

@@ -41,7 +41,7 @@ def test_a_picture_without_a_recipe(tmp_path):
     write_picture(tmp_path / "a.png", RGB)
     with pytest.raises(RecipeError, match=r"the picture '.*a\.png' holds no recipe"):
         recipe(tmp_path / "a.png")
-    with pytest.raises(ImageError, match=r"cannot read '.*b\.png': no such file; near is 'a\.png'"):
+    with pytest.raises(ImageError, match=r"cannot read '.*b\.png': no such file; did you mean 'a\.png'\?"):
         recipe(tmp_path / "b.png")
 
 
@@ -56,5 +56,5 @@ def test_a_recipe_of_another_version(made, tmp_path):
     values = json.loads(made.text()[KEY])
     values["recipe"]["stepz"] = 3
     write_picture(tmp_path / "a.png", RGB, text={KEY: json.dumps(values)})
-    with pytest.raises(RecipeError, match=r"the picture '.*a\.png' has the unknown key 'stepz': near are steps"):
+    with pytest.raises(RecipeError, match=r"the picture '.*a\.png' has the unknown key 'stepz': did you mean steps"):
         read_record(tmp_path / "a.png")

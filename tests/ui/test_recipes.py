@@ -37,7 +37,7 @@ def test_controls_change_their_fields_alone():
     ("text", "words"),
     [
         ("size = ", "not TOML"),
-        ("sise = 5", "near are size"),
+        ("sise = 5", "did you mean size"),
         ("size = 4096", "up to 1024"),
         ("steps = 1000000", "up to 1000"),
         ("step_decay = 2.0", "up to 1"),

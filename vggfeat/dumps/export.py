@@ -29,7 +29,7 @@ from vggfeat import files
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
-from vggfeat.errors import InputError, RecipeError, near
+from vggfeat.errors import InputError, RecipeError, near, one_of
 
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
 
@@ -70,8 +70,7 @@ def export(
     Raises `StoreError` if `target` exists or cannot be written, `InputError` if a library is missing, `RecipeError`
     if the dump does not hold what is asked for or the format cannot store it.
     """
-    if to not in get_args(Format):
-        raise RecipeError(f"unknown format '{to}': {near(to, get_args(Format))}")
+    one_of("format", to, get_args(Format), kind=RecipeError)
     target = Path(target)
     sidecar = target.with_name(f"{target.name}.json") if to in ("csv", "faiss") else None
     for path in filter(None, (target, sidecar)):

@@ -21,7 +21,7 @@ from vggfeat.dumps.shards import payload_name, shard_name
 from vggfeat.dumps.sources import printable
 from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
 from vggfeat.dumps.store import Store
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, near, one_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -273,8 +273,7 @@ class Dump:
         `reduction`, correlates all its values for all pictures, and reads each value once.
         Raises `InputError` for an unknown layer, `StoreError` if the dump does not hold what is needed.
         """
-        if layer not in self.layers:
-            raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, self.layers)}")
+        one_of("layer", layer, self.layers, of="the dump")
         if not len(self):
             raise StoreError(f"'{printable(self.path)}' has no RDM: no picture could be read")
         if reduction is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from vggfeat.errors import InputError, RecipeError, near
+from vggfeat.errors import InputError, RecipeError, one_of
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import InputOrder, Preprocessing, check
 from vggfeat.pictures.sizes import parse_size
@@ -66,8 +66,7 @@ class DumpRecipe:
             ("precision", get_args(Precision)),
             ("pooling", get_args(arch.Pooling)),
         ):
-            if (word := getattr(self, option)) not in known:
-                raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
+            one_of(option, getattr(self, option), known, kind=RecipeError)
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
         check(self.preprocessing)
         numbers = {"resize": sides, "crop": (self.crop,)}
@@ -192,8 +191,8 @@ def parse_reductions(
     words = [reduce] if isinstance(reduce, str) else list(reduce)
     for word in (part.strip() for text in words for part in text.split(",") if part.strip()):
         pattern, colon, reduction = word.rpartition(":")
-        if reduction not in REDUCTIONS and not projection_size(reduction):
-            raise RecipeError(f"unknown reduction '{reduction}': {near(reduction, REDUCTIONS)}")
+        if not projection_size(reduction):
+            one_of("reduction", reduction, REDUCTIONS, kind=RecipeError)
         if reduction == "projK":
             raise RecipeError("projK needs its number, such as proj256")
         chosen = [layer.name for layer in arch.find_layers(network, pattern, pooling=pooling)] if colon else named

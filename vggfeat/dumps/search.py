@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.neighbours import Metric, nearest
 from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import Item, printable
-from vggfeat.errors import ImageError, InputError, near
+from vggfeat.errors import ImageError, InputError, did_you_mean, similar
 
 Array = npt.NDArray[Any]
 Query = str | os.PathLike[str]
@@ -142,8 +143,8 @@ def _row(dump: DumpLike, query: Query, places: dict[str, int]) -> int | None:
             )
         return places[query]
     if not is_file:
-        hint = near(name, list(places)[:100_000])
-        known = f"; {hint}" if hint.startswith("near") else ""
+        words = similar(name, islice(places, 100_000))
+        known = f"; {did_you_mean(words)}" if words else ""
         raise InputError(f"'{printable(name)}' is neither an id of the dump nor a file{known}")
     return None
 

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from vggfeat.dumps.inputs import DumpInputs
 from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.reading import open_dump
-from vggfeat.errors import ImageError, InputError, near
+from vggfeat.errors import ImageError, InputError, one_of
 from vggfeat.explore.view import Field, field_of
 from vggfeat.networks import arch
 
@@ -58,8 +58,7 @@ def most_activating(
     it does not have, and `ImageError` for a picture that is missing or has changed.
     """
     dump = open_dump(out)
-    if layer not in dump.layers:
-        raise InputError(f"unknown layer '{layer}' of the dump: {near(layer, dump.layers)}")
+    one_of("layer", layer, dump.layers, of="the dump")
     statistics = dump.statistics()
     if layer not in statistics:
         raise InputError("the dump has no picture that could be read")

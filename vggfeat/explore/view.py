@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, one_of
 from vggfeat.explore import colours
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
@@ -140,8 +140,7 @@ def channel_maps(features: Tensor, channels: Sequence[int], *, scale: Scale = "c
     >>> channel_maps(torch.rand(1, 8, 4, 6), [0, 5]).shape
     torch.Size([2, 3, 4, 6])
     """
-    if scale not in get_args(Scale):
-        raise InputError(f"unknown scale '{scale}': {near(scale, get_args(Scale))}")
+    one_of("scale", scale, get_args(Scale))
     count = features.shape[1]
     if missing := [channel for channel in channels if not 0 <= channel < count]:
         raise InputError(f"there is no channel {missing[0]}: there are 0 to {count - 1}")

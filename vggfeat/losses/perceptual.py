@@ -6,7 +6,7 @@ from typing import Any, Self, Unpack
 
 from torch import Tensor
 
-from vggfeat.errors import InputError, WeightsError, near
+from vggfeat.errors import InputError, WeightsError, one_of
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import Distance, FeatureLoss, Layers, Reduction, layer_weights
 from vggfeat.losses.content import ContentLoss
@@ -148,9 +148,7 @@ class PerceptualLoss(Criterion[WeightedSum]):
         `weights` replaces the published weights; `options` replace other values of the recipe. Raises `InputError` for
         an unknown name, and `WeightsError` if the published weights are unavailable: others are never substituted.
         """
-        if name not in LOSS_RECIPES:
-            raise InputError(f"unknown recipe '{name}': {near(name, LOSS_RECIPES)}")
-        recipe = LOSS_RECIPES[name]
+        recipe = LOSS_RECIPES[one_of("recipe", name, LOSS_RECIPES)]
         values: dict[str, Any] = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
         del values["adversarial"]
         values |= options

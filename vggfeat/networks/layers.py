@@ -12,7 +12,7 @@ from functools import cache
 from math import floor
 from typing import Literal
 
-from vggfeat.errors import InputError, LayerError, near
+from vggfeat.errors import InputError, LayerError, did_you_mean, similar
 from vggfeat.networks.plans import Conv, Network, Pool, network
 
 Kind = Literal["conv", "bn", "relu", "lrn", "pool"]
@@ -234,10 +234,9 @@ def _unknown(name: str, word: str, table: tuple[Layer, ...]) -> str:
     names = [layer.name for layer in table if layer.kind == kind]
     if not names:
         kinds = ", ".join(dict.fromkeys(layer.kind for layer in table))
-        close = near(word, [layer.name for layer in table])
-        return f"unknown layer '{word}' of {name}: its kinds are {kinds}; " + (
-            close if close.startswith("near") else f"it has {table[0].name} to {table[-1].name}"
-        )
+        close = similar(word, [layer.name for layer in table])
+        hint = did_you_mean(close) if close else f"it has {table[0].name} to {table[-1].name}"
+        return f"unknown layer '{word}' of {name}: its kinds are {kinds}; {hint}"
     block = word.lower().removeprefix(kind).partition("_")[0]
     same_block = [other for other in names if other.removeprefix(kind).partition("_")[0] == block]
     if same_block:

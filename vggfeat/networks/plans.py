@@ -179,7 +179,7 @@ def _named(name: str) -> Network:
         return NETWORKS[name]
     base, *variations = str(name).split("+")
     if base not in NETWORKS and not ("," in base or _parse_item(base.strip())):
-        raise LayerError(f"unknown network '{name}': {near(base, NETWORKS)}, or a plan such as 64,64,M,128,128,M")
+        raise LayerError(f"unknown network '{name}', and not a plan such as 64,64,M,128,128,M: {near(base, NETWORKS)}")
     options: dict[str, Any] = {}
     for variation in variations:
         option, _, value = variation.partition(":")
@@ -187,7 +187,7 @@ def _named(name: str) -> Network:
             options |= _VARIATIONS[option](value)
         except (KeyError, ValueError):
             raise LayerError(
-                f"unknown variation '+{variation}' of {base}: known are +bn, +leaky_relu:0.01, +in:1"
+                f"unknown variation '+{variation}' of {base}: choose from +bn, +leaky_relu:0.01, +in:1"
             ) from None
     return network(NETWORKS[base] if base in NETWORKS else parse_plan(base), **options)
 

@@ -148,7 +148,7 @@ def find_entry(network: str, name: str = "default") -> WeightsEntry:
     if not entries:
         raise WeightsError(f"no pretrained weights of {network} exist: pass a file, or weights=None for random ones")
     raise WeightsError(
-        f"unknown weights '{name}' of {network}: known are {', '.join(entry.name for entry in entries)}, "
+        f"unknown weights '{name}' of {network}: choose from {', '.join(entry.name for entry in entries)}, "
         "a .pth or .safetensors file, or None"
     )
 

@@ -6,7 +6,7 @@ from math import inf
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, one_of
 from vggfeat.losses.metrics import MetricInfo, available
 from vggfeat.networks import weights as weights_table
 from vggfeat.pairs.heatmap import HEAT_TOP
@@ -38,10 +38,9 @@ def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
     """The metrics without duplicates. Raises `InputError` for unknown names and for none."""
     names: list[Any] = [metrics] if isinstance(metrics, str) or not hasattr(metrics, "__iter__") else list(metrics)
     for name in names:
-        if name not in tuple(METRICS):  # `name` may be unhashable
-            raise InputError(f"unknown metric '{name}': {near(name, METRICS)}")
+        one_of("metric", name, METRICS)
     if not names:
-        raise InputError(f"no metric to compare by: known are {', '.join(METRICS)}")
+        raise InputError(f"no metric to compare by: choose from {', '.join(METRICS)}")
     return tuple(dict.fromkeys(names))
 
 

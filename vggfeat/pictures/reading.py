@@ -6,9 +6,7 @@ to 8. The transparent colour of a PNG with 2 or 4 bits, and the PNG chunks gAMA 
 are suppressed; libtiff and libpng may still print messages about a damaged file to stderr.
 """
 
-import difflib
 import io
-import itertools
 import json
 import os
 import re
@@ -184,22 +182,13 @@ def _check_readable(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"no such file{_near(path)}") from None
+        raise ImageError(f"no such file{files.similar_names(path)}") from None
     if stat.S_ISDIR(status.st_mode):
         raise ImageError("it is a folder")
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("it is not a regular file")
     if not status.st_size:
         raise ImageError("it is empty")
-
-
-def _near(path: Path) -> str:
-    try:
-        names = {name.name.lower(): name.name for name in itertools.islice(path.parent.iterdir(), 2000)}
-    except OSError:
-        return ""
-    close = [names[match] for match in difflib.get_close_matches(path.name.lower(), names)]
-    return f"; near {'is' if len(close) == 1 else 'are'} {', '.join(map(repr, close))}" if close else ""
 
 
 def _picture(image: Image.Image, max_pixels: int | None = None) -> Picture:

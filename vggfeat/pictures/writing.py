@@ -172,7 +172,7 @@ def writable(path: Path, endings: Collection[str]) -> Path:
     """
     with refusing(f"cannot write {str(path)!r}", "the name is not valid"):
         if path.suffix.lower() not in endings:
-            raise ImageError(f"unknown ending {path.suffix!r}, known are {', '.join(endings)}")
+            raise ImageError(f"unknown ending {path.suffix!r}: choose from {', '.join(endings)}")
         target = path.resolve()
         if target.is_dir():
             raise ImageError("it is a folder")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from vggfeat.errors import InputError, RecipeError, near
+from vggfeat.errors import InputError, RecipeError, one_of
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
@@ -44,7 +44,7 @@ class TrainingRecipe:
     [0.0, 0.05, 0.1, 0.0]
     >>> TrainingRecipe(optimiser="adam")
     Traceback (most recent call last):
-    vggfeat.errors.RecipeError: unknown optimiser 'adam': near are adamw
+    vggfeat.errors.RecipeError: unknown optimiser 'adam': did you mean adamw?
     """
 
     network: str = field(default="A", metadata=_help("name of a network, or a plan such as 64,64,M,128,128,M"))
@@ -93,9 +93,7 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         """Check every field. Raises `RecipeError`, `LayerError`."""
         for option, known in CHOICES.items():
-            word: object = getattr(self, option)
-            if word not in known:
-                raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
+            one_of(option, getattr(self, option), known, kind=RecipeError)
         for option, (least, most) in _LIMITS.items():
             value: object = getattr(self, option)
             whole = isinstance(least, int)
@@ -155,8 +153,7 @@ def training_recipe(**changes: Any) -> TrainingRecipe:
     """The default recipe with `changes`. Raises `RecipeError` for unknown fields and invalid values."""
     known = {item.name for item in fields(TrainingRecipe)}
     for option in changes:
-        if option not in known:
-            raise RecipeError(f"unknown option '{option}' of a training recipe: {near(option, known)}")
+        one_of("option", option, known, of="a training recipe", kind=RecipeError)
     return TrainingRecipe(**changes)
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import RecipeError, one_of
 from vggfeat.pictures import images
 from vggfeat.transfer.recipe import CHOICES, Color
 
@@ -84,8 +84,7 @@ def colourise(luminance: Tensor, colours: Tensor) -> Tensor:
 
 
 def _check(mode: str) -> None:
-    if mode not in CHOICES["color"]:
-        raise RecipeError(f"unknown color '{mode}': {near(mode, CHOICES['color'])}")
+    one_of("color", mode, CHOICES["color"], kind=RecipeError)
 
 
 def _luminance(rgb: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import RecipeError, near, one_of
 from vggfeat.transfer.recipe import RECIPES, Recipe, read_recipe
 
 
@@ -27,8 +27,7 @@ def recipe(source: str | os.PathLike[str], /, **changes: Any) -> Recipe:
     """
     known = {field.name for field in fields(Recipe)}
     for option in changes:
-        if option not in known:
-            raise RecipeError(f"unknown option '{option}' of a recipe: {near(option, known)}")
+        one_of("option", option, known, of="a recipe", kind=RecipeError)
     return replace(_find(os.fspath(source)), **changes)
 
 
@@ -42,4 +41,4 @@ def _find(name: str) -> Recipe:
         from vggfeat.transfer.record import read_record  # imported late because it loads torch
 
         return read_record(name).recipe
-    raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}; a recipe file ends in .toml")
+    raise RecipeError(f"unknown recipe '{name}', and not a .toml file: {near(name, RECIPES)}")

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from vggfeat import files
-from vggfeat.errors import InputError, LayerError, RecipeError, near
+from vggfeat.errors import InputError, LayerError, RecipeError, near, one_of
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
@@ -129,9 +129,7 @@ class Recipe:
         except LayerError as error:
             raise RecipeError(str(error)) from None
         for option, known in CHOICES.items():
-            word: object = getattr(self, option)
-            if word not in known:
-                raise RecipeError(f"unknown {option} '{word}': {near(str(word), known)}")
+            one_of(option, getattr(self, option), known, kind=RecipeError)
         for option in LAYER_FIELDS:
             object.__setattr__(self, option, _named(self.network, getattr(self, option)))
         if not any(self.layer_weights().values()):

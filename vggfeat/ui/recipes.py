@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vggfeat.errors import RecipeError, near
+from vggfeat.errors import RecipeError, near, one_of
 from vggfeat.networks import weights
 from vggfeat.transfer.named import recipe
 from vggfeat.transfer.recipe import RECIPES, Recipe, format_recipe, from_values
@@ -63,9 +63,7 @@ def of_file(path: Path, limits: Limits) -> Recipe:
 
 def preset(name: str, limits: Limits) -> Recipe:
     """The preset called `name`, cut to the limits. Raises `RecipeError` if there is none."""
-    if name not in RECIPES:
-        raise RecipeError(f"unknown recipe '{name}': {near(name, RECIPES)}")
-    found = RECIPES[name]
+    found = RECIPES[one_of("recipe", name, RECIPES, kind=RecipeError)]
     return replace(found, size=min(found.size, limits.size), steps=min(found.steps, limits.steps))
 
 

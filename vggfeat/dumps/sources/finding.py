@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Protocol
 
+from vggfeat import files
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.folders import FolderSource
 from vggfeat.dumps.sources.hdf5 import Hdf5Source
@@ -18,7 +19,7 @@ from vggfeat.dumps.sources.parquet import ParquetSource
 from vggfeat.dumps.sources.tables import TableSource
 from vggfeat.dumps.sources.tars import COMPRESSED, TarSource
 from vggfeat.dumps.sources.zips import ZipSource
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError
 
 
 class SourceKind(Protocol):
@@ -110,7 +111,7 @@ def _items_of(path: Path, selection: SourceFilter) -> Iterator[Item]:
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise InputError(f"no such source '{printable(path)}'{_near(path)}") from None
+        raise InputError(f"no such source '{printable(path)}'{files.similar_names(path)}") from None
     except OSError as error:
         raise unreadable(path, error) from error
     if path.is_dir():
@@ -120,15 +121,6 @@ def _items_of(path: Path, selection: SourceFilter) -> Iterator[Item]:
     if kind := KINDS.get(path.suffix.lower()):
         return kind(path, selection).items()
     return iter([Item(printable(path), str(path))])
-
-
-def _near(path: Path) -> str:
-    try:
-        names = sorted(other.name for other in path.parent.iterdir())[:2000]
-    except OSError:
-        return ""
-    hint = near(path.name, names)
-    return f"; {printable(hint)}" if hint.startswith("near") else ""
 
 
 def _numbered(items: Iterable[Item]) -> Iterator[Item]:
