@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-QUICK = ("--size", 64, "--first-size", 32, "--steps", 5)
+SHALLOW = ("--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_1")
+QUICK = (*SHALLOW, "--size", 64, "--first-size", 32, "--steps", 5)
 pytestmark = pytest.mark.usefixtures("pictures")
 
 

@@ -15,9 +15,9 @@ from vggfeat.errors import RecipeError
 
 SMALL = ("--size", 32, "--first-size", 16, "--steps", 3)
 COMMANDS = {
-    "texture": ("in.png", *SMALL),
-    "dream": ("in.png", "--size", 32, "--octaves", 2, "--layer", "relu3_1", "--steps", 3),
-    "invert": ("in.png", *SMALL),
+    "texture": ("in.png", *SMALL, "--style-layers", "relu1_1,relu2_1"),
+    "dream": ("in.png", "--size", 32, "--octaves", 2, "--layer", "relu2_1", "--steps", 3),
+    "invert": ("in.png", *SMALL, "--layer", "relu2_1"),
 }
 
 

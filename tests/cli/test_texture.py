@@ -8,7 +8,7 @@ from PIL import Image
 from vggfeat import write_picture
 from vggfeat.transfer.record import read_record
 
-QUICK = ("--first-size", 32, "--steps", 2)
+QUICK = ("--style-layers", "relu1_1,relu2_1", "--first-size", 32, "--steps", 2)
 
 
 @pytest.fixture(autouse=True)

@@ -114,8 +114,9 @@ def test_only_what_is_tiled_is_computed_twice(extract, pictures, monkeypatch):
 
 @pytest.mark.parametrize("tiled", [None, 1])
 def test_in_half_precision_too(tiled, pictures):
-    extract = FeatureExtractor("vgg19", [*STYLE, "relu4_2"], precision="bfloat16", check="off")
+    style = STYLE[:3]  # bfloat16 is slow where a processor emulates it
+    extract = FeatureExtractor("vgg19", style, precision="bfloat16", check="off")
     whole, blocks = Whole(extract, 16), Blockwise(extract, 16, Blocks(32, tiled))
-    found = terms(whole, [GramLoss(STYLE, divide_by="chw"), ContentLoss(["relu4_2"])], pictures)
+    found = terms(whole, [GramLoss(style, divide_by="chw"), ContentLoss(["relu3_1"])], pictures)
     one, other = (method.evaluate(found, pictures[0]).gradient.flatten() for method in (whole, blocks))
     assert torch.cosine_similarity(one, other, dim=0) > 0.999
