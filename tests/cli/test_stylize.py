@@ -209,7 +209,19 @@ def pixels(path):
 
 def test_an_interrupted_run_is_resumed_to_the_same_picture(vggfeat):
     """SIGTERM at some moment: exit code 143, a checkpoint, and the rest gives what an uninterrupted run gives."""
-    options = (*SHALLOW, "--size", 64, "--first-size", 32, "--steps", 15, "--checkpoint", "run.ckpt", "--checkpoint-every", 0)
+    options = (
+        *SHALLOW,
+        "--size",
+        64,
+        "--first-size",
+        32,
+        "--steps",
+        15,
+        "--checkpoint",
+        "run.ckpt",
+        "--checkpoint-every",
+        0,
+    )
     arguments = [str(each) for each in ("stylize", "content.png", "style.jpg", *options)]
     vggfeat(*arguments, "-o", "whole.png", "--quiet")
     Path("run.ckpt").unlink()

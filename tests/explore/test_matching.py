@@ -194,7 +194,11 @@ def test_bad_input(cat):
         match(cat, cat[..., :6, :6])
 
 
-@pytest.mark.parametrize("options", [{}, {"layer": "relu5_2"}, {"network": "vgg19"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(x, marks=pytest.mark.slow) for x in ({"layer": "relu5_2"}, {"network": "vgg19"}))],
+    ids=str,
+)
 def test_disparities_of_two_views_of_a_scene(options):
     """Middlebury's motorcycle: the pixel x of the left picture is x less the disparity of the right one."""
     data = pytest.importorskip("skimage.data")

@@ -339,7 +339,7 @@ def run_at_once(monkeypatch):
     ("precision", "side", "expected"),
     [
         ("float32", 224, [1, 1, 1, 1, 1]),
-        ("bfloat16", 224, [2, 2, 1]),
+        pytest.param("bfloat16", 224, [2, 2, 1], marks=pytest.mark.slow),  # where a processor emulates bfloat16
         ("float32", 128, [3, 2]),
         ("float32", 32, [5]),
     ],
@@ -377,7 +377,9 @@ def test_bit_for_bit_a_batch_stays_whole(run_at_once):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize(("layer", "precision"), [("relu1_2", "bfloat16"), ("relu3_1", "float32")])
+@pytest.mark.parametrize(
+    ("layer", "precision"), [pytest.param("relu1_2", "bfloat16", marks=pytest.mark.slow), ("relu3_1", "float32")]
+)
 def test_a_trace_serves_every_batch(layer, precision):
     extract = FeatureExtractor("vgg16", layer, precision=precision, check="off")
     traced = torch.jit.trace(extract, torch.rand(3, 3, 256, 256), strict=False, check_trace=False)
