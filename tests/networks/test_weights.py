@@ -382,3 +382,9 @@ def test_bundled_files_can_be_made_again(tmp_path):
     stored = torch.load(io.BytesIO(content), weights_only=True)
     bgr = stored["block1_conv1_W_table"][stored["block1_conv1_W_q"].int()]
     assert torch.equal(weights.load("vgg19")[0]["features.0.weight"], bgr[:, [2, 1, 0]])
+
+
+def test_a_depth_decodes_the_first_layers_only():
+    whole, part = weights.load("vgg19")[0], weights.load("vgg19", depth=8)[0]
+    assert list(part) == [f"features.{index}.{field}" for index in (0, 2, 5, 7) for field in ("weight", "bias")]
+    assert all(torch.equal(part[key], whole[key]) for key in part)

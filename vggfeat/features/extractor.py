@@ -104,7 +104,7 @@ class FeatureExtractor(Trunk):
         network = weights_table.network_for(network, weights)
         taps = arch.find_layers(network, layers, pooling=pooling)
         with torch.inference_mode(mode=False):  # tensors made in inference mode cannot take part in a graph
-            state, entry = weights_table.load(network, weights, seed=seed, **preprocessing)
+            state, entry = weights_table.load(network, weights, seed=seed, depth=taps[-1].index + 1, **preprocessing)
         super().__init__(
             [tap.name for tap in taps],
             mean=entry.mean,

@@ -148,8 +148,19 @@ def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     return state
 
 
-def fit(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tensor"]:
+def index(key: str) -> int:
+    """The layer that a key of a `features` state dict belongs to.
+
+    >>> index("features.28.weight")
+    28
+    """
+    return int(key.split(".")[1])
+
+
+def fit(state: Mapping[str, Any], network: str, origin: str, depth: int | None = None) -> dict[str, "Tensor"]:
     """The features in `state`, as float32 under torchvision's keys in their order.
+
+    `state` holds the whole network's features, or, if `depth` is given, those of its first `depth` layers.
 
     Raises `WeightsError`, which names `origin`, if they do not fit `network` or are not finite.
     """
@@ -160,7 +171,7 @@ def fit(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tenso
         key: x for key, x in named.items() if key.startswith("features.") and not key.endswith("num_batches_tracked")
     }
     features |= _zero_biases(network, features)
-    expected = arch.state_shapes(network)
+    expected = {key: x for key, x in arch.state_shapes(network).items() if depth is None or index(key) < depth}
     came = {key: tuple(tensor.shape) for key, tensor in features.items()}
     if came != expected:
         fitting = [name for name in arch.NETWORKS if arch.state_shapes(name) == came]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
 from vggfeat.errors import InputError, LayerError, WeightsError, users_line
 from vggfeat.networks import arch
-from vggfeat.networks.checkpoints import decode, fingerprints, fit, metadata, pack, read_state
+from vggfeat.networks.checkpoints import decode, fingerprints, fit, index, metadata, pack, read_state
 from vggfeat.networks.downloads import cache_dir, sha256, torchvision_file
 from vggfeat.networks.preprocessing import (
     BYTE_STD,
@@ -61,12 +61,18 @@ WeightsLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Tensor] | None"
 
 
 def load(
-    network: str, weights: WeightsLike = "default", *, seed: int = 0, **preprocessing: Unpack[Preprocessing]
+    network: str,
+    weights: WeightsLike = "default",
+    *,
+    seed: int = 0,
+    depth: int | None = None,
+    **preprocessing: Unpack[Preprocessing],
 ) -> tuple[dict[str, "Tensor"], WeightsEntry]:
     """The float32 features of a network under torchvision's keys, and the weights entry that describes them.
 
     `weights`: the name of an entry; the path of a `.pth`, `.pt` or `.safetensors` state dict, of a whole VGG or of its
-    features; such a state dict itself; or None for random weights drawn from `seed`.
+    features; such a state dict itself; or None for random weights drawn from `seed`. Of bundled weights, only the first
+    `depth` layers are decoded and returned (all if None); others are always returned whole.
 
     `preprocessing`: `mean`, `std` and `input_order`, see `Preprocessing`. The returned weights always read RGB, and the
     returned entry has the mean and std to use. By default, files of torchvision and the well-known conversions from
@@ -99,7 +105,7 @@ def load(
                 return state, _chosen(entry, preprocessing, fixed="rgb")
         else:
             entry = find_entry(network, str(weights))
-            return load_entry(entry), _chosen(entry, preprocessing, fixed="rgb")
+            return load_entry(entry, depth), _chosen(entry, preprocessing, fixed="rgb")
         if weights is None:
             return state, _chosen(entry, preprocessing, fixed="rgb")
         return _in_rgb(state, entry, preprocessing)
@@ -157,8 +163,11 @@ def looks_bgr(weight: "Tensor") -> bool:
     return bool(similar[0, 1] > 0.3 and similar[1, 2] > 0.3 and red > 1.1 * blue)
 
 
-def load_entry(entry: WeightsEntry) -> dict[str, "Tensor"]:
+def load_entry(entry: WeightsEntry, depth: int | None = None) -> dict[str, "Tensor"]:
     """The float32 features of a weights entry, downloaded if need be. Raises `WeightsError`.
+
+    If `depth` is given, only the first `depth` layers of a bundled entry are decoded and returned. Its file is checked
+    as a whole.
 
     >>> sum(x.numel() for x in load_entry(find_entry("alexnet")).values())
     2469696
@@ -167,7 +176,11 @@ def load_entry(entry: WeightsEntry) -> dict[str, "Tensor"]:
         _check_sha256(entry.path, entry.sha256)
     elif not entry.path.exists():
         _fetch(entry)
-    state = fit(decode(read_state(entry.path)), entry.network, f"'{entry.path}'")
+    stored = read_state(entry.path)
+    if entry.bundled and depth is not None:  # decoding the deep convolutions takes most of the time
+        stored = {key: x for key, x in stored.items() if index(key) < depth}
+        return fit(decode(stored), entry.network, f"'{entry.path}'", depth)
+    state = fit(decode(stored), entry.network, f"'{entry.path}'")
     if not entry.bundled and fingerprints(entry.network, state) != metadata(entry.path).get("layers"):
         raise WeightsError(f"'{entry.path}' is damaged: delete it, and it will be downloaded again")
     return state
