@@ -114,7 +114,9 @@ def command(
     failure.
     """
     options["network"] = chosen_network({**options, "weights": weights})
-    arch.find_layers(options["network"], options["layers"], pooling=options["pooling"])  # before torch is loaded
+    arch.find_layers(
+        options["network"], options["layers"], pooling=options["pooling"], head="paper"
+    )  # before torch is loaded
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)

@@ -42,7 +42,9 @@ def cost(recipe: DumpRecipe, sides: Sequence[tuple[int, int]]) -> tuple[int, int
     """Bytes on disk and multiply-accumulates per image: the mean over images of the given (height, width)."""
     size = macs = 0
     for height, width in sides:
-        table = arch.sized_layers(recipe.network, height, width, pooling=recipe.pooling, last=recipe.layers[-1])
+        table = arch.sized_layers(
+            recipe.network, height, width, pooling=recipe.pooling, last=recipe.layers[-1], head="paper"
+        )
         macs += table[-1].macs
         size += sum(
             values(reduction, (layer.channels, layer.height, layer.width))

@@ -40,7 +40,7 @@ class DumpNetwork:
     def __init__(self, recipe: DumpRecipe, *, digest: str, device: str = "auto") -> None:
         self.recipe = recipe
         self._device = choose_device(device)
-        state, entry = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed, **recipe.preprocessing)
+        state, entry = load_weights(recipe)
         if (found := weights_digest(recipe, state)) != digest:
             raise VggfeatError(
                 f"the weights of {recipe.network} are not those of the run: {found[:16]}, not {digest[:16]}"
@@ -79,11 +79,15 @@ class DumpNetwork:
         height, width = pixels.shape[2:]
         try:
             with torch.inference_mode():
-                features = self._extract(torch.as_tensor(pixels, device=self._device))
+                found = self._extract(torch.as_tensor(pixels, device=self._device))
+                # Linear layers have one position.
+                features = {name: x if x.ndim == 4 else x[:, :, None, None] for name, x in found.items()}
                 outputs = {
                     (layer, reduction): reduce(features[layer], reduction, layer=layer, seed=self.recipe.seed)
                     for layer, reduction in self.recipe.outputs
                 }
+                vectors = {(name, "full") for name, x in found.items() if x.ndim == 2}
+                outputs = {output: x.flatten(1) if output in vectors else x for output, x in outputs.items()}
                 return finish(Outcome(features, outputs))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -96,7 +100,21 @@ class DumpNetwork:
             return f"the network ran out of memory at {width}x{height} pixels"
 
 
+def load_weights(recipe: DumpRecipe) -> tuple[dict[str, Tensor], weights_table.WeightsEntry]:
+    """The weights of a recipe, with the classifier if it is read, and their entry. Raises `WeightsError`."""
+    return weights_table.load(
+        recipe.network,
+        recipe.weights,
+        seed=recipe.seed,
+        classifier=recipe.reads_classifier,
+        **recipe.preprocessing,
+    )
+
+
 def weights_digest(recipe: DumpRecipe, state: Mapping[str, Tensor]) -> str:
     """A sha256 over the fingerprints of all layers, to tell weights apart."""
     prints = weights_table.fingerprints(recipe.network, state)
+    for key, x in state.items():
+        if key.startswith("classifier."):
+            prints[key] = hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()[:16]
     return hashlib.sha256(" ".join(f"{layer} {digest}" for layer, digest in prints.items()).encode()).hexdigest()

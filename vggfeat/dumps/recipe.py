@@ -128,7 +128,16 @@ class DumpRecipe:
     @property
     def minimum_size(self) -> int:
         """The smallest image side for which the deepest layer has an output."""
-        return arch.find_layers(self.network, self.layers, pooling=self.pooling)[-1].minimum_size
+        return self._found[-1].minimum_size
+
+    @property
+    def reads_classifier(self) -> bool | None:
+        """Whether the deepest layer needs the weights of a classifier, see `arch.reads_classifier`."""
+        return arch.reads_classifier(self._found)
+
+    @property
+    def _found(self) -> tuple[arch.Layer, ...]:
+        return arch.find_layers(self.network, self.layers, pooling=self.pooling, head="paper")
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values. A `seed` that has no effect is None."""
@@ -186,7 +195,7 @@ def parse_reductions(
     >>> dict(parse_reductions("vgg11", "relu1_1,relu2_1", "mean,relu2_1:full"))
     {'relu1_1': ('mean',), 'relu2_1': ('mean', 'full')}
     """
-    named = [layer.name for layer in arch.find_layers(network, layers, pooling=pooling)]
+    named = [layer.name for layer in arch.find_layers(network, layers, pooling=pooling, head="paper")]
     wanted: dict[str, list[str]] = {name: [] for name in named}
     words = [reduce] if isinstance(reduce, str) else list(reduce)
     for word in (part.strip() for text in words for part in text.split(",") if part.strip()):
@@ -195,7 +204,8 @@ def parse_reductions(
             one_of("reduction", reduction, REDUCTIONS, kind=RecipeError)
         if reduction == "projK":
             raise RecipeError("projK needs its number, such as proj256")
-        chosen = [layer.name for layer in arch.find_layers(network, pattern, pooling=pooling)] if colon else named
+        matching = arch.find_layers(network, pattern, pooling=pooling, head="paper") if colon else ()
+        chosen = [layer.name for layer in matching] if colon else named
         if outside := [name for name in chosen if name not in wanted]:
             raise RecipeError(f"'{word}' is about {outside[0]}, which is none of the layers: {', '.join(named)}")
         for name in chosen:

@@ -11,7 +11,7 @@ import torch
 
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.estimate import USUAL_SIDE, cost
-from vggfeat.dumps.network import weights_digest
+from vggfeat.dumps.network import load_weights, weights_digest
 from vggfeat.dumps.recipe import DumpRecipe, differences
 from vggfeat.dumps.sources import Item, fingerprint, printable
 from vggfeat.dumps.store import Store
@@ -19,7 +19,6 @@ from vggfeat.dumps.work import DumpJob, ShardTask
 from vggfeat.features import algorithms
 from vggfeat.features.device import describe, resolve_precision
 from vggfeat.networks import arch
-from vggfeat.networks import weights as weights_table
 
 # The limits of one shard, which is what a kill costs.
 _SHARD_BYTES = 256 * 2**20
@@ -96,7 +95,7 @@ class DumpRequest:
     @cached_property
     def _weights(self) -> dict[str, Any]:
         recipe = self.recipe
-        state, entry = weights_table.load(recipe.network, recipe.weights, seed=recipe.seed, **recipe.preprocessing)
+        state, entry = load_weights(recipe)
         return {
             "name": entry.name,
             "sha256": weights_digest(recipe, state),
@@ -127,7 +126,8 @@ class DumpRequest:
         """
         recipe = self.recipe
         stack = arch.layers(recipe.network, pooling=recipe.pooling)
-        last = max(layer.index for layer in stack if layer.name in recipe.layers)
+        deepest = [layer.index for layer in stack if layer.name in recipe.layers]
+        last = stack[-1].index if recipe.reads_classifier is not False else max(deepest)
         dtype = resolve_precision(recipe.precision, self.device)
         chosen = algorithms.by_layer(stack[: last + 1], *self._side, dtype=dtype, device=self.device)
         about = {name: text for name, text in describe(self.device).items() if name not in {"device", "torch"}}

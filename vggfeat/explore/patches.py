@@ -70,7 +70,7 @@ def most_activating(
         raise InputError(f"top is {top}: it must be at least 1")
     recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
     network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
-    row = arch.find_layers(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"])[0]
+    row = arch.find_layers(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"], head="paper")[0]
     inputs = DumpInputs(dump)
     patches: list[Patch] = []
     for name in names[:top]:

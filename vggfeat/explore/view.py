@@ -108,7 +108,9 @@ def inspect(
     picture = images.resize(rgb, *images.fit(height, width, size))
     with torch.inference_mode():
         features = {name: x.float().cpu() for name, x in extract(picture.to(place)).items()}
-    found = arch.find_layers(extract.network, list(features))
+    # Linear layers have one position.
+    features = {name: x if x.ndim == 4 else x[:, :, None, None] for name, x in features.items()}
+    found = tuple(extract.feature_info)
     return Inspection(picture, features, found, (width, height), sources.name(source), str(extract.weights_entry))
 
 

@@ -56,6 +56,17 @@ def convolve(
     return y
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor, *, arithmetic: Arithmetic = "float32") -> Tensor:
+    """`torch.nn.functional.linear` of (N, C) to (N, O), in the arithmetic that `convolve` describes.
+
+    >>> linear(torch.ones(2, 3), torch.ones(4, 3), torch.zeros(4)).shape
+    torch.Size([2, 4])
+    """
+    if not _depends_on_settings(x, weight, bias):
+        return F.linear(x, weight, bias)
+    return convolve(x[:, :, None, None], weight[:, :, None, None], bias, arithmetic=arithmetic)[:, :, 0, 0]
+
+
 def _depends_on_settings(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
         x.device.type in _DEVICES

@@ -29,6 +29,7 @@ _REUSED_BYTES = 16 * 2**20
 _FIELDS: Mapping[arch.Kind, tuple[str, ...]] = {
     "conv": ("weight", "bias"),
     "bn": ("weight", "bias", "running_mean", "running_var"),
+    "fc": ("weight", "bias"),
 }
 
 
@@ -39,6 +40,9 @@ class FeatureExtractor(Trunk):
         network: a name of `arch.NETWORKS` such as `vgg16`; a plan as text such as `64,64,M,128,M`; or `auto` for the
             network that a file written by `vggfeat train` records.
         layers: the layers to return: names (`relu3_3`), `features` indices (`15`, `features.15`) or globs (`relu*_1`).
+            Of a whole network also `avgpool`, `fc6`, `relu6`, `fc7`, `relu7` and `fc8`, or `classifier.N`: (N, C)
+            features of the linear layers. Images of any size are pooled for them to 7x7 positions, as in torchvision,
+            which a VGG-16 has by itself at 224 pixels.
         weights: `default`, the name of an entry of `weights.TABLE`, a file, a state dict, or None for random weights
             drawn from `seed`. An entry sets `mean` and `std`.
         seed: seed of random weights.
@@ -102,9 +106,18 @@ class FeatureExtractor(Trunk):
         place = choose_device(device)
         dtype = resolve_precision(precision, place)
         network = weights_table.network_for(network, weights)
-        taps = arch.find_layers(network, layers, pooling=pooling)
+        taps = arch.find_layers(network, layers, pooling=pooling, head="paper")
+        classifier = arch.reads_classifier(taps)
         with torch.inference_mode(mode=False):  # tensors made in inference mode cannot take part in a graph
-            state, entry = weights_table.load(network, weights, seed=seed, depth=taps[-1].index + 1, **preprocessing)
+            depth = None if taps[-1].fixed_side else taps[-1].index + 1
+            state, entry = weights_table.load(
+                network, weights, seed=seed, depth=depth, classifier=classifier, **preprocessing
+            )
+        head, classes, hidden = arch.head_of({key: tuple(x.shape) for key, x in state.items()}, "the state dict")
+        if classifier is None:  # the pool of a network whose classifier is not known
+            head = head or "paper"
+        if classifier is not False:
+            taps = arch.find_layers(network, layers, pooling=pooling, head=head, classes=classes, hidden=hidden)
         super().__init__(
             [tap.name for tap in taps],
             mean=entry.mean,
@@ -119,15 +132,20 @@ class FeatureExtractor(Trunk):
         self.pooling: arch.Pooling = pooling
         self.feature_info = FeatureInfo(taps)
         self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
-        self._steps = steps.steps(
-            self._stack, self.layers, pooling=pooling, plain=not channels_last, arithmetic=self.arithmetic
+        after = (
+            arch.head_layers(network, head, classes, hidden=hidden, pooling=pooling) if classifier is not False else ()
+        )
+        self._head = tuple(layer for layer in after if layer.index <= taps[-1].index)
+        self._steps, self._head_steps = (
+            steps.steps(stack, self.layers, pooling=pooling, plain=not channels_last, arithmetic=self.arithmetic)
+            for stack in (self._stack, self._head)
         )
         self.channels_last = channels_last
         self.dtype = dtype
-        for layer in self._stack:
+        for layer in (*self._stack, *self._head):
             for field in _FIELDS.get(layer.kind, ()):
                 with torch.inference_mode(mode=False):
-                    tensor = state[f"features.{layer.index}.{field}"].to(place, dtype)
+                    tensor = state[f"{layer.module}.{field}"].to(place, dtype)
                     if tensor.ndim == 4 and channels_last:
                         tensor = tensor.contiguous(memory_format=torch.channels_last)
                 self.register_buffer(f"{layer.name}_{field}", tensor, persistent=False)
@@ -144,13 +162,20 @@ class FeatureExtractor(Trunk):
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of normalised images in the extractor's precision."""
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
+        features, last = self._features(x)
+        return features | self.run_steps(self._head_steps, last)[0] if self._head_steps else features
+
+    def _features(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The requested features before the head, and the activation that the head reads, of normalised images."""
         pieces = self._pieces(x)
         if len(pieces) == 1:
-            return self.run_steps(self._steps, x)[0]
+            return self.run_steps(self._steps, x)
         features: dict[str, Tensor] = {}
         start = 0
         for piece in pieces:
-            for name, found in self.run_steps(self._steps, piece)[0].items():
+            parts, last = self.run_steps(self._steps, piece)
+            # Linear layers read hundreds of megabytes of weights, so the head runs once for the whole batch.
+            for name, found in {**parts, **({self._stack[-1].name: last} if self._head_steps else {})}.items():
                 if not start:
                     features[name] = torch.empty(
                         (len(x), *found.shape[1:]),
@@ -160,7 +185,8 @@ class FeatureExtractor(Trunk):
                     )
                 features[name][start : start + len(piece)] = found
             start += len(piece)
-        return features
+        last = features[self._stack[-1].name] if self._head_steps else x
+        return {name: features[name] for name in self.layers if name in features}, last
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         """The batch, split into pieces that are computed one after the other."""
@@ -198,7 +224,7 @@ class FeatureExtractor(Trunk):
         """The description in `print`: weights, layers, and the deepest layer's receptive field."""
         return (
             f"{self.weights_entry}, layers={','.join(self.layers)}, input_range={self.input_range}, "
-            f"pooling={self.pooling}, receptive_field={self._stack[-1].receptive_field}"
+            f"pooling={self.pooling}, receptive_field={(*self._stack, *self._head)[-1].receptive_field}"
         )
 
 

@@ -40,7 +40,7 @@ class FeatureInfo:
 
     def module_name(self) -> list[str]:
         """The name of each layer's module in torchvision's networks."""
-        return [f"features.{layer.index}" for layer in self.layers]
+        return [layer.module for layer in self.layers]
 
     def receptive_field(self) -> list[int]:
         """The side of each layer's receptive field, in pixels of the image."""
@@ -62,7 +62,7 @@ class FeatureInfo:
         return [
             {
                 "name": layer.name,
-                "module": f"features.{layer.index}",
+                "module": layer.module,
                 "num_chs": layer.channels,
                 "reduction": layer.stride,
                 "receptive_field": layer.receptive_field,

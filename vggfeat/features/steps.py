@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat.features import algorithms, winograd
-from vggfeat.features.convolution import convolve
+from vggfeat.features.convolution import convolve, linear
 from vggfeat.features.device import Arithmetic
 from vggfeat.networks import arch
 
@@ -40,7 +40,7 @@ class Step:
         return self.layers[-1].name
 
     def __call__(self, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-        """The activation for an input `x` (N, C, H, W).
+        """The activation for an input `x` (N, C, H, W), or (N, C) after a linear layer.
 
         `tensors` are the first layer's weights in state-dict order, or the window of an `l2` pool (see `hann_window`).
         """
@@ -52,12 +52,13 @@ class Step:
                 weight, bias, mean, variance = tensors
                 return F.batch_norm(x, mean, variance, weight, bias)
             case "relu":
-                if first.slope:
-                    return F.leaky_relu(x, first.slope, inplace=self.overwritable)
-                return F.relu(x, inplace=self.overwritable)
+                slope, inplace = first.slope, self.overwritable
+                return F.leaky_relu(x, slope, inplace=inplace) if slope else F.relu(x, inplace=inplace)
             case "lrn":
                 return F.local_response_norm(x, *arch.LRN)
-            case "pool":
+            case "fc":
+                return linear(x.flatten(1), *tensors, arithmetic=self.arithmetic)
+            case "pool" | "avgpool":
                 return _pool(x, first, self.pooling, tensors, self.arithmetic)
 
     def _convolve(self, layer: arch.Layer, x: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
@@ -96,6 +97,8 @@ def _is_plain_relu(layer: arch.Layer) -> bool:
 def _pool(
     x: Tensor, layer: arch.Layer, pooling: arch.Pooling, tensors: Sequence[Tensor], arithmetic: Arithmetic
 ) -> Tensor:
+    if layer.kind == "avgpool":
+        return F.adaptive_avg_pool2d(x, layer.fixed_side)
     match pooling:
         case "max":
             return F.max_pool2d(x, layer.kernel, layer.step, layer.padding)

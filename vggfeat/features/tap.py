@@ -1,5 +1,6 @@
 """Tap: the named activations of a live module, also while it trains."""
 
+import re
 from collections.abc import Iterable
 from typing import Self
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from vggfeat.features.info import FeatureInfo
 from vggfeat.features.trunk import Check, Trunk
 from vggfeat.networks import arch
-from vggfeat.networks.describe import describe, stack_of
+from vggfeat.networks.describe import describe, describe_head, stack_of, unwrapped
 from vggfeat.networks.network import VGG
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
 from vggfeat.pictures.ranges import InputRange
+
+_IN_HEAD = re.compile(r"avgpool|classifier\.\d+")
 
 
 class Tap(Trunk):
@@ -37,9 +40,11 @@ class Tap(Trunk):
         input_range: InputRange = "unit",
         check: Check = "raise",
     ) -> None:
+        model = unwrapped(model)
         stack = stack_of(model)
         known = model.network if isinstance(model, VGG) else describe(stack)
-        taps = arch.find_layers(known, layers)
+        head, classes, hidden = describe_head(model)
+        taps = arch.find_layers(known, layers, head=head, classes=classes, hidden=hidden)
         channels = known.in_channels
         super().__init__(
             [tap.name for tap in taps],
@@ -52,8 +57,13 @@ class Tap(Trunk):
         self.network = known.name
         self.feature_info = FeatureInfo(taps)
         self.frozen = frozen
-        self._last = taps[-1].index
-        self._held = (stack,)  # in a tuple, so that torch does not register it
+        after = arch.head_layers(known, head, classes, hidden=hidden)
+        names = {layer.module: layer.name for layer in (*arch.layers(known), *after)}
+        modules = {f"features.{index}": module for index, module in enumerate(stack)}
+        modules |= {key: module for key, module in model.named_modules() if after and _IN_HEAD.fullmatch(key)}
+        taken = list(modules)[: list(modules).index(taps[-1].module) + 1]
+        # In a tuple, so that torch does not register them.
+        self._held = tuple((names.get(key, ""), modules[key]) for key in taken)
         if not frozen:
             self.model = model
             self.train(model.training)
@@ -75,17 +85,20 @@ class Tap(Trunk):
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """The features of normalised images, in the precision of the model's weights."""
-        [stack] = self._held
-        x = x.to(next(stack.parameters()).dtype)
+        x = x.to(next(self._held[0][1].parameters()).dtype)
         features: dict[str, Tensor] = {}
         returned = False
-        for layer, module in zip(arch.layers(self.network)[: self._last + 1], stack, strict=False):
+        for name, module in self._held:
+            if isinstance(module, nn.Dropout) and self.frozen:
+                continue
             if returned and getattr(module, "inplace", False):
                 x = x.clone()  # x belongs to the caller
+            if isinstance(module, nn.Linear):
+                x = x.flatten(1)
             x = _frozen(module, x) if self.frozen else module(x)
-            returned = layer.name in self.layers
+            returned = name in self.layers
             if returned:
-                features[layer.name] = x
+                features[name] = x
         return features
 
     def train(self, mode: bool = True) -> Self:

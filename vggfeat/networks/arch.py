@@ -1,6 +1,6 @@
 """Networks as data: plans, layer tables, lookups of layers, costs and heads. No torch.
 
-The public module of `plans`, `layers` and `heads`.
+The public module of `plans`, `layers`, `heads` and `lookup`.
 
 >>> from vggfeat import arch
 >>> [layer.name for layer in arch.find_layers("vgg16", "relu?_3")], arch.count_parameters("vgg16").total
@@ -16,8 +16,11 @@ from vggfeat.networks.heads import (
     Parameters,
     Published,
     count_parameters,
+    head_layers,
+    head_of,
     head_shapes,
     kernel_stack,
+    reads_classifier,
     weight_layers,
 )
 from vggfeat.networks.layers import (
@@ -25,14 +28,12 @@ from vggfeat.networks.layers import (
     Layer,
     Pooling,
     SizedLayer,
-    block_sides,
-    find_layers,
     layers,
     parts,
     sized,
-    sized_layers,
     state_shapes,
 )
+from vggfeat.networks.lookup import block_sides, find_layers, sized_layers
 from vggfeat.networks.plans import (
     DEFAULT_SLOPE,
     LRN,
@@ -53,7 +54,7 @@ from vggfeat.networks.plans import (
 __all__ = [
     "DEFAULT_SLOPE", "HEAD_SIDE", "LRN", "NETWORKS", "PUBLISHED", "PUBLISHED_MILLIONS", "Activation", "Conv",
     "Head", "KernelStack", "Kind", "Layer", "Network", "Parameters", "Plan", "Pool", "Pooling", "Published",
-    "SizedLayer", "block_sides", "count_parameters", "find_layers", "format_plan", "head_shapes", "is_vgg",
-    "kernel_stack", "layers", "network", "parse_plan", "parts", "same_stack", "simplest", "sized", "sized_layers",
-    "state_shapes", "weight_layers",
+    "SizedLayer", "block_sides", "count_parameters", "find_layers", "format_plan", "head_layers", "head_of",
+    "head_shapes", "is_vgg", "kernel_stack", "layers", "network", "parse_plan", "parts", "reads_classifier",
+    "same_stack", "simplest", "sized", "sized_layers", "state_shapes", "weight_layers",
 ]  # fmt: skip

@@ -188,6 +188,27 @@ def fit(state: Mapping[str, Any], network: str, origin: str, depth: int | None =
     return result
 
 
+def fit_classifier(state: Mapping[str, Any], network: str, origin: str) -> dict[str, "Tensor"]:
+    """The classifier in `state`, as float32 under torchvision's keys.
+
+    Raises `WeightsError`, which names `origin`, if there is none, or one that does not fit `network` or is not finite.
+    """
+    import torch
+
+    named = {key: x for key, x in with_torchvision_keys(state).items() if key.startswith("classifier.")}
+    came = {key: tuple(x.shape) for key, x in named.items()}
+    head, classes, hidden = arch.head_of(came, origin)
+    if head is None:
+        raise WeightsError(f"{origin} holds features without a classifier: pass the file of a whole network")
+    expected = arch.head_shapes(network, head, classes, hidden=hidden)
+    if came != expected:
+        raise WeightsError(f"the classifier of {origin} does not fit {network}: {_difference(came, expected)}")
+    result = {key: named[key].detach().float().contiguous() for key in expected}
+    if broken := [key for key, x in result.items() if not torch.stack(torch.aminmax(x)).isfinite().all()]:
+        raise WeightsError(f"{origin} has no usable classifier: {broken[0]} holds values that are not finite")
+    return result
+
+
 def _zero_biases(network: str, features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     """The biases of a batch-normalised network whose convolutions were saved without any: zeros."""
     import torch

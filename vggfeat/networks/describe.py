@@ -5,7 +5,7 @@ from typing import cast
 
 from torch import nn
 
-from vggfeat.errors import LayerError
+from vggfeat.errors import LayerError, WeightsError
 from vggfeat.networks import arch
 
 
@@ -17,13 +17,50 @@ def stack_of(model: nn.Module) -> nn.Sequential:
     >>> len(stack_of(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())))
     2
     """
-    found = model
-    while isinstance(found, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        found = cast("nn.Module", found.module)
+    found = unwrapped(model)
     found = getattr(found, "features", found)
     if not isinstance(found, nn.Sequential):
         raise LayerError(f"a {type(model).__name__} has no `features` that is a torch.nn.Sequential")
     return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside wrappers for parallel training and compilation.
+
+    >>> unwrapped(nn.DataParallel(nn.ReLU()))
+    ReLU()
+    """
+    found = model
+    while True:
+        if isinstance(found, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            found = cast("nn.Module", found.module)
+        elif isinstance(inner := getattr(found, "_orig_mod", None), nn.Module):  # torch.compile
+            found = inner
+        else:
+            return found
+
+
+def describe_head(model: nn.Module) -> tuple[arch.Head | None, int, int]:
+    """The head of a VGG as `arch.head_of` describes it; None for a module without one that is known.
+
+    >>> from vggfeat import vgg
+    >>> describe_head(vgg("8,M", num_classes=10, hidden=16))
+    ('paper', 10, 16)
+    """
+    pool, classifier = getattr(model, "avgpool", None), getattr(model, "classifier", None)
+    if not isinstance(pool, nn.AdaptiveAvgPool2d) or not isinstance(classifier, nn.Sequential):
+        return None, 0, 0
+    shapes = {f"classifier.{key}": tuple(x.shape) for key, x in classifier.state_dict().items()}
+    expected = [nn.Linear, nn.ReLU | nn.LeakyReLU, nn.Dropout, nn.Linear, nn.ReLU | nn.LeakyReLU, nn.Dropout, nn.Linear]
+    try:
+        head, classes, hidden = arch.head_of(shapes, "the model")
+    except WeightsError:
+        return None, 0, 0
+    size = cast("int | tuple[int, int]", pool.output_size)
+    sides = {size} if isinstance(size, int) else set(size)
+    kinds = expected if head == "paper" else [nn.Linear]
+    fits = len(classifier) == len(kinds) and all(map(isinstance, classifier, kinds))
+    return (head, classes, hidden) if fits and sides == {7 if head == "paper" else 1} else (None, 0, 0)
 
 
 def describe(features: nn.Sequential) -> arch.Network:

@@ -24,13 +24,10 @@ def torchvision_file(url: str, folder: Path, *, what: str, hint: str) -> Path:
     download fails (the message names `what` and gives `hint`), or if the sha256 does not begin with the digits at the
     end of the file's name.
     """
-    import torch
-
     name = url.rpartition("/")[2]
-    for place in (cache_dir(), Path(torch.hub.get_dir()) / "checkpoints", folder):
-        if (place / name).is_file():
-            _check_name(place / name, name, sha256(place / name))
-            return place / name
+    if found := on_disk(name, folder):
+        _check_name(found, name, sha256(found))
+        return found
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +40,14 @@ def torchvision_file(url: str, folder: Path, *, what: str, hint: str) -> Path:
             f"or put torchvision's {name} into '{cache_dir()}', or pass a file's path"
         ) from error
     return path
+
+
+def on_disk(name: str, *folders: Path) -> Path | None:
+    """The file `name` in the cache folder, in torch's, or in `folders`; None if it is in none of them."""
+    import torch
+
+    places = (cache_dir(), Path(torch.hub.get_dir()) / "checkpoints", *folders)
+    return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def sha256(path: Path) -> str:

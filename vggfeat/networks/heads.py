@@ -1,12 +1,14 @@
 """The heads of networks, the number of parameters, and the paper's published tables. No torch."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from typing import Literal
 
-from vggfeat.networks.layers import layers
-from vggfeat.networks.plans import Conv, Network
+from vggfeat.errors import WeightsError
+from vggfeat.networks.layers import Kind, Layer, Pooling, layers
+from vggfeat.networks.plans import Conv, Network, is_vgg, network
 
 Head = Literal["paper", "gap"]
 
@@ -37,6 +39,93 @@ def head_shapes(
     for index, (inputs, outputs) in sizes.items():
         shapes |= {f"classifier.{index}.weight": (outputs, inputs), f"classifier.{index}.bias": (outputs,)}
     return shapes
+
+
+@cache
+def head_layers(
+    name: str | Network,
+    head: Head | None = "paper",
+    classes: int = 1000,
+    *,
+    hidden: int = 4096,
+    pooling: Pooling = "max",
+) -> tuple[Layer, ...]:
+    """The layers after the `features` of a VGG, with the paper's names; their indices continue those of the features.
+
+    `paper`: `avgpool`, `fc6`, `relu6`, `fc7`, `relu7`, `fc8`. `gap`: `avgpool` and `fc8`. Dropout changes nothing in a
+    trained network and has no name. Each linear layer is described as a convolution over all that it sees: its
+    receptive field is that of an image of the network's own size, 7 times the stride of the features (224 pixels for
+    a VGG-16). Images of other sizes are pooled to as many positions, as torchvision does.
+
+    >>> [(layer.name, layer.module, layer.channels) for layer in head_layers("vgg16")][1:3]
+    [('fc6', 'classifier.0', 4096), ('relu6', 'classifier.1', 4096)]
+    """
+    if head is None or not is_vgg(network(name)):
+        return ()
+    table = layers(name, pooling=pooling)
+    side = HEAD_SIDE if head == "paper" else 1
+    rows: list[tuple[str, str, Kind, int, int, int]] = [  # name, module, kind, channels, kernel, side of the output
+        ("avgpool", "avgpool", "avgpool", table[-1].channels, HEAD_SIDE // side, side)
+    ]
+    if head == "paper":
+        rows.append(("fc6", "classifier.0", "fc", hidden, HEAD_SIDE, 1))
+        rows.append(("relu6", "classifier.1", "relu", hidden, 1, 1))
+        rows.append(("fc7", "classifier.3", "fc", hidden, 1, 1))
+        rows.append(("relu7", "classifier.4", "relu", hidden, 1, 1))
+    rows.append(("fc8", "classifier.6" if head == "paper" else "classifier.0", "fc", classes, 1, 1))
+    found: list[Layer] = []
+    for layer_name, module, kind, channels, kernel, fixed_side in rows:
+        before = found[-1] if found else table[-1]
+        weights = channels * (before.channels * kernel**2 + 1) if kind == "fc" else 0
+        found.append(
+            replace(
+                before,
+                name=layer_name,
+                index=before.index + 1,
+                kind=kind,
+                in_channels=before.channels,
+                channels=channels,
+                kernel=kernel,
+                step=kernel,
+                padding=0,
+                stride=before.stride * kernel,
+                receptive_field=before.receptive_field + (kernel - 1) * before.stride,
+                parameters=before.parameters + weights,
+                slope=network(name).slope if kind == "relu" else 0.0,
+                module=module,
+                fixed_side=fixed_side,
+            )
+        )
+    return tuple(found)
+
+
+def reads_classifier(taps: Sequence[Layer]) -> bool | None:
+    """Whether the deepest of some layers needs the weights of a classifier: None for `avgpool`, which has none itself.
+
+    >>> reads_classifier(head_layers("vgg16")[:1]), reads_classifier(head_layers("vgg16"))
+    (None, True)
+    """
+    return None if taps[-1].kind == "avgpool" else taps[-1].fixed_side > 0
+
+
+def head_of(shapes: Mapping[str, tuple[int, ...]], origin: str) -> tuple[Head | None, int, int]:
+    """The kind of head, the number of classes and the number of hidden units that a classifier's shapes imply.
+
+    Raises `WeightsError`, which names `origin`, for another head.
+
+    >>> head_of(head_shapes("vgg16", "gap", 10), "the file")
+    ('gap', 10, 4096)
+    """
+    weights = {key: shape for key, shape in shapes.items() if key.startswith("classifier.") and key.endswith("weight")}
+    if not weights:
+        return None, 0, 4096
+    if weights.keys() == {"classifier.0.weight"}:
+        return "gap", weights["classifier.0.weight"][0], 4096
+    if weights.keys() == {f"classifier.{index}.weight" for index in (0, 3, 6)}:
+        return "paper", weights["classifier.6.weight"][0], weights["classifier.0.weight"][0]
+    raise WeightsError(
+        f"{origin} has a head that is neither the paper's nor one linear layer: {', '.join(sorted(weights))}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,31 +7,31 @@ the block. Their indices are those of torchvision's `features`.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cache
 from math import floor
 from typing import Literal
 
-from vggfeat.errors import InputError, LayerError, did_you_mean, similar
+from vggfeat.errors import LayerError
 from vggfeat.networks.plans import Conv, Network, Pool, network
 
-Kind = Literal["conv", "bn", "relu", "lrn", "pool"]
+Kind = Literal["conv", "bn", "relu", "lrn", "pool", "avgpool", "fc"]
 Pooling = Literal["max", "avg", "l2"]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One operation of the `features` stack.
+    """One operation of the `features` stack, or of the head (see `heads.head_layers`).
 
     `kernel`, `step` and `padding` describe the operation itself, in pixels of its input. `stride`, `receptive_field`
     (the side of a square) and `start` describe the stack up to and including the layer, in pixels of the image:
     `start` is the first pixel of the first position's receptive field, negative inside the padding. `parameters` counts
     the stack's parameters up to and including the layer. `minimum_size` is the smallest image side for which the
-    layer's output is not empty. `slope` is the negative slope of an activation.
+    layer's output is not empty. `slope` is the negative slope of an activation. `module` is the name of torchvision's
+    module. `fixed_side` is the side of the output where it does not depend on the image's size, as in a head; else 0.
 
-    >>> [relu] = find_layers("vgg16", "relu3_3")
-    >>> relu.index, relu.channels, relu.stride, relu.receptive_field
-    (15, 256, 4, 40)
+    >>> relu = layers("vgg16")[15]
+    >>> relu.name, relu.channels, relu.stride, relu.receptive_field
+    ('relu3_3', 256, 4, 40)
     """
 
     name: str
@@ -48,11 +48,13 @@ class Layer:
     parameters: int
     minimum_size: int
     slope: float = 0.0
+    module: str = ""
+    fixed_side: int = 0
 
     @property
     def block(self) -> int:
-        """The number of the block, from 1. A pool ends its block."""
-        return int(re.sub(r"^[a-z]+|_.*$", "", self.name))
+        """The number of the block, from 1. A pool ends its block. 0 in the head."""
+        return 0 if self.fixed_side else int(re.sub(r"^[a-z]+|_.*$", "", self.name))
 
     def span(self, position: int) -> range:
         """The receptive field of a position along one side, in pixels. Those outside the image are padding."""
@@ -70,11 +72,12 @@ class Layer:
 
     def output_side(self, side: int) -> int:
         """The output's side in pixels, for an input of `side` pixels."""
-        return (side + 2 * self.padding - self.kernel) // self.step + 1
+        return self.fixed_side or (side + 2 * self.padding - self.kernel) // self.step + 1
 
     def macs(self, height: int, width: int) -> int:
-        """Multiply-accumulates of this layer for an output of `height` x `width`; only convolutions are counted."""
-        return height * width * self.channels * self.in_channels * self.kernel**2 if self.kind == "conv" else 0
+        """Multiply-accumulates of this layer for an output of `height` x `width`, of convolutions and linear layers."""
+        counted = self.kind in ("conv", "fc")
+        return height * width * self.channels * self.in_channels * self.kernel**2 if counted else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +174,7 @@ def layers(name: str | Network, *, pooling: Pooling = "max") -> tuple[Layer, ...
             parameters=parameters,
             minimum_size=minimum,
             slope=op.slope,
+            module=f"features.{index}",
         )
         minimum = _minimum_side((*table, layer))
         table.append(replace(layer, minimum_size=minimum))
@@ -184,92 +188,6 @@ def _minimum_side(stack: Iterable[Layer]) -> int:
     for layer in reversed(tuple(stack)):
         side = max(1, (side - 1) * layer.step + layer.kernel - 2 * layer.padding)
     return side
-
-
-def find_layers(
-    name: str | Network, patterns: str | int | Iterable[str | int], *, pooling: Pooling = "max"
-) -> tuple[Layer, ...]:
-    """The layers that match `patterns`, each once, in the order of the network.
-
-    A pattern is a name (`relu3_3`), an index (`features.15`, `15`), a glob (`relu3_*`, `relu?_1`) or a range of blocks
-    (`block3`, `block1-3`). A string may hold several patterns, separated by commas. Raises `LayerError` for a pattern
-    that matches nothing.
-
-    >>> [layer.name for layer in find_layers("vgg16", "relu?_1, 15")]
-    ['relu1_1', 'relu2_1', 'relu3_1', 'relu3_3', 'relu4_1', 'relu5_1']
-    """
-    table = layers(name, pooling=pooling)
-    name = network(name).name
-    if isinstance(patterns, str | int):
-        patterns = [patterns]
-    wanted = [word.strip() for pattern in patterns for word in str(pattern).split(",") if word.strip()]
-    if not wanted:
-        raise LayerError(f"no layer of {name} was asked for: name one, such as relu3_1")
-    found: set[int] = set()
-    for word in wanted:
-        matches = {layer.index for layer in table if _names(word, layer)}
-        if not matches:
-            raise LayerError(_unknown(name, word, table))
-        found |= matches
-    return tuple(layer for layer in table if layer.index in found)
-
-
-_BLOCKS = re.compile(r"block(\d+)(?:-(\d+))?")
-
-
-def _names(word: str, layer: Layer) -> bool:
-    if blocks := _BLOCKS.fullmatch(word):
-        first, last = int(blocks[1]), int(blocks[2] or blocks[1])
-        return first <= layer.block <= last
-    return word in (str(layer.index), f"features.{layer.index}") or fnmatchcase(layer.name, word)
-
-
-def _unknown(name: str, word: str, table: tuple[Layer, ...]) -> str:
-    """The error message for a pattern that matches nothing, with the nearest names."""
-    if word.removeprefix("features.").isdecimal():
-        return f"unknown layer '{word}' of {name}: features has 0 to {table[-1].index}"
-    if _BLOCKS.fullmatch(word):
-        return f"unknown blocks '{word}' of {name}: it has block1 to block{table[-1].block}"
-    kind = word.rstrip("0123456789_*?[]").lower()
-    names = [layer.name for layer in table if layer.kind == kind]
-    if not names:
-        kinds = ", ".join(dict.fromkeys(layer.kind for layer in table))
-        close = similar(word, [layer.name for layer in table])
-        hint = did_you_mean(close) if close else f"it has {table[0].name} to {table[-1].name}"
-        return f"unknown layer '{word}' of {name}: its kinds are {kinds}; {hint}"
-    block = word.lower().removeprefix(kind).partition("_")[0]
-    same_block = [other for other in names if other.removeprefix(kind).partition("_")[0] == block]
-    if same_block:
-        return f"unknown layer '{word}' of {name}: block {block} has {', '.join(same_block)}"
-    return f"unknown layer '{word}' of {name}: {kind} layers are {', '.join(names)}"
-
-
-def sized_layers(
-    name: str | Network,
-    height: int = 224,
-    width: int | None = None,
-    *,
-    pooling: Pooling = "max",
-    last: str | None = None,
-) -> tuple[SizedLayer, ...]:
-    """The layer table for an image of `height` x `width` pixels (square if `width` is left out).
-
-    `last` is the layer that the table ends with. Raises `InputError` if the image is too small for it.
-
-    >>> last = sized_layers("vgg16", 224)[-1]
-    >>> last.name, last.height, round(last.macs / 1e9, 2)
-    ('pool5', 7, 15.35)
-    """
-    width = height if width is None else width
-    table = layers(name, pooling=pooling)
-    if last is not None:
-        table = table[: find_layers(name, last, pooling=pooling)[-1].index + 1]
-    if min(height, width) < table[-1].minimum_size:
-        raise InputError(
-            f"{height}x{width} is too small for {network(name).name}: "
-            f"{table[-1].name} needs at least {table[-1].minimum_size} pixels a side"
-        )
-    return tuple(sized(table, height, width))
 
 
 def sized(stack: Iterable[Layer], height: int, width: int) -> Iterator[SizedLayer]:
@@ -294,15 +212,6 @@ def sized(stack: Iterable[Layer], height: int, width: int) -> Iterator[SizedLaye
             parameters=layer.parameters,
             macs=macs,
         )
-
-
-def block_sides(name: str | Network, side: int = 224) -> tuple[int, ...]:
-    """The side of a square image, then the side of each block's output.
-
-    >>> block_sides("vgg16", 224)
-    (224, 112, 56, 28, 14, 7)
-    """
-    return (side, *(layer.height for layer in sized_layers(name, side) if layer.kind == "pool"))
 
 
 def parts(stack: Iterable[Layer]) -> tuple[tuple[Layer, ...], ...]:

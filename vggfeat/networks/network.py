@@ -4,7 +4,7 @@ The submodules have torchvision's names, so state dicts of its eight VGGs can be
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, get_args
 
@@ -206,6 +206,8 @@ def _module(layer: arch.Layer) -> nn.Module:
             return nn.LocalResponseNorm(*arch.LRN)
         case "pool":
             return nn.MaxPool2d(layer.kernel, layer.step, layer.padding)
+        case "avgpool" | "fc":
+            raise LayerError(f"{layer.name} is part of a head, not of the features")
 
 
 def save(model: VGG, path: str | os.PathLike[str], *, source: str = "") -> None:
@@ -254,7 +256,7 @@ def load(
     known = arch.network(weights_table.network_for(network, path))
     features, entry = weights_table.load(known.name, path, **preprocessing)
     classifier = {key: tensor for key, tensor in state.items() if key.startswith("classifier.")}
-    head, classes, hidden = _head_of(path, classifier)
+    head, classes, hidden = arch.head_of({key: tuple(x.shape) for key, x in classifier.items()}, f"'{path}'")
     size = int(about.get("size", 224))
     names = [str(name) for name in about.get("classes", ())]
     with torch.device("meta"):
@@ -281,17 +283,3 @@ def load(
         reason = " ".join(str(error).partition(":\n")[2].split())
         raise WeightsError(f"'{path}' does not fit {known.name} with the {head} head: {reason}") from error
     return model.eval()
-
-
-def _head_of(path: Path, classifier: Mapping[str, Tensor]) -> tuple[arch.Head | None, int, int]:
-    """The kind of head, the number of classes and the number of hidden units that a classifier's tensors imply."""
-    keys = {key for key in classifier if key.endswith("weight")}
-    if not keys:
-        return None, 0, 4096
-    if keys == {"classifier.0.weight"}:
-        return "gap", len(classifier["classifier.0.weight"]), 4096
-    if keys == {f"classifier.{index}.weight" for index in (0, 3, 6)}:
-        return "paper", len(classifier["classifier.6.weight"]), len(classifier["classifier.0.weight"])
-    raise WeightsError(
-        f"'{path}' has a head that is neither the paper's nor one linear layer: {', '.join(sorted(keys))}"
-    )

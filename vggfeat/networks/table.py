@@ -163,12 +163,12 @@ def entry_of_digest(network: str, sha256: str) -> WeightsEntry | None:
         digits = Path(entry.file).stem.rpartition("-")[2]
         if not entry.bundled and arch.same_stack(entry.network, network) and sha256.startswith(digits):
             return entry
-    whole = _WHOLE.get(sha256[:8])
-    return find_entry(network, "imagenet1k_v1") if whole and arch.same_stack(whole, network) else None
+    whole = [name for name, file in WHOLE_FILES.items() if sha256.startswith(Path(file).stem.rpartition("-")[2])]
+    return find_entry(network, "imagenet1k_v1") if whole and arch.same_stack(whole[0], network) else None
 
 
-# torchvision's files of networks whose features are bundled: {the first digits of their sha256: network}.
-_WHOLE = {"397923af": "vgg16", "7be5be79": "alexnet"}
+WHOLE_FILES = {"vgg16": "vgg16-397923af.pth", "alexnet": "alexnet-owt-7be5be79.pth"}
+"""torchvision's files of the networks whose features are bundled."""
 
 
 def bundled_path(file: str) -> Path:

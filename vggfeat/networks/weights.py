@@ -20,9 +20,19 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
 
 from vggfeat.errors import InputError, LayerError, WeightsError, users_line
-from vggfeat.networks import arch
-from vggfeat.networks.checkpoints import decode, fingerprints, fit, index, metadata, pack, read_state
-from vggfeat.networks.downloads import cache_dir, sha256, torchvision_file
+from vggfeat.networks import arch, downloads
+from vggfeat.networks.checkpoints import (
+    decode,
+    fingerprints,
+    fit,
+    fit_classifier,
+    index,
+    metadata,
+    pack,
+    read_state,
+    with_torchvision_keys,
+)
+from vggfeat.networks.downloads import cache_dir, sha256
 from vggfeat.networks.preprocessing import (
     BYTE_STD,
     IMAGENET_MEAN,
@@ -38,6 +48,7 @@ from vggfeat.networks.table import (
     DISTS_FILE,
     DISTS_SHA256,
     TABLE,
+    WHOLE_FILES,
     WeightsEntry,
     bundled_path,
     entry_of_digest,
@@ -51,7 +62,7 @@ __all__ = [
     "BYTE_STD", "DISTS_FILE", "DISTS_SHA256", "IMAGENET_MEAN", "IMAGENET_STD", "OXFORD_MEAN", "TABLE", "InputOrder",
     "Preprocessing", "Triple", "WeightsEntry", "WeightsLike", "cache_dir", "decode", "file_of", "find_entry",
     "fingerprints", "load", "load_dists", "load_entry", "looks_bgr", "metadata", "named_network", "network_for",
-    "pack", "read_state", "verify", "whole",
+    "pack", "read_state", "verify", "whole", "whole_on_disk", "whole_url",
 ]  # fmt: skip
 
 # The source of weights that record none: their preprocessing is not known.
@@ -66,6 +77,7 @@ def load(
     *,
     seed: int = 0,
     depth: int | None = None,
+    classifier: bool | None = False,
     **preprocessing: Unpack[Preprocessing],
 ) -> tuple[dict[str, "Tensor"], WeightsEntry]:
     """The float32 features of a network under torchvision's keys, and the weights entry that describes them.
@@ -73,6 +85,10 @@ def load(
     `weights`: the name of an entry; the path of a `.pth`, `.pt` or `.safetensors` state dict, of a whole VGG or of its
     features; such a state dict itself; or None for random weights drawn from `seed`. Of bundled weights, only the first
     `depth` layers are decoded and returned (all if None); others are always returned whole.
+
+    `classifier` adds the tensors of the classifier. It needs a whole network: a file, a state dict, random weights, or
+    torchvision's `imagenet1k_v1`, which is downloaded whole; the bundled entries hold features only. None adds it if a
+    file or a state dict has one.
 
     `preprocessing`: `mean`, `std` and `input_order`, see `Preprocessing`. The returned weights always read RGB, and the
     returned entry has the mean and std to use. By default, files of torchvision and the well-known conversions from
@@ -92,23 +108,60 @@ def load(
     check(preprocessing)
     with torch.device("cpu"):  # whatever the caller's default device is
         if weights is None:
-            state, entry = _random(network, seed), WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
-        elif isinstance(weights, Mapping):
-            state = fit(weights, network, "the state dict")
-            entry = WeightsEntry(network, "state dict", "", _UNKNOWN)
-        elif path := file_of(weights):
-            state = fit(decode(read_state(path)), network, f"'{path}'")
-            if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
-                raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
-            entry = _entry_of(path, network)
-            if recorded:
-                return state, _chosen(entry, preprocessing, fixed="rgb")
-        else:
-            entry = find_entry(network, str(weights))
-            return load_entry(entry, depth), _chosen(entry, preprocessing, fixed="rgb")
-        if weights is None:
+            state = _random(network, seed, head="paper" if classifier else None)
+            entry = WeightsEntry(network, f"random, seed {seed}", "", "drawn at random")
             return state, _chosen(entry, preprocessing, fixed="rgb")
-        return _in_rgb(state, entry, preprocessing)
+        if isinstance(weights, Mapping):
+            state = _fitting(weights, network, "the state dict", classifier=classifier)
+            entry = WeightsEntry(network, "state dict", "", _UNKNOWN)
+            return _in_rgb(state, entry, preprocessing)
+        if (path := file_of(weights)) is None:
+            entry = find_entry(network, str(weights))
+            if classifier:
+                path = _whole_file(network, str(weights))
+                state = _fitting(read_state(path), network, f"'{path}'", classifier=True)
+            else:
+                state = load_entry(entry, depth)
+            return state, _chosen(entry, preprocessing, fixed="rgb")
+        state = _fitting(decode(read_state(path)), network, f"'{path}'", classifier=classifier)
+        if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
+            raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
+        entry = _entry_of(path, network)
+        return (state, _chosen(entry, preprocessing, fixed="rgb")) if recorded else _in_rgb(state, entry, preprocessing)
+
+
+def _fitting(
+    state: Mapping[str, "Tensor"], network: str, origin: str, *, classifier: bool | None
+) -> dict[str, "Tensor"]:
+    """The features in `state` that fit `network`, and the classifier if it is asked for. See `load`."""
+    features = fit(state, network, origin)
+    if classifier is None:
+        classifier = any(key.startswith("classifier.") for key in with_torchvision_keys(state))
+    return features | fit_classifier(state, network, origin) if classifier else features
+
+
+def _whole_file(network: str, name: str) -> Path:
+    """Torchvision's file of a whole network. The one of bundled features is downloaded only if it is asked for."""
+    entry = find_entry(network, name)
+    if entry.bundled and name == "default" and whole_url(entry) and whole_on_disk(entry) is None:
+        raise WeightsError(
+            f"the bundled weights of {network} have no classifier: fetch torchvision's network (about 550 MB) by "
+            f"`vggfeat weights fetch {entry.network} --whole`, or pass the file of a whole network"
+        )
+    return whole(network, name)
+
+
+def whole_on_disk(entry: WeightsEntry) -> Path | None:
+    """Where torchvision's file of the entry's whole network is on this machine, or None."""
+    url = whole_url(entry)
+    return None if url is None else downloads.on_disk(url.rpartition("/")[2])
+
+
+def whole_url(entry: WeightsEntry) -> str | None:
+    """The address of torchvision's file of the entry's whole network; None if there is none with a classifier."""
+    if entry.name != "imagenet1k_v1" or not entry.network.startswith("vgg"):
+        return None
+    return entry.url or f"https://download.pytorch.org/models/{WHOLE_FILES[entry.network]}"
 
 
 def _chosen(entry: WeightsEntry, preprocessing: Preprocessing, *, fixed: InputOrder | None = None) -> WeightsEntry:
@@ -214,15 +267,10 @@ def whole(network: str, name: str = "imagenet1k_v1") -> Path:
     Raises `WeightsError` if there is none, or if it cannot be downloaded.
     """
     entry = find_entry(network, name)
-    if entry.name != "imagenet1k_v1" or entry.network == "alexnet":
+    if (url := whole_url(entry)) is None:
         raise WeightsError(f"weights {entry} have no classifier: pass imagenet1k_v1 of a VGG, or a file")
-    from torchvision.models import get_model_weights
-
-    return torchvision_file(
-        cast("str", get_model_weights(entry.network)["IMAGENET1K_V1"].url),
-        cache_dir(),
-        what=f"the whole {entry.network}",
-        hint="bundled are features without a classifier",
+    return downloads.torchvision_file(
+        url, cache_dir(), what=f"the whole {entry.network}", hint="bundled are features without a classifier"
     )
 
 
@@ -293,7 +341,7 @@ def _fetch(entry: WeightsEntry) -> None:
     try:
         cache_dir().mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache_dir(), prefix=".") as folder:
-            file = torchvision_file(
+            file = downloads.torchvision_file(
                 cast("str", entry.url),
                 Path(folder),
                 what=f"weights {entry} are not bundled and",
@@ -312,8 +360,11 @@ def _check_sha256(path: Path, stated: str) -> None:
         raise WeightsError(f"'{path}' is damaged: its sha256 is {digest[:16]}..., not {stated[:16]}...")
 
 
-def _random(network: str, seed: int) -> dict[str, "Tensor"]:
-    """Features initialised as in torchvision (He et al., fan out, zero bias), from a separate generator."""
+def _random(network: str, seed: int, head: arch.Head | None = None) -> dict[str, "Tensor"]:
+    """A network initialised as in torchvision, from a separate generator.
+
+    Convolutions as by He et al. (fan out), linear layers with a standard deviation of 0.01, biases zero.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -325,4 +376,7 @@ def _random(network: str, seed: int) -> dict[str, "Tensor"]:
             state[key] = torch.randn(shape, generator=generator) * (2 / (shape[0] * shape[2] * shape[3])) ** 0.5
         else:
             state[key] = torch.ones(shape) if field in ("weight", "running_var") else torch.zeros(shape)
+    for key, shape in arch.head_shapes(network, head).items():
+        weight = key.endswith("weight")
+        state[key] = 0.01 * torch.randn(shape, generator=generator) if weight else torch.zeros(shape)
     return state
