@@ -47,8 +47,8 @@ def sizes(source, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """Several batches even of little."""
-    monkeypatch.setattr(module, "_BATCH_BYTES", 20_000)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 9_000)
+    monkeypatch.setattr(module, "BATCH_BYTES", 20_000)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 9_000)
 
 
 def read_zarr(path):
@@ -265,11 +265,11 @@ def test_a_full_disk_leaves_nothing(form, dump, tmp_path, monkeypatch):
 def test_limits_are_said(dump, halves, tmp_path, monkeypatch):
     with pytest.raises(RecipeError, match="would be 32896 columns, and csv has at most 16384"):
         halves.export(tmp_path / "x", "csv")
-    monkeypatch.setattr(module, "_MAT_BYTES", 4 * 10 * 128 - 1)
+    monkeypatch.setattr(module, "MAT_BYTES", 4 * 10 * 128 - 1)
     with pytest.raises(RecipeError, match=r"relu2_1.mean has .* GB and a \.mat file holds at most 2 GB"):
         dump.export(tmp_path / "x", "mat", reductions=["mean"])
     dump.export(tmp_path / "y.mat", "mat", layers=["relu1_1"])
-    monkeypatch.setattr(module, "_SAFETENSORS_HEADER", 1000)
+    monkeypatch.setattr(module, "SAFETENSORS_HEADER", 1000)
     with pytest.raises(RecipeError, match="10 ids and paths do not fit"):
         dump.export(tmp_path / "x", "safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["y.mat"]
@@ -298,8 +298,8 @@ def test_is_streamed(form, tmp_path, monkeypatch):
         tmp_path / "in", tmp_path / "out", **QUICK | {"layers": "relu1_1", "resize": 64}, shard_size=8, batch_size=8
     )
     size = 40 * 64 * 64 * 64 * 4
-    monkeypatch.setattr(module, "_BATCH_BYTES", 2 * 2**20)
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 2**20)
+    monkeypatch.setattr(module, "BATCH_BYTES", 2 * 2**20)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2**20)
     export(large, tmp_path / "warm", form, layers=["relu1_1"])
     tracemalloc.start()
     large.export(tmp_path / "x", form)

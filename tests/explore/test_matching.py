@@ -87,7 +87,7 @@ def test_pictures_of_different_sizes_either_way_around(cat):
 
 @pytest.mark.parametrize("ratio", [1.0, 0.9])
 def test_coarse_matches_are_kornias(ratio, cat, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_DISTANCES", 10_000)  # several parts
+    monkeypatch.setattr(module, "MOST_DISTANCES", 10_000)  # several parts
     a, b = cat[..., :128, :160], cat[..., 21:149, 33:225]
     found = match(a, b, "relu3_1", ratio=ratio, refine=False)
     extract = FeatureExtractor("vgg16", "relu3_1")
@@ -118,7 +118,7 @@ def test_coarse_matches_are_kornias(ratio, cat, monkeypatch):
 def test_refining_in_parts_changes_nothing(cat, monkeypatch):
     a, b = cat[..., :128, :160], cat[..., 5:133, 9:169]
     whole = match(a, b)
-    monkeypatch.setattr(module, "_MOST_GATHERED", 30_000)
+    monkeypatch.setattr(module, "MOST_GATHERED", 30_000)
     parts = match(a, b)
     torch.testing.assert_close(whole.points_b, parts.points_b, rtol=0, atol=1e-3)
 

@@ -41,7 +41,7 @@ class Observed(TorchDispatchMode):
 @pytest.fixture
 def gpu(monkeypatch):
     """Treat the processor as a device whose arithmetic depends on settings."""
-    monkeypatch.setattr(convolution, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(convolution, "DEVICES", ("cpu",))
 
 
 @pytest.fixture(params=["untouched", "new interface"])
@@ -152,7 +152,7 @@ def test_equals_torchs_convolution(stride, padding, groups):
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")
 def test_derivatives(monkeypatch):
-    monkeypatch.setattr(convolution, "_depends_on_settings", lambda *_: True)  # also in float64
+    monkeypatch.setattr(convolution, "DTYPES", (torch.float64,))
     x, weight, bias = tensors(torch.float64)
     x = x[:1, :, :4, :4].requires_grad_()
 
@@ -230,7 +230,7 @@ def _on_a_card(real, *factors):
 
 @pytest.fixture
 def card(monkeypatch):
-    monkeypatch.setattr(convolution, "_DEVICES", ("cpu",))
+    monkeypatch.setattr(convolution, "DEVICES", ("cpu",))
     monkeypatch.setattr(F, "conv2d", _on_a_card(F.conv2d, 0, 1))
     monkeypatch.setattr(torch.nn.grad, "conv2d_input", _on_a_card(torch.nn.grad.conv2d_input, 1, 2))
 

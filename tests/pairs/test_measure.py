@@ -3,6 +3,7 @@ from functools import cache
 
 import kornia
 import pytest
+import torch
 from torchvision.models import squeezenet1_1
 
 import vggfeat
@@ -76,9 +77,9 @@ def test_dists_and_its_layers_are_never_negative(monkeypatch):
     assert all(value == 0 for value in row.values.values())
 
 
-def test_squeeze_names_its_weights(monkeypatch):
-    state = squeezenet1_1(weights=None).features.state_dict()
-    monkeypatch.setattr("vggfeat.features.squeezenet._squeezenet_state", lambda _: state)
+def test_squeeze_names_its_weights(monkeypatch, tmp_path):
+    torch.save(squeezenet1_1(weights=None).state_dict(), tmp_path / "squeeze.pth")
+    monkeypatch.setattr("vggfeat.features.squeezenet.torchvision_file", lambda *_, **__: tmp_path / "squeeze.pth")
     found = compare("a", "b", "lpips-squeeze")
     assert found.metadata["metrics"]["lpips-squeeze"]["sha256"] == "b8a52dc0"
     assert len(found.rows) == 3

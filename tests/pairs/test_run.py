@@ -33,7 +33,7 @@ def test_batches_hold_pairs_of_one_size(spied, monkeypatch, picture, save):
     assert shapes == [(4, 3, 32, 32), (4, 3, 32, 33), (2, 3, 32, 32), (2, 3, 32, 33)]
     assert [row.pair.name for row in found.rows] == [f"{number:02}.png" for number in range(12)]
     shapes.clear()
-    monkeypatch.setattr("vggfeat.pictures.batching._USUAL_PIXELS", 2 * 32 * 33 // 4)  # room for two pictures
+    monkeypatch.setattr("vggfeat.pictures.batching.USUAL_PIXELS", 2 * 32 * 33 // 4)  # room for two pictures
     assert len(compare("c", "c", "psnr", batch_size=4).rows) == 12
     assert [shape[0] for shape in shapes] == [2] * 6
 
@@ -45,7 +45,7 @@ def test_what_waits_for_its_batch_is_bounded(spied, monkeypatch, picture, save):
     read_picture = images.read_picture
     monkeypatch.setattr(images, "read_picture", lambda path: opened.append(path) or read_picture(path))
     spied(lambda a, _: waiting.append(len(opened) // 2 - len(waiting) * len(a)))
-    monkeypatch.setattr("vggfeat.pictures.batching._USUAL_PIXELS", 3 * 32 * 40 // 4)  # room for three pictures
+    monkeypatch.setattr("vggfeat.pictures.batching.USUAL_PIXELS", 3 * 32 * 40 // 4)  # room for three pictures
     assert len(compare("c", "c", "psnr", batch_size=4).rows) == 9
     assert max(waiting) == 4
 
@@ -130,7 +130,7 @@ def test_two_pictures_that_cannot_be_compared_raise(monkeypatch, picture, save):
     save("tiny.png", picture(1, 10, 10))
     with pytest.raises(InputError, match="10x10 pixels are too small for ssim: it needs at least 11"):
         compare("tiny.png", "tiny.png", "ssim")
-    monkeypatch.setattr("vggfeat.pairs.measure._kornia", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    monkeypatch.setattr("kornia.metrics.psnr", lambda *_: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(InputError, match=r"cannot compare 'tiny.png' and 'tiny.png': inconsistent tensor size"):
         compare("tiny.png", "tiny.png", "psnr")
 
@@ -173,11 +173,13 @@ def test_wrong_options(options, message):
         compare("a", "b", **options)
 
 
-def test_missing_weights_are_no_bad_pair(monkeypatch):
-    def refuse(*_):
-        raise WeightsError("not bundled")
+def test_missing_weights_are_no_bad_pair(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
 
-    monkeypatch.setattr("vggfeat.features.squeezenet._squeezenet_state", refuse)
+    for folder in ("VGGFEAT_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(folder, str(tmp_path / "none"))
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(WeightsError, match="not bundled"):
         compare("a", "b", "lpips-squeeze")
 

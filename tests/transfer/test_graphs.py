@@ -19,7 +19,7 @@ def test_a_step_is_one_graph(objective):
     small = recipe("default", network="vgg16", content_layers={"relu3_1": 1}, style_layers={"relu1_1": 1, "relu2_1": 1},
                    objective=objective, steps=2)  # fmt: skip
     run = stylize(picture, picture.flip(3), small, device="cpu", precision="float32")
-    compiled, plain = (run._optimiser(1, None) for _ in range(2))  # noqa: SLF001
+    compiled, plain = (run.make_optimiser(1, None) for _ in range(2))
     torch._dynamo.reset()  # noqa: SLF001
     with torch._dynamo.config.patch(trace_autograd_ops=True):  # noqa: SLF001
         torch.compile(compiled.step, backend=backend, fullgraph=True)()

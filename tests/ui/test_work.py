@@ -47,7 +47,7 @@ def test_a_transparent_photograph_stays_transparent(send, tmp_path):
 
 
 def test_stopping_keeps_the_picture_as_it_stands(send, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "_INTERVAL", 0)
+    monkeypatch.setattr(work, "INTERVAL", 0)
     page_run = PageRun()
     run = work.paint(send("a.png"), send("b.png", seed=1), replace(QUICK, steps=50), page_run, tmp_path)
     next(run)
@@ -59,7 +59,7 @@ def test_stopping_keeps_the_picture_as_it_stands(send, tmp_path, monkeypatch):
 
 
 def test_nothing_is_written_once_the_page_is_gone(send, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "_INTERVAL", 0)
+    monkeypatch.setattr(work, "INTERVAL", 0)
     page_run = PageRun()
     run = work.paint(send("a.png"), send("b.png", seed=1), replace(QUICK, steps=50), page_run, tmp_path / "out")
     next(run)

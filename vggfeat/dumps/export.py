@@ -34,15 +34,15 @@ from vggfeat.errors import InputError, RecipeError, near, one_of
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
 
 # Approximate bytes in memory at a time, and in one chunk of a zarr array.
-_BATCH_BYTES = 64 * 2**20
-_CHUNK_BYTES = 8 * 2**20
+BATCH_BYTES = 64 * 2**20
+CHUNK_BYTES = 8 * 2**20
 
 # The limit of spreadsheets, and of many CSV readers.
 _MOST_COLUMNS = 16384
 
 # The limits of a MATLAB 5 variable and of a safetensors header, in bytes.
-_MAT_BYTES = 2**31 - 1
-_SAFETENSORS_HEADER = 100_000_000
+MAT_BYTES = 2**31 - 1
+SAFETENSORS_HEADER = 100_000_000
 
 # Imported when needed: of the extra `export`, but for faiss, which has its own.
 LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarrow", "faiss": "faiss"}
@@ -172,7 +172,7 @@ class _Content:
     def batches(self) -> Iterator[tuple[slice, list[npt.NDArray[Any]]]]:
         """The rows of all arrays in batches, each array as (N, values)."""
         width = sum(_row_bytes(array) for array in self.arrays.values())
-        rows, step = len(self.texts["id"]), max(1, _BATCH_BYTES // max(1, width))
+        rows, step = len(self.texts["id"]), max(1, BATCH_BYTES // max(1, width))
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             yield part, [array[part].reshape(part.stop - start, -1) for array in self.arrays.values()]
@@ -201,7 +201,7 @@ def _zarr(content: _Content, path: Path, zarr: Any) -> None:
         chunk = (max(1, min(len(texts), 65536)),)
         group.create_array(name, shape=(len(texts),), dtype="string", chunks=chunk)[:] = np.array(texts, dtype=object)
     for name, array in content.arrays.items():
-        rows = max(1, min(len(array), _CHUNK_BYTES // _row_bytes(array)))
+        rows = max(1, min(len(array), CHUNK_BYTES // _row_bytes(array)))
         made = group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=(rows, *array.shape[1:]))
         for part, values in _parts(array, rows):
             made[part] = values
@@ -221,7 +221,7 @@ def _h5(content: _Content, path: Path, h5py: Any) -> None:
 
 def _mat(content: _Content, path: Path, scipy_io: Any) -> None:
     for name, array in content.arrays.items():
-        if prod(array.shape) * 4 > _MAT_BYTES:
+        if prod(array.shape) * 4 > MAT_BYTES:
             raise RecipeError(
                 f"{name} has {prod(array.shape) * 4 / 1e9:.1f} GB and a .mat file holds at most 2 GB an array: "
                 "take h5, which MATLAB's h5read reads, or fewer layers or another reduction"
@@ -309,7 +309,7 @@ def _safetensors(content: _Content, path: Path, _: object) -> None:
         place = end
     text = json.dumps(header, ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # aligns the values
-    if len(text) > _SAFETENSORS_HEADER:
+    if len(text) > SAFETENSORS_HEADER:
         raise RecipeError(
             f"{len(content.texts['id'])} ids and paths do not fit into the header of a safetensors file, "
             "which has at most 100 MB: take zarr, h5 or parquet"
@@ -352,8 +352,8 @@ WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
 
 
 def _parts(array: FeatureRows, multiple: int = 1) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
-    """The rows in batches of about `_BATCH_BYTES`, each a multiple of `multiple` rows."""
-    step = max(1, _BATCH_BYTES // _row_bytes(array) // multiple) * multiple
+    """The rows in batches of about `BATCH_BYTES`, each a multiple of `multiple` rows."""
+    step = max(1, BATCH_BYTES // _row_bytes(array) // multiple) * multiple
     for start in range(0, len(array), step):
         part = slice(start, min(start + step, len(array)))
         yield part, array[part]

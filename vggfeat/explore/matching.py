@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vggfeat.features.device import Precision
 
 # Limits on the distances and on the gathered feature values in memory at a time: 64 MB each.
-_MOST_DISTANCES = _MOST_GATHERED = 2**24
+MOST_DISTANCES = MOST_GATHERED = 2**24
 
 # Stands for the cosine of a position outside the layer: less than any cosine.
 _ABSENT = -2.0
@@ -268,7 +268,7 @@ def _nearest(vectors: Tensor, others: Tensor, ratio: float) -> tuple[Tensor, Ten
     nearest = torch.full((len(vectors),), -1, device=vectors.device)
     ratios = torch.ones(len(vectors), device=vectors.device)
     start = 0
-    for part in _parts(vectors, max(1, _MOST_DISTANCES // len(others))):
+    for part in _parts(vectors, max(1, MOST_DISTANCES // len(others))):
         found, pairs = match_snn(part, others, ratio)
         nearest[start + pairs[:, 0]] = pairs[:, 1]
         ratios[start + pairs[:, 0]] = found[:, 0]
@@ -287,7 +287,7 @@ def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
     first = ((pairs.a * coarse.stride + (coarse.offset - layer.offset)) / layer.stride).floor().long()
     shift = (pairs.b - pairs.a) * (coarse.stride // layer.stride)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    size = max(1, _MOST_GATHERED // (len(inside) * len(around) * a.vectors.shape[1]))
+    size = max(1, MOST_GATHERED // (len(inside) * len(around) * a.vectors.shape[1]))
     for corner, moved in zip(_parts(first, size), _parts(shift, size), strict=True):
         ours = corner[:, None] + inside
         theirs = (ours + moved[:, None])[:, :, None] + around
@@ -318,7 +318,7 @@ def _subpixel_shift(pairs: _Pairs, a: _Level, b: _Level) -> Tensor:
 
 def _along(a: _Level, ours: Tensor, b: _Level, theirs: Tensor, step: Tensor) -> Tensor:
     """The cosines between (M, 2) positions of `a` and those of `b` plus each of (K, 2) steps: (M, K)."""
-    size = max(1, _MOST_GATHERED // (len(step) * a.vectors.shape[1]))
+    size = max(1, MOST_GATHERED // (len(step) * a.vectors.shape[1]))
     parts = zip(_parts(ours, size), _parts(theirs, size), strict=True)
     return torch.cat([_cosines(a, one[:, None], b, other[:, None, None] + step)[:, 0] for one, other in parts])
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vggfeat.features.device import Arithmetic, settings
 
-# The devices whose float32 arithmetic depends on torch's settings.
-_DEVICES = ("cuda",)
+DEVICES, DTYPES = ("cuda",), (torch.float32,)
+"""The devices and dtypes whose arithmetic depends on torch's settings."""
 
 
 def convolve(
@@ -69,8 +69,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, arithmetic: Arithmetic = 
 
 def _depends_on_settings(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return (
-        x.device.type in _DEVICES
-        and x.dtype == torch.float32
+        x.device.type in DEVICES
+        and x.dtype in DTYPES
         and not (weight.requires_grad or (bias is not None and bias.requires_grad))
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)

@@ -45,8 +45,8 @@ CONVENTION_NETS: Mapping[Convention, Net] = {
 # The key of a head in a state dict of the `lpips` package and of those that copied it.
 _HEAD_KEY = re.compile(r"(?:^|\.)lin(?:s\.)?(\d)\.(?:model\.)?\d\.weight$")
 
-# On CPU, positions with 64 channels that are compared at a time, so that their features stay in the cache.
-_POSITIONS = 4096
+POSITIONS = 4096
+"""On CPU, positions with 64 channels that are compared at a time, so that their features stay in the cache."""
 
 
 class LPIPSLoss(FeatureLoss):
@@ -230,7 +230,7 @@ class _HeadDistance(torch.autograd.Function):
 
 
 def _parts(rows: Tensor) -> list[slice]:
-    step = len(rows) if rows.is_cuda else max(1, _POSITIONS * 64 // rows.shape[1])
+    step = len(rows) if rows.is_cuda else max(1, POSITIONS * 64 // rows.shape[1])
     return [slice(start, start + step) for start in range(0, len(rows), max(1, step))]
 
 

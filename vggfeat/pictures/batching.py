@@ -8,8 +8,8 @@ T = TypeVar("T")
 Side = tuple[int, int]
 """(height, width) of a picture in pixels."""
 
-# A batch has at most the pixels of `batch_size` pictures of this area, so larger pictures get smaller batches.
-_USUAL_PIXELS = 512 * 512
+USUAL_PIXELS = 512 * 512
+"""A batch has at most the pixels of `batch_size` pictures of this area, so larger pictures get smaller batches."""
 
 
 class SizeBatches(Generic[T]):
@@ -27,7 +27,7 @@ class SizeBatches(Generic[T]):
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._limit = batch_size * _USUAL_PIXELS
+        self._limit = batch_size * USUAL_PIXELS
         self._held = 0
         self._waiting: dict[Side, list[T]] = {}
 

@@ -110,8 +110,11 @@ class Dream(Run):
         blocks = memory.divide(extract, recipe, stages, memory.budget(memory_limit, device))
         super().__init__(recipe, stages, extract, self._content, blocks=blocks, seconds=seconds)
 
-    def _optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
-        # Starts from the content at the stage's size plus the change so far, so that details of the content stay sharp.
+    def make_optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
+        """The optimiser of stage `number`.
+
+        It starts from the content at the stage's size plus the change so far, so that the content's details stay sharp.
+        """
         stage, evaluator = self.stages[number - 1], self.evaluators[number - 1]
         image = images.resize(self._content, stage.height, stage.width)
         if number > 1:

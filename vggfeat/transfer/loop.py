@@ -140,7 +140,7 @@ class Run(ABC):
         return self.image
 
     @abstractmethod
-    def _optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
+    def make_optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
         """The optimiser of stage `number`, which starts from the picture so far or resumes from `state`."""
 
     def _run(self) -> Iterator[Progress]:
@@ -162,7 +162,7 @@ class Run(ABC):
             evaluator = self.evaluators[number - 1]
             blocks = evaluator.blocks
             with _conditions(stage, self._picture.device):
-                optimiser = self._optimiser(number, state)
+                optimiser = self.make_optimiser(number, state)
             self._picture = optimiser.image
             while (going := self._continues(stage, step, deadline, recent)) or repeat:
                 repeat = False

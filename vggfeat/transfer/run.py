@@ -182,7 +182,8 @@ class Stylization(Run):
         )
         return (self._extract, self._style_targets) if fits else None
 
-    def _optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
+    def make_optimiser(self, number: int, state: Mapping[str, Tensor] | None) -> Optimiser:
+        """The optimiser of stage `number`, which starts from the picture so far, or resumes from `state`."""
         stage, evaluator = self.stages[number - 1], self.evaluators[number - 1]
         height, width = stage.height, stage.width
         content = images.resize(self._recoloured.content, height, width)

@@ -24,7 +24,7 @@ from vggfeat.ui.limits import Limits, Upload
 from vggfeat.ui.page_runs import PageRun
 
 # Least seconds between two reports of a run. Showing a large picture is slow: reports take at most a tenth of the time.
-_INTERVAL = 1.0
+INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def paint(content: Upload, style: Upload, recipe: Recipe, run: PageRun, folder: 
             break
         if (started := time.monotonic()) >= due:
             yield Painting(progress, progress.image.cpu(), _alpha(content, progress.image), deepcopy(losses))
-            due = (ended := time.monotonic()) + max(_INTERVAL, 9 * (ended - started))
+            due = (ended := time.monotonic()) + max(INTERVAL, 9 * (ended - started))
             if run.ending:
                 break
     if progress is None or run.abandoned:

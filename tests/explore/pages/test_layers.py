@@ -69,12 +69,12 @@ def test_the_most_active_channels(seen, words):
 
 
 def test_tiles_hold_their_channels(seen):
-    page = layers._plan(300, seen, 64, panels=3)  # noqa: SLF001 (where a row's tiles lie)
+    page = layers.layout(300, seen, 64, panels=3)
     assert page.columns == 8
     sheet_of = sheet(
         view.Seen(seen.picture, {"relu1_1": seen.features["relu1_1"]}, seen.layers[:1], (90, 60), "x", "y")
     )
-    row = layers._plan(layers._HEADER, seen, 64, panels=3)  # noqa: SLF001
+    row = layers.layout(layers.HEADER, seen, 64, panels=3)
     maps = view.channel_maps(seen.features["relu1_1"], range(64))
     for channel in (0, 9, 63):
         x, y = row.corner(channel)
@@ -87,9 +87,9 @@ def test_tiles_hold_their_channels(seen):
 @pytest.mark.parametrize("panels", [3, 4])
 def test_nothing_overlaps_and_all_is_on_the_page(count, size, panels, seen):
     one = view.Seen(torch.zeros(1, 3, *size), seen.features, seen.layers, size, "x", "y")
-    row = layers._plan(200, one, count, panels=panels)  # noqa: SLF001
+    row = layers.layout(200, one, count, panels=panels)
     height, width = row.tile
-    boxes = [(*row.corner(number), width, height + layers._LABEL) for number in range(count)]  # noqa: SLF001
+    boxes = [(*row.corner(number), width, height + layers.LABEL) for number in range(count)]
     boxes += [
         (36 + number * (row.panel[1] + 14), 200 + 48, row.panel[1], row.panel[0] + 26) for number in range(panels)
     ]

@@ -21,11 +21,11 @@ _WIDTH, _MARGIN, _GAP = 1680, 36, 14
 
 # The most (height, width) of a panel (the picture, heat map, components): _SMALL with the channels beside the panels,
 # _LARGE with the channels below. The others are the heights of a panel's caption, a layer's title and the header.
-_SMALL, _LARGE, _CAPTION, _TITLE, _HEADER = (240, 330), (340, 520), 26, 48, 186
+_SMALL, _LARGE, _CAPTION, _TITLE, HEADER = (240, 330), (340, 520), 26, 48, 186
 
 # Tiles of channels: their gap, the height of their labels, and for tiles below the panels (most channels, columns).
 # Channel counts are multiples of these, so rows are full; in rows of 16 a channel is easy to find by its number.
-_TILE_GAP, _LABEL = 6, 18
+_TILE_GAP, LABEL = 6, 18
 _COLUMNS, _MOST_COLUMNS = ((12, 12), (64, 8)), 16
 _LEAST_BESIDE = 100  # Narrower tiles go below the panels.
 
@@ -60,7 +60,7 @@ class Row:
 
     @property
     def _pitch(self) -> int:
-        return self.tile[0] + _LABEL + _TILE_GAP
+        return self.tile[0] + LABEL + _TILE_GAP
 
 
 def sheet(
@@ -86,9 +86,9 @@ def sheet(
         raise InputError("channels and top cannot both be given")
     shown = {layer.name: _choose(found, layer, channels, top) for layer in found.layers}
     rows: list[Row] = []
-    y = _HEADER
+    y = HEADER
     for layer in found.layers:
-        rows.append(_plan(y, found, len(shown[layer.name]), panels=3 if at is None else 4))
+        rows.append(layout(y, found, len(shown[layer.name]), panels=3 if at is None else 4))
         y = rows[-1].bottom + _MARGIN
     page = canvas.Canvas(_WIDTH, y)
     _paint_header(page, found, scale)
@@ -111,7 +111,7 @@ def _choose(found: Inspection, layer: arch.Layer, channels: Sequence[int] | None
     return channels
 
 
-def _plan(top: int, found: Inspection, count: int, *, panels: int) -> Row:
+def layout(top: int, found: Inspection, count: int, *, panels: int) -> Row:
     """Place a layer: its channels beside the panels if the tiles stay large enough, else below."""
     height, width = found.picture.shape[2:]
     y = top + _TITLE
@@ -121,7 +121,7 @@ def _plan(top: int, found: Inspection, count: int, *, panels: int) -> Row:
     columns, tile = 1, (0, 0)
     for rows in range(1, count + 1):
         across = ceil(count / rows)
-        inside = (panel[0] + _CAPTION) // rows - _LABEL - _TILE_GAP, (room + _TILE_GAP) // across - _TILE_GAP
+        inside = (panel[0] + _CAPTION) // rows - LABEL - _TILE_GAP, (room + _TILE_GAP) // across - _TILE_GAP
         if min(inside) > 0 and (fitting := canvas.contain(height, width, *inside)) > tile:
             columns, tile = across, fitting
     if tile[1] >= _LEAST_BESIDE:
