@@ -1,4 +1,4 @@
-"""Profiles of 16-bit pictures against Pillow's conversion in 8 bits, and against the textbook."""
+"""Colour profiles: of 8 bits against the definition, of 16 bits against Pillow's conversion and the textbook."""
 
 import io
 import struct
@@ -7,14 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_files import (
+    ADOBE,
+    ADOBE_ICC,
+    CMYK_ICC,
+    COLOURS,
+    GREY_ICC,
+    SRGB,
+    adobe_to_srgb,
+    matrix_profile,
+    pixels,
+    saved,
+    srgb_curve,
+)
 from PIL import Image, ImageCms
 
 from vggfeat.pictures import deep
 from vggfeat.pictures.images import read_picture, write_picture
-
-# Adobe RGB (1998) adapted to D50: columns are the XYZ of red, green and blue.
-ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
-SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
 
 
 def fixed(*values: float) -> bytes:
@@ -148,3 +157,64 @@ def test_a_broken_profile_leaves_16_bits_of_srgb(tmp_path: Path) -> None:
     write_picture(tmp_path / "b.png", picture.rgb, icc=b"not a profile", bits=16)
     with Image.open(tmp_path / "b.png") as written:
         assert "icc_profile" not in written.info
+
+
+def test_profile_is_converted_to_srgb(tmp_path: Path) -> None:
+    inside = np.array([[[100, 150, 120], [200, 100, 90], [128, 128, 128], [255, 255, 255]]], np.uint8)
+    expected = adobe_to_srgb(inside)
+    assert np.abs(expected - inside).max() > 20  # the conversion is not a matter of rounding
+    for mode in ("RGB", "RGBA", "P"):
+        image = Image.fromarray(inside).convert(mode, palette=Image.Palette.ADAPTIVE)
+        picture = read_picture(saved(tmp_path / f"{mode}.png", image, icc_profile=ADOBE_ICC))
+        assert np.abs(pixels(picture) - expected).max() < 1.5
+        assert picture.icc == ADOBE_ICC
+        assert (picture.alpha is not None) == (mode == "RGBA")
+
+
+def test_grey_profile(tmp_path: Path) -> None:
+    grey = np.array([[0, 60, 128, 255]], np.uint8)
+    expected = 255 * srgb_curve(grey / 255.0)
+    picture = read_picture(saved(tmp_path / "8.png", Image.fromarray(grey), icc_profile=GREY_ICC))
+    assert np.abs(pixels(picture)[..., 0] - expected).max() < 1.5
+    deep = Image.frombytes("I;16", (4, 1), (grey.astype("<u2") * 257).tobytes())
+    picture = read_picture(saved(tmp_path / "16.png", deep, icc_profile=GREY_ICC))
+    assert np.abs(pixels(picture)[..., 0] - expected).max() < 1.5
+
+
+def test_grey_that_kept_the_profile_of_its_colours(tmp_path: Path) -> None:
+    grey = np.array([[60, 128, 255]], np.uint8)
+    picture = read_picture(saved(tmp_path / "a.png", Image.fromarray(grey), icc_profile=ADOBE_ICC))
+    assert np.abs(pixels(picture) - adobe_to_srgb(grey[..., None].repeat(3, -1))).max() < 1.5
+
+
+@pytest.mark.parametrize("icc", [
+    b"not a profile", ADOBE_ICC[:200], ADOBE_ICC[:-20], GREY_ICC, CMYK_ICC, matrix_profile(ADOBE * 0.01), b"\0" * 3000,
+], ids=["text", "cut", "short", "grey", "cmyk", "dark", "zeros"])  # fmt: skip
+def test_unusable_profile_counts_as_srgb(tmp_path: Path, icc: bytes) -> None:
+    picture = read_picture(saved(tmp_path / "a.tiff", Image.fromarray(COLOURS), icc_profile=icc))
+    assert np.allclose(pixels(picture), COLOURS, atol=1e-4)
+    assert picture.icc is None
+    write_picture(tmp_path / "b.png", picture.rgb, icc=icc)
+    with Image.open(tmp_path / "b.png") as image:
+        assert "icc_profile" not in image.info
+        assert np.array_equal(np.array(image), COLOURS)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp", "jpeg"])
+def test_profile_is_kept_on_writing(tmp_path: Path, ending: str) -> None:
+    inside = np.array([[100, 150, 120], [200, 100, 90], [128, 128, 128]], np.uint8).repeat(16, 0).reshape(3, 16, 3)
+    inside = inside.repeat(16, 0)  # blocks that JPEG keeps
+    first = read_picture(saved(tmp_path / "a.png", Image.fromarray(inside), icc_profile=ADOBE_ICC))
+    path = tmp_path / f"b.{ending}"
+    write_picture(path, first.rgb, alpha=torch.ones(1, 1, 48, 16), icc=first.icc)
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == ADOBE_ICC
+        assert np.abs(np.array(image.convert("RGB")).astype(int) - inside).max() <= 2
+    assert (read_picture(path).rgb - first.rgb).abs().max() <= 2.5 / 255
+
+
+def test_srgb_profile_changes_nothing(tmp_path: Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = read_picture(saved(tmp_path / "a.png", Image.fromarray(COLOURS), icc_profile=srgb))
+    assert np.allclose(pixels(picture), COLOURS, atol=1e-4)
+    assert picture.icc == srgb
