@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import io
 import os
 import re
 import secrets
@@ -51,6 +52,19 @@ class CsvWriter:
     def write(self, line: str) -> None:
         """Receive a formatted line from `csv`."""
         self._file.write(line.removesuffix("\r\n") + "\n")
+
+
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    r"""A CSV table as text, with `\n` at the end of each line.
+
+    >>> csv_text(["name", "value"], [["a", 1.5], ["b", None]])
+    'name,value\na,1.5\nb,\n'
+    """
+    text = io.StringIO()
+    writer = CsvWriter(text)
+    for line in (columns, *rows):
+        writer.writerow(line)
+    return text.getvalue()
 
 
 @contextmanager

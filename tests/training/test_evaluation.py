@@ -4,7 +4,8 @@ import io
 import torch
 import torch.nn.functional as F
 
-from vggfeat.training.evaluation import Evaluation, csv_text, tally
+from vggfeat.files import csv_text
+from vggfeat.training.evaluation import Evaluation, tally
 
 
 def test_counts_and_loss_are_those_of_the_whole():

@@ -3,8 +3,6 @@
 Points are (x, y) in pixels of the original pictures; the centre of the first pixel is (0, 0).
 """
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +19,7 @@ from torch.nn.functional import normalize
 from vggfeat.errors import InputError, LayerError
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.files import csv_text
 from vggfeat.networks import arch
 from vggfeat.networks.weights import Preprocessing
 from vggfeat.pictures import images, padding, sources
@@ -84,11 +83,7 @@ class Matches:
 
     def as_csv(self) -> str:
         """The matches as CSV: a header, then one line for each."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["x_a", "y_a", "x_b", "y_b", "score"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        return text.getvalue()
+        return csv_text(["x_a", "y_a", "x_b", "y_b", "score"], [row.values() for row in self.rows()])
 
 
 def match(

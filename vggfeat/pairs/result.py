@@ -1,6 +1,5 @@
 """The result of a comparison, also as JSON and CSV."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from vggfeat.files import csv_text
 from vggfeat.pairs.match import Pair, path_text
 
 
@@ -43,7 +43,8 @@ class Comparison:
     Example:
         >>> from pathlib import Path
         >>> from vggfeat import Comparison
-        >>> from vggfeat.pairs.match import Pair
+        >>> from vggfeat.files import csv_text
+    from vggfeat.pairs.match import Pair
         >>> from vggfeat.pairs.result import PairResult
         >>> pairs = [Pair(name, Path("a", name), Path("b", name)) for name in ("one.png", "two.png")]
         >>> rows = tuple(PairResult(pair, 64, 48, {"psnr": psnr}) for pair, psnr in zip(pairs, (30.0, float("inf"))))
@@ -105,24 +106,14 @@ class Comparison:
         The column `metadata` is filled in the last row only, with the metadata, `infinite` and `complete` as JSON.
         Names are not escaped: a spreadsheet may read a name that begins with `=`, `+`, `-` or `@` as a formula.
         """
-        names = list(self.mean)
-        lines = _Lines()
-        writer = csv.DictWriter(lines, ["pair", "a", "b", "width", "height", *names, "error", "metadata"])
-        writer.writeheader()
-        for row in self.rows:
-            writer.writerow({**_named(row.pair), "width": row.width, "height": row.height, **row.values})
-        for failure in self.failures:
-            writer.writerow({**_named(failure.pair), "error": failure.reason})
+        columns = ["pair", "a", "b", "width", "height", *self.mean, "error", "metadata"]
         about = {**self.metadata, "infinite": self.infinite, "complete": self.complete}
-        writer.writerow({"pair": "mean", **self.mean, "metadata": json.dumps(about)})
-        return "".join(lines)
-
-
-class _Lines(list[str]):
-    """Collects rows and ends them in a line feed. `csv` itself writes CRLF, so that it quotes a CR in a name."""
-
-    def write(self, row: str) -> None:
-        self.append(row.removesuffix("\r\n") + "\n")
+        lines: list[dict[str, object]] = [
+            *({**_named(row.pair), "width": row.width, "height": row.height, **row.values} for row in self.rows),
+            *({**_named(failure.pair), "error": failure.reason} for failure in self.failures),
+            {"pair": "mean", **self.mean, "metadata": json.dumps(about)},
+        ]
+        return csv_text(columns, [map(line.get, columns) for line in lines])
 
 
 def _named(pair: Pair) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """How well a network classifies: loss, accuracy, accuracy per class, and confusion matrix."""
 
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat.features.tensors import values
-from vggfeat.files import CsvWriter
+from vggfeat.files import csv_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +66,3 @@ def tally(
         places = labels * classes + logits.argmax(1)
         confusion += torch.bincount(places, minlength=classes**2).reshape(classes, classes)
     return loss, confusion
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A CSV file as text, with Unix line ends on every system."""
-    text = io.StringIO()
-    writer = CsvWriter(text)
-    for line in (columns, *rows):
-        writer.writerow(line)
-    return text.getvalue()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from vggfeat.errors import InputError, RecipeError, one_of
@@ -147,14 +147,6 @@ class TrainingRecipe:
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON and checkpoints."""
         return asdict(self)
-
-
-def training_recipe(**changes: Any) -> TrainingRecipe:
-    """The default recipe with `changes`. Raises `RecipeError` for unknown fields and invalid values."""
-    known = {item.name for item in fields(TrainingRecipe)}
-    for option in changes:
-        one_of("option", option, known, of="a training recipe", kind=RecipeError)
-    return TrainingRecipe(**changes)
 
 
 def _words(option: str) -> str:

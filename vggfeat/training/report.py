@@ -11,7 +11,7 @@ from vggfeat.explore import plots
 from vggfeat.features import tensors
 from vggfeat.pictures import images
 from vggfeat.training.dataset import Data
-from vggfeat.training.evaluation import Evaluation, csv_text
+from vggfeat.training.evaluation import Evaluation
 from vggfeat.training.recipe import TrainingRecipe
 
 METRICS = "metrics.csv"
@@ -25,7 +25,7 @@ History = Sequence[Mapping[str, float]]
 
 def metrics_csv(history: History) -> str:
     """A CSV table with a row for each epoch."""
-    return csv_text(COLUMNS, [[_number(epoch[column]) for column in COLUMNS] for epoch in history])
+    return files.csv_text(COLUMNS, [[_number(epoch[column]) for column in COLUMNS] for epoch in history])
 
 
 def write_report(
