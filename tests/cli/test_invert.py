@@ -37,7 +37,7 @@ def test_options_are_the_recipes(vggfeat):
         (["absent.png"], "cannot read 'absent.png'"),
         (["in.png", "--layer", "relu3_9"], "block 3 has relu3_1"),
         (["in.png", "-o", "in.png"], "the output 'in.png' is one of the inputs"),
-        (["in.png", "--layer", "relu3_1:0"], "needs a content or a style layer of some weight"),
+        (["in.png", "--layer", "relu3_1:0"], "needs a content or a style layer with a weight above 0"),
     ],
 )
 def test_refusals(arguments, message, vggfeat):

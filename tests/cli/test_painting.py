@@ -80,7 +80,7 @@ def test_what_was_interrupted_goes_on_to_the_same_picture(command, vggfeat, end_
     # Steps are counted from the first, also after an interruption.
     assert sorted(path.name for path in Path().glob("part-*")) == [f"part-000{number}.png" for number in (4, 5, 6)]
     wrong = vggfeat(command, "in.png", "--resume", "run.ckpt", "--seed", 4, "-o", "x.png", code=2)
-    assert "the checkpoint is of another run: it differs in recipe (seed)" in wrong.stderr
+    assert "the checkpoint belongs to another run, which differs in recipe (seed)" in wrong.stderr
 
 
 def test_a_checkpoint_spares_what_is_read_and_what_is_written(vggfeat):
@@ -116,7 +116,7 @@ def test_transparency_profile_and_depth_are_given_back(command, vggfeat):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_memory_is_kept_to(command, vggfeat):
     assert "pixels take" in vggfeat(command, *COMMANDS[command], "--memory", "1MB", code=2).stderr
-    assert "is no amount of memory" in vggfeat(command, *COMMANDS[command], "--memory", "much", code=2).stderr
+    assert "is not an amount of memory" in vggfeat(command, *COMMANDS[command], "--memory", "much", code=2).stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -50,7 +50,7 @@ def test_help_needs_no_torch():
         (["photo.png", "-l", "relu1_1", "--weights", "imagenet"], "imagenet"),
         (["absent.png", "-l", "relu1_1"], "cannot read 'absent.png': no such file"),
         (["photo.png", "-l", "relu1_1", "--channels", "3;4"], "'3;4' is not a list of channels such as 3,17"),
-        (["photo.png", "-l", "relu1_1", "--channels", "64"], "no channel 64 in relu1_1: it has 0 to 63"),
+        (["photo.png", "-l", "relu1_1", "--channels", "64"], "no channel 64 in relu1_1: choose from 0 to 63"),
         (["photo.png", "-l", "relu1_1", "--channels", "1", "--top", "2"], "channels and top cannot both be given"),
         (["photo.png", "-l", "relu1_1", "--at", "5"], "'5' is not a pixel X,Y such as 120,80"),
         (["photo.png", "-l", "relu1_1", "--at", "64,5"], "position 64,5 lies outside the picture: x is 0 to 63"),

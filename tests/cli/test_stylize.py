@@ -236,7 +236,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_picture(vggfeat):
     vggfeat("stylize", "content.png", "style.jpg", "--resume", "run.ckpt", "-o", "part.png", "--quiet")
     assert torch.equal(pixels("part.png"), pixels("whole.png"))
     wrong = vggfeat("stylize", "style.jpg", "style.jpg", "--resume", "run.ckpt", "-o", "x.png", code=2)
-    assert "the checkpoint is of another run" in wrong.stderr
+    assert "the checkpoint belongs to another run" in wrong.stderr
 
 
 def test_masks_styles_and_what_is_kept(vggfeat):
@@ -255,7 +255,7 @@ def test_masks_styles_and_what_is_kept(vggfeat):
         (("content.png", "--mask", "left.png"), "is not MASK=STYLE"),
         (("content.png", "style.jpg", "--mix", "a"), "is not a list of 1 numbers"),
         (("content.png", "style.jpg", "--mix", "1,2"), "there are 2 weights for 1 styles"),
-        (("content.png", "style.jpg", "--memory", "much"), "is no amount of memory"),
+        (("content.png", "style.jpg", "--memory", "much"), "is not an amount of memory"),
         (("content.png", "style.jpg", "--sequence"), "--sequence is for several contents"),
     ):
         assert message in vggfeat("stylize", *arguments, *QUICK, code=2).stderr

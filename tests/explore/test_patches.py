@@ -63,7 +63,7 @@ def test_a_patch_is_all_that_its_position_sees(dumped):
 
 
 def test_what_cannot_be_shown_is_told(dumped, tmp_path):
-    with pytest.raises(InputError, match="no channel 64 in relu1_1: it has 0 to 63"):
+    with pytest.raises(InputError, match="no channel 64 in relu1_1: choose from 0 to 63"):
         most_activating(dumped, "relu1_1", 64)
     with pytest.raises(InputError, match="unknown layer 'relu1_2' of the dump"):
         most_activating(dumped, "relu1_2", 0)

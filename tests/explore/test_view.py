@@ -85,7 +85,7 @@ def test_channels_below_zero_are_blue():
 
 
 def test_channels_that_do_not_exist():
-    with pytest.raises(InputError, match="no channel 4: there are 0 to 3"):
+    with pytest.raises(InputError, match="no channel 4: choose from 0 to 3"):
         view.channel_maps(torch.zeros(1, 4, 2, 2), [1, 4])
     with pytest.raises(InputError, match="unknown scale 'layers': did you mean layer"):
         view.channel_maps(torch.zeros(1, 4, 2, 2), [1], scale="layers")

@@ -74,7 +74,7 @@ def test_heat_maps_are_no_pictures_of_the_next_comparison(folder):
     Path("elsewhere").mkdir()
     Path("elsewhere/link").symlink_to(Path("b").absolute())
     with pytest.raises(
-        ImageError, match=r"heat maps inside '[ab]' would be compared the next time: choose a folder out"
+        ImageError, match=r"heat maps inside '[ab]' would be compared next time: choose a folder out"
     ):
         compare("a", "b", "psnr", heatmaps=folder)
     assert not Path("b/maps").exists()

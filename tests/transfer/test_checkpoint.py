@@ -40,7 +40,7 @@ def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize("data", [b"", b"not a checkpoint", b"\x08\0\0\0\0\0\0\0{}      "])
 def test_other_files_are_refused(data, tmp_path):
     (tmp_path / "x").write_bytes(data)
-    with pytest.raises(InputError, match="is no checkpoint"):
+    with pytest.raises(InputError, match="is not a checkpoint"):
         checkpoint.load(tmp_path / "x")
 
 

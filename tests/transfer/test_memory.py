@@ -23,7 +23,7 @@ def test_sizes_are_read(text, size):
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "4XB", "0", "\u0661GB", "4 G B"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(InputError, match="is no amount of memory: write 4GB"):
+    with pytest.raises(InputError, match="is not an amount of memory: write 4GB"):
         memory.parse_size(text)
 
 
@@ -54,7 +54,7 @@ def test_a_limit_is_read_and_none_is_a_share_of_what_is_free():
     cpu = torch.device("cpu")
     assert [memory.budget(limit, cpu) for limit in ("4GB", 123, "123")] == [4 * 10**9, 123, 123]
     assert 0.5 < (memory.budget(None, cpu) or 0) / (memory.available(cpu) or 1) < 2
-    with pytest.raises(InputError, match="'-1' is no amount of memory"):
+    with pytest.raises(InputError, match="'-1' is not an amount of memory"):
         memory.budget(-1, cpu)
 
 

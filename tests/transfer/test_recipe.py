@@ -51,7 +51,7 @@ def test_every_field_says_what_it_is():
         ({"growth": 1.0}, "growth is 1.0: it must be a number between 1.1 and 16"),
         ({"style_weight": float("nan")}, "style weight is nan"),
         ({"style_weight": -1.0}, "style weight is -1"),
-        ({"content_weight": 0.0, "style_weight": 0.0}, "needs a content or a style layer of some weight"),
+        ({"content_weight": 0.0, "style_weight": 0.0}, "needs a content or a style layer with a weight above 0"),
         ({"margin": 8}, "margin is 8: it must be a multiple of 16, the deepest layer's stride"),
         ({"margin": 16, "style_layers": {"pool5": 1}}, "margin is 16: it must be a multiple of 32"),
         ({"steps": 2.5}, "steps is 2.5: it must be a whole number"),

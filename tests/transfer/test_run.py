@@ -181,7 +181,7 @@ def test_a_small_limit_computes_in_blocks(content, style):
     next(iter(run))
     with pytest.raises(RecipeError, match=r"even in small blocks, 1 MB are allowed"):
         stylize(content, style, size=512, memory_limit="1MB")
-    with pytest.raises(InputError, match="'lots' is no amount of memory: write 4GB"):
+    with pytest.raises(InputError, match="'lots' is not an amount of memory: write 4GB"):
         stylize(content, style, size=512, memory_limit="lots")
 
 

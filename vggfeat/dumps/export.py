@@ -44,7 +44,7 @@ _MOST_COLUMNS = 16384
 MAT_BYTES = 2**31 - 1
 SAFETENSORS_HEADER = 100_000_000
 
-# Imported when needed: of the extra `export`, but for faiss, which has its own.
+# Imported when needed: the extra `export`, and `faiss` for faiss.
 LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarrow", "faiss": "faiss"}
 
 

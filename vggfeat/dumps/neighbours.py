@@ -37,7 +37,7 @@ class Found:
     """The nearest rows of each query, nearest first.
 
     `rows` and `distances`: an array (K,) for each query; rows at the same distance are in the order of the array.
-    `left_out`: the rows that hold infinite or NaN values, which are no one's neighbours.
+    `left_out`: the rows that hold infinite or NaN values, which are never neighbours.
     """
 
     rows: tuple[Integers, ...]

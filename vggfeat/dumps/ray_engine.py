@@ -41,7 +41,7 @@ class RayEngine:
 
     def __init__(self, *, actors: int | None = None, workers: int | None = None) -> None:
         if actors is not None and actors < 1:
-            raise InputError(f"actors is {actors}: it is at least 1")
+            raise InputError(f"actors is {actors}: it must be at least 1")
         self._ray = import_ray()
         self._actors = actors
         self._workers = workers

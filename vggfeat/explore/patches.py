@@ -64,7 +64,7 @@ def most_activating(
         raise InputError("the dump has no picture that could be read")
     found = statistics[layer]
     if not 0 <= channel < len(found.mean):
-        raise InputError(f"there is no channel {channel} in {layer}: it has 0 to {len(found.mean) - 1}")
+        raise InputError(f"there is no channel {channel} in {layer}: choose from 0 to {len(found.mean) - 1}")
     names = [str(name) for name in found.top_ids[channel] if name]
     if top is not None and top < 1:
         raise InputError(f"top is {top}: it must be at least 1")

@@ -145,7 +145,7 @@ def channel_maps(features: Tensor, channels: Sequence[int], *, scale: Scale = "c
     one_of("scale", scale, get_args(Scale))
     count = features.shape[1]
     if missing := [channel for channel in channels if not 0 <= channel < count]:
-        raise InputError(f"there is no channel {missing[0]}: there are 0 to {count - 1}")
+        raise InputError(f"there is no channel {missing[0]}: choose from 0 to {count - 1}")
     chosen = features[0, list(channels)][:, None]
     tops = [_top(features)] * len(channels) if scale == "layer" else [_top(channel) for channel in chosen]
     shares = (chosen / torch.tensor(tops).reshape(-1, 1, 1, 1)).clamp(-1, 1)

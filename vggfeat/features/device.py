@@ -95,7 +95,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
     count = torch.accelerator.device_count()
     present = torch.accelerator.current_accelerator() if count else None
     if present is None or present.type != device.type or (device.index or 0) >= count:
-        here = f"{count} of type {present.type}" if present else "none but the CPU"
+        here = f"{count} of type {present.type}" if present else "only the CPU"
         raise InputError(f"there is no device '{name}' here: torch sees {here}")
     return device
 
@@ -158,7 +158,7 @@ _OPERATIONS: tuple[Any, ...] = (
 
 
 class _Float32OnCuda:
-    """Torch's settings of float32 arithmetic on CUDA, held while passes run and given back as the user had set them.
+    """Torch's settings of float32 arithmetic on CUDA, set while passes run, then restored to the user's values.
 
     The settings belong to the process, and passes of several threads overlap: each GPU has its own thread for backward
     passes. So the first pass to enter saves the user's values, and the last one to leave restores them.

@@ -40,7 +40,7 @@ class ContextualLoss(FeatureLoss):
         self.chunk = chunk
 
     def summary(self, x: Tensor) -> Tensor:
-        """The features (N, C, H, W), unchanged but for half precision, which becomes float32."""
+        """The features (N, C, H, W), unchanged, except that half precision becomes float32."""
         return tensors.at_least_float32(x)
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:

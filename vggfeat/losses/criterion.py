@@ -150,7 +150,7 @@ class Criterion(nn.Module, Generic[Loss]):
         self.small: Small = one_of("small", reading.get("small", "refuse"), get_args(Small))
         self.chunk = reading.get("chunk")
         if self.chunk is not None and self.chunk < 1:
-            raise InputError(f"chunk is {self.chunk}: it is at least 1")
+            raise InputError(f"chunk is {self.chunk}: it must be at least 1")
         self.checkpoint = reading.get("checkpoint", False)
 
     def variant(
@@ -358,7 +358,7 @@ class Criterion(nn.Module, Generic[Loss]):
     def _check_weights(self) -> None:
         if (cast := self.trunk.offset.dtype) != torch.float32:
             raise WeightsError(
-                f"the buffers of this {type(self).__name__} were cast to {cast} behind its back, as FSDP does with "
+                f"the buffers of this {type(self).__name__} were cast to {cast}, as FSDP does with "
                 "MixedPrecision(buffer_dtype=...): construct it again, and pass ignored_modules=[criterion] to FSDP"
             )
         if self._weights_lost:
@@ -385,7 +385,7 @@ class Criterion(nn.Module, Generic[Loss]):
             super()._apply(usable_in_training)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (torch passes all by position)
-        """Read nothing. Keys that another implementation saved here are passed over, also by strict loading."""
+        """Read nothing. Keys that another implementation saved here are ignored, also by strict loading."""
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the base class's signature)
         """Do nothing: a criterion stays in evaluation mode."""

@@ -136,7 +136,7 @@ class LPIPSLoss(FeatureLoss):
 def read_heads(source: Heads, net: Net) -> list[Tensor]:
     """The heads of a variant in a file or a state dict, (C,) each, under the keys of the `lpips` package.
 
-    Other keys are passed over, so the state dict may be that of a whole `lpips.LPIPS`, or of a model with one inside.
+    Other keys are ignored, so the state dict may be that of a whole `lpips.LPIPS`, or of a model with one inside.
     Raises `WeightsError` if a head is missing or has another size.
     """
     state = source if isinstance(source, Mapping) else weights_table.read_state(Path(source))

@@ -56,7 +56,7 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
         refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         holds = f"a {refused[1]}, which is not loaded" if refused else "text, or more than tensors"
         raise WeightsError(f"'{path}' is not a state dict: it holds {holds}") from error
-    except Exception as error:  # torch.load passes on whatever unpickling and unzipping raise
+    except Exception as error:  # torch.load lets errors of pickle and zipfile through
         raise WeightsError(f"'{path}' is not a state dict, or is truncated ({type(error).__name__})") from error
     if not isinstance(content := _unwrapped(content), Mapping):
         raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict")

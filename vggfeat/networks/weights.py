@@ -168,7 +168,7 @@ def _chosen(entry: WeightsEntry, preprocessing: Preprocessing, *, fixed: InputOr
     """`entry` with what `preprocessing` names. Raises `InputError` if it names another order than a `fixed` one."""
     order = preprocessing.get("input_order") or fixed or entry.input_order
     if fixed and order != fixed:
-        raise InputError(f"weights {entry} read RGB: input_order='{order}' is for a file or a state dict of others")
+        raise InputError(f"weights {entry} read RGB: input_order='{order}' is only for files and state dicts")
     mean, std = normalisation(preprocessing.get("mean"), preprocessing.get("std"), (entry.mean, entry.std))
     return replace(entry, mean=mean, std=std, input_order=order)
 
@@ -258,7 +258,7 @@ def verify(entry: WeightsEntry) -> None:
     fingerprint = fingerprints(entry.network, load_entry(entry))
     recorded = metadata(entry.path)["layers"]
     if changed := [layer for layer, digest in fingerprint.items() if recorded.get(layer) != digest]:
-        raise WeightsError(f"weights {entry} are not what was packed: {', '.join(changed)} differ in '{entry.path}'")
+        raise WeightsError(f"weights {entry} are damaged: '{entry.path}' differs in {', '.join(changed)}")
 
 
 def whole(network: str, name: str = "imagenet1k_v1") -> Path:

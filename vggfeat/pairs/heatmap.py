@@ -33,7 +33,7 @@ def heatmap_files(folder: Path, pairs: Iterable[Pair], folders: Iterable[Path] =
     for compared in folders:
         if any(place.is_relative_to(os.path.realpath(compared)) for place in places):
             raise ImageError(
-                f"heat maps inside '{path_text(compared)}' would be compared the next time: choose a folder outside it"
+                f"heat maps inside '{path_text(compared)}' would be compared next time: choose a folder outside it"
             )
     return maps
 

@@ -36,8 +36,8 @@ def match_pictures(a: PathLike, b: PathLike) -> MatchedPictures:
     """Match two pictures, or the pictures of two folders.
 
     In folders, files with the ending of a picture count, hidden files do not. A picture's counterpart has the same path
-    within its folder, or else the same path but for the ending, if exactly one file has. Raises `InputError` if nothing
-    matches, or if only one of `a` and `b` is a folder.
+    within its folder, else the same path with another ending, if exactly one file has it. Raises `InputError` if
+    nothing matches, or if only one of `a` and `b` is a folder.
     """
     if not (os.fspath(a) and os.fspath(b)):
         raise InputError("a picture or folder to compare has an empty name")

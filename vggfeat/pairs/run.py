@@ -41,8 +41,8 @@ def compare(
 
     Args:
         a: a picture, or a folder, which is read with its sub-folders.
-        b: the same. A picture's counterpart has the same path within its folder, or else the same path but for the
-            ending, if exactly one file has.
+        b: the same. A picture's counterpart has the same path within its folder, else the same path with another
+            ending, if exactly one file has it.
         metrics: names of `METRICS`. Pictures are read as sRGB in [0, 1] without transparency.
         layers: also return the contribution of each layer to LPIPS and DISTS, one of which must be among the metrics.
         resize: resize every picture to this shorter side, or to (width, height), in pixels: bilinear, antialiased. It
@@ -112,11 +112,11 @@ class Comparing:
             raise InputError("the folder of the heat maps has an empty name")
         width, height = resize if isinstance(resize, tuple) else (1 if resize is None else resize,) * 2
         if min(width, height) < 1:
-            raise InputError(f"resize is {resize}: it is at least 1")
+            raise InputError(f"resize is {resize}: it must be at least 1")
         if width * height > _MOST_PIXELS:
             raise InputError(f"resize is {resize}: that makes {width * height} pixels, the limit is {_MOST_PIXELS}")
         if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: it is at least 1")
+            raise InputError(f"batch_size is {batch_size}: it must be at least 1")
         self.pairs, self.unmatched, self.pictures = match_pictures(a, b)
         self._alone = not Path(a).is_dir()
         self.heatmaps = {} if heatmaps is None else self._heatmap_files(heatmaps, () if self._alone else (a, b))

@@ -41,7 +41,7 @@ def run_folder(folder: Path) -> Generator[None]:
 def read_checkpoint(folder: Path, *, resume: bool) -> Mapping[str, Any] | None:
     """Read the checkpoint of a folder, if there is one, and remove the unfinished files of a killed run.
 
-    Raises `InputError` if there is one that cannot be read, or that is not to be resumed.
+    Raises `InputError` if there is one that cannot be read, or if it exists and `resume` is false.
     """
     path = folder / CHECKPOINT
     if path.exists() and not resume:
@@ -52,7 +52,7 @@ def read_checkpoint(folder: Path, *, resume: bool) -> Mapping[str, Any] | None:
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load lets through whatever unpickling and unzipping raise
+    except Exception as error:  # torch.load lets errors of pickle and zipfile through
         raise InputError(f"the checkpoint '{path}' cannot be read ({type(error).__name__}): delete it") from error
     return cast("Mapping[str, Any]", content)
 
@@ -65,7 +65,7 @@ def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def check_resumable(checkpoint: Mapping[str, Any], recipe: TrainingRecipe, data: Data, folder: Path) -> None:
-    """Raise `RecipeError` or `InputError` if the checkpoint is of another recipe or other data."""
+    """Raise `RecipeError` or `InputError` if the checkpoint belongs to another recipe or to other data."""
     # A checkpoint of an earlier version lacks the fields that are newer.
     before, now = {**TrainingRecipe().as_dict(), **checkpoint["recipe"]}, recipe.as_dict()
     if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:

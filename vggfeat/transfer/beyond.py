@@ -57,9 +57,9 @@ def texture(
     requested = named(recipe) if isinstance(recipe, str) else recipe
     width, height = size
     if min(size) < 1:
-        raise InputError(f"the texture is {width}x{height}: both sides are at least 1")
+        raise InputError(f"the texture is {width}x{height}: both sides must be at least 1")
     if not requested.style_weight or not any(requested.style_layers.values()):
-        raise RecipeError("a texture needs a style layer of some weight")
+        raise RecipeError("a texture needs a style layer with a weight above 0")
     picture = sources.read(style, "style")
     larger = (picture.shape[2] * picture.shape[3] / (width * height)) ** 0.5
     chosen = replace(
@@ -109,7 +109,7 @@ def invert(
     requested = named(recipe) if isinstance(recipe, str) else recipe
     layers = requested.content_layers if layer is None else parse_layers(requested.network, layer)
     if not layers or not any(layers.values()):
-        raise RecipeError("an inversion needs a layer of some weight")
+        raise RecipeError("an inversion needs a layer with a weight above 0")
     requested = replace(requested, content_layers=layers)
     picture = sources.read(image, "image")
     normalised = _normalised(layers, requested, picture.to(choose_device(options.get("device", "auto"))))

@@ -51,9 +51,9 @@ def _opened(path: str | os.PathLike[str]) -> Generator[tuple[Any, dict[str, Any]
         with _safe_open(path, framework="pt") as file:
             about: dict[str, str] = file.metadata() or {}
             if about.get("format") != _FORMAT:
-                raise InputError(f"'{path}' is no checkpoint of this version of stylize")
+                raise InputError(f"'{path}' is not a checkpoint of this version of stylize")
             yield file, json.loads(about["facts"])
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint '{path}'") from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"'{path}' is no checkpoint: {error}") from error
+        raise InputError(f"'{path}' is not a checkpoint: {error}") from error

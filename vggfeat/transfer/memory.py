@@ -18,7 +18,7 @@ from vggfeat.transfer.tiles import Blocks
 
 # Share of the free memory that a run may use.
 _SHARE = 0.6
-# Sides of blocks to choose from, in pixels of the picture. On a CPU larger ones gain nothing; a GPU needs more work at
+# Sides of blocks to choose from, in pixels of the picture. Larger ones gain nothing on a CPU; a GPU needs more work at
 # a time than a small block holds.
 _SIDES = (256, 128)
 _SIDES_ON_GPU = (1024, 512, 256, 128)
@@ -57,14 +57,14 @@ def parse_size(text: str) -> int:
     """Read `4GB`, `1.5g` or `800 MB`, in decimal units, as bytes. Raises `InputError`."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*([kmgt]?)i?b?", text.strip().lower())
     if not found or not float(found[1]):
-        raise InputError(f"'{text}' is no amount of memory: write 4GB, 1.5GB or 800MB")
+        raise InputError(f"'{text}' is not an amount of memory: write 4GB, 1.5GB or 800MB")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
 def budget(limit: int | str | None, device: torch.device) -> int | None:
     """Bytes that a step may use: the limit, in bytes or as text, or else a share of the free memory of `device`.
 
-    None where the system does not report it. Raises `InputError` for a limit that is no amount of memory.
+    None where the system does not report it. Raises `InputError` for a limit that is not an amount of memory.
     """
     return available(device) if limit is None else parse_size(str(limit))
 
@@ -143,7 +143,7 @@ def predict(
     whole = [layer for part in parts[len(tiled) :] for layer in part]
     convolved = [size[layer.name] for layer in whole if layer.kind == "conv"]
     pooled = [size[layer.name] for layer in whole if layer.kind == "pool"]
-    # Autograd keeps every activation and the position of each maximum; two gradients are in flight.
+    # Autograd keeps every activation and the position of each maximum; two gradients exist at a time.
     kept = sum(convolved) + sum(pooled) * (1 + 8 // itemsize)
     passing = 2 * max(convolved, default=0)
     if blocks is None:

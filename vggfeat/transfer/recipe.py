@@ -133,7 +133,7 @@ class Recipe:
         for option in LAYER_FIELDS:
             object.__setattr__(self, option, _named(self.network, getattr(self, option)))
         if not any(self.layer_weights().values()):
-            raise RecipeError("a recipe needs a content or a style layer of some weight")
+            raise RecipeError("a recipe needs a content or a style layer with a weight above 0")
         self._check_numbers()
         if self.edges == "wrap" and not self.margin:
             raise RecipeError("edges wrap needs a margin, which holds the opposite edge")

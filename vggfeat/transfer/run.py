@@ -334,4 +334,4 @@ def _check_resumable(found: checkpoint.Checkpoint, facts: Mapping[str, Any]) -> 
     if fields:
         differing.insert(0, f"recipe ({', '.join(fields)})")
     if differing:
-        raise InputError(f"the checkpoint is of another run: it differs in {', '.join(differing)}")
+        raise InputError(f"the checkpoint belongs to another run, which differs in {', '.join(differing)}")

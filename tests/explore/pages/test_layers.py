@@ -120,7 +120,7 @@ def test_what_a_position_sees(seen, words):
 
 
 def test_bad_input(seen):
-    with pytest.raises(InputError, match="no channel 64 in relu1_1: it has 0 to 63"):
+    with pytest.raises(InputError, match="no channel 64 in relu1_1: choose from 0 to 63"):
         sheet(seen, channels=[3, 64])
     with pytest.raises(InputError, match="channels and top cannot both be given"):
         sheet(seen, channels=[3], top=4)

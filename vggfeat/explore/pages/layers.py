@@ -107,7 +107,7 @@ def _choose(found: Inspection, layer: arch.Layer, channels: Sequence[int] | None
     if not channels:
         raise InputError("channels is empty: leave it out to show all")
     if missing := [channel for channel in channels if not 0 <= channel < layer.channels]:
-        raise InputError(f"there is no channel {missing[0]} in {layer.name}: it has 0 to {layer.channels - 1}")
+        raise InputError(f"there is no channel {missing[0]} in {layer.name}: choose from 0 to {layer.channels - 1}")
     return channels
 
 
