@@ -126,6 +126,22 @@ def one_of(
     return value
 
 
+def check_number(
+    option: str, value: object, least: float, most: float, *, kind: type[VggfeatError] = InputError
+) -> None:
+    """Raise `kind` unless `value` is a number from `least` to `most`. It must be an integer if `least` is one.
+
+    >>> check_number("octave_scale", 0.5, 1.1, 16)
+    Traceback (most recent call last):
+    vggfeat.errors.InputError: octave scale is 0.5: it must be a number between 1.1 and 16
+    """
+    integer = isinstance(least, int)
+    if isinstance(value, int if integer else int | float) and not isinstance(value, bool) and least <= value <= most:
+        return
+    what = "a whole number" if integer else "a number"
+    raise kind(f"{option.replace('_', ' ')} is {value!r}: it must be {what} between {least:g} and {most:g}")
+
+
 def users_line() -> int:
     """The `stacklevel` that makes the caller's warning point at the user's code.
 

@@ -38,7 +38,7 @@ def test_json_summary(vggfeat):
         (["absent.png"], "cannot read 'absent.png'"),
         (["in.png", "--layer", "relu3_9"], "block 3 has relu3_1"),
         (["in.png", "--layer", "relu3_1:256"], "has the channels 0 to 255, not '256'"),
-        (["in.png", "--octaves", "0"], "octaves is 0: it must be between 1 and 20"),
+        (["in.png", "--octaves", "0"], "octaves is 0: it must be a whole number between 1 and 20"),
         (["in.png", "--rate", "nan"], "rate is nan"),
         (["in.png", "-o", "in.png"], "the output 'in.png' is one of the inputs"),
     ],

@@ -73,9 +73,7 @@ def test_each_pair_has_a_heat_map_of_its_own(picture, save):
 def test_heat_maps_are_no_pictures_of_the_next_comparison(folder):
     Path("elsewhere").mkdir()
     Path("elsewhere/link").symlink_to(Path("b").absolute())
-    with pytest.raises(
-        ImageError, match=r"heat maps inside '[ab]' would be compared next time: choose a folder out"
-    ):
+    with pytest.raises(ImageError, match=r"heat maps inside '[ab]' would be compared next time: choose a folder out"):
         compare("a", "b", "psnr", heatmaps=folder)
     assert not Path("b/maps").exists()
 

@@ -10,7 +10,7 @@ from vggfeat.training.recipe import TrainingRecipe
     ("changes", "message"),
     [
         ({"schedule": "cosin"}, "unknown schedule 'cosin': did you mean cosine"),
-        ({"epochs": 0}, "epochs is 0: it must be between 1 and 100000"),
+        ({"epochs": 0}, "epochs is 0: it must be a whole number between 1 and 100000"),
         ({"epochs": 2.5}, "epochs is 2.5: it must be a whole number"),
         ({"batch_size": True}, "batch size is True: it must be a whole number"),
         ({"held_out": math.nan}, "held out is nan"),

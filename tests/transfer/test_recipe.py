@@ -55,7 +55,7 @@ def test_every_field_says_what_it_is():
         ({"margin": 8}, "margin is 8: it must be a multiple of 16, the deepest layer's stride"),
         ({"margin": 16, "style_layers": {"pool5": 1}}, "margin is 16: it must be a multiple of 32"),
         ({"steps": 2.5}, "steps is 2.5: it must be a whole number"),
-        ({"steps": "3"}, "steps is 3: it must be a whole number"),
+        ({"steps": "3"}, "steps is '3': it must be a whole number"),
         ({"step_decay": 1e300}, "step decay is 1e[+]300: it must be a number between 0.01 and 10"),
         ({"style_weight": float("inf")}, "style weight is inf"),
         ({"seed": 10**30}, "seed is 1"),

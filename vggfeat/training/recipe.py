@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from vggfeat.errors import InputError, RecipeError, one_of
+from vggfeat.errors import InputError, RecipeError, check_number, one_of
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
@@ -95,12 +95,7 @@ class TrainingRecipe:
         for option, known in CHOICES.items():
             one_of(option, getattr(self, option), known, kind=RecipeError)
         for option, (least, most) in _LIMITS.items():
-            value: object = getattr(self, option)
-            whole = isinstance(least, int)
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                raise RecipeError(f"{_words(option)} is {value!r}: it must be a {'whole ' if whole else ''}number")
-            if not least <= value <= most:
-                raise RecipeError(f"{_words(option)} is {value:g}: it must be between {least:g} and {most:g}")
+            check_number(option, getattr(self, option), least, most, kind=RecipeError)
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         try:
@@ -147,10 +142,6 @@ class TrainingRecipe:
     def as_dict(self) -> dict[str, Any]:
         """The fields as plain values, for JSON and checkpoints."""
         return asdict(self)
-
-
-def _words(option: str) -> str:
-    return option.replace("_", " ")
 
 
 # The smallest and largest value of each number; an int means that the field takes whole numbers.

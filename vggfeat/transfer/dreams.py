@@ -1,13 +1,12 @@
 """Dreams: a picture changed so that a layer, or one of its channels, responds more strongly to it."""
 
-import math
 from collections.abc import Mapping
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from vggfeat.errors import InputError, LayerError
+from vggfeat.errors import LayerError, check_number
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device
 from vggfeat.losses.base import FeatureLoss, Features
@@ -194,8 +193,7 @@ def dream(
         ("jitter", jitter, 0, 1024),
         ("seconds", 1 if seconds is None else seconds, 1e-9, 1e9),
     ):
-        if not least <= value <= most or not math.isfinite(value):
-            raise InputError(f"{name.replace('_', ' ')} is {value:g}: it must be between {least:g} and {most:g}")
+        check_number(name, value, least, most)
     target = parse_target(network, layer)
     picture = sources.read(image, "image")
     long_side = min(size, max(picture.shape[2:]))

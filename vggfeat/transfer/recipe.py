@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from vggfeat import files
-from vggfeat.errors import InputError, LayerError, RecipeError, near, one_of
+from vggfeat.errors import InputError, LayerError, RecipeError, check_number, near, one_of
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
@@ -149,17 +149,7 @@ class Recipe:
         except InputError as error:
             raise RecipeError(str(error)) from None
         for option, (least, most) in _LIMITS.items():
-            value: object = getattr(self, option)
-            whole = isinstance(least, int)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int if whole else int | float)
-                or not least <= value <= most
-            ):
-                kind = "a whole number" if whole else "a number"
-                raise RecipeError(
-                    f"{option.replace('_', ' ')} is {value}: it must be {kind} between {least:g} and {most:g}"
-                )
+            check_number(option, getattr(self, option), least, most, kind=RecipeError)
 
     @property
     def preprocessing(self) -> Preprocessing:

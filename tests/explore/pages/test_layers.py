@@ -107,7 +107,7 @@ def test_nothing_overlaps_and_all_is_on_the_page(count, size, panels, seen):
 
 def test_what_a_position_sees(seen, words):
     page = sheet(seen, top=2, at=(70, 10))
-    assert "what position 17,2 sees of the picture" in words
+    assert "receptive field of position 17,2" in words
     assert "its 24 x 24 pixels; padding is grey" in words
     assert "the picture" not in words
     plain = sheet(seen, top=2)

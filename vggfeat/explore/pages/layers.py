@@ -213,7 +213,7 @@ def _field_panels(
     alone = canvas.blank(*panel)
     alone[..., :rows, :columns] = canvas.scaled(patch, rows, columns)
     return (
-        (f"what position {field.x},{field.y} sees of the picture", light),
+        (f"receptive field of position {field.x},{field.y}", light),
         (f"its {layer.receptive_field} x {layer.receptive_field} pixels; padding is grey", alone),
     )
 
