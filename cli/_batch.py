@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vggfeat import files
 from vggfeat.errors import VggfeatError
 from vggfeat.transfer.recipe import Recipe
 
@@ -66,6 +67,32 @@ class Styling:
         )
         text, facts = record(self.recipe, painting.inputs).text(), {"recipe": self.recipe.as_dict()}
         paint(painting, self._last, text=text, facts=facts, like=picture)
+
+
+def expand(contents: Sequence[str]) -> tuple[list[str], bool]:
+    """The contents, with folders replaced by their pictures in natural order; and whether there may be several."""
+    found: list[str] = []
+    for name in contents:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        inside = sorted(map(str, filter(files.is_picture, Path(name).iterdir())), key=files.natural_order)
+        if not inside:
+            raise click.UsageError(f"there is no picture in '{name}'")
+        found += inside
+    return found, len(contents) > 1 or found != list(contents)
+
+
+def target_folder(output: str | None, contents: Sequence[str]) -> Path:
+    """The folder that several contents are painted into. Refuses a file, and the folder of the contents."""
+    if output is None:
+        raise click.UsageError("several contents need -o DIR, the folder that they are painted into")
+    folder = Path(output)
+    if folder.is_file() or (folder.suffix.lower() in files.picture_endings() and not folder.is_dir()):
+        raise click.UsageError(f"several contents are painted into a folder, not into a file such as '{output}'")
+    if any(Path(name).is_dir() and folder.resolve() == Path(name).resolve() for name in contents):
+        raise click.UsageError(f"'{output}' is the folder of the contents: paint them into another one")
+    return folder
 
 
 def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequence: bool) -> None:

@@ -6,9 +6,7 @@ from typing import Any
 
 import click
 
-from vggfeat import files
-
-from ._batch import Styling, paint_all
+from ._batch import Styling, expand, paint_all, target_folder
 from ._options import output_option
 from ._painting import RunOptions, run_options
 from ._progress import tell
@@ -59,7 +57,7 @@ def command(
     """
     run_with = RunOptions.pop_from(options)
     contents, styles, places = _arguments(pictures, named_styles, masks)
-    found, many = _expand(contents)
+    found, many = expand(contents)
     if many and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):
         raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single content")
     if sequence and not many:
@@ -78,7 +76,7 @@ def command(
     if len(styles) > 1 and not run_with.quiet:
         tell(f"{'contents' if many else repr(contents[0])} in a mix of {len(styles)} styles: {', '.join(styles)}")
     if many:
-        paint_all(styling, found, _folder(output, contents), sequence=sequence)
+        paint_all(styling, found, target_folder(output, contents), sequence=sequence)
     else:
         styling.paint(contents[0], output, f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png")
 
@@ -99,31 +97,6 @@ def _arguments(
         return [pictures[0]], list(pictures[1:]), [None] * (len(pictures) - 1)
     styles = [*named_styles, *(style for _, style in pairs)]
     return list(pictures), styles, [*([None] * len(named_styles)), *(mask for mask, _ in pairs)]
-
-
-def _expand(contents: Sequence[str]) -> tuple[list[str], bool]:
-    """The contents, with folders replaced by their pictures in natural order; and whether there may be several."""
-    found: list[str] = []
-    for name in contents:
-        if not Path(name).is_dir():
-            found.append(name)
-            continue
-        inside = sorted(map(str, filter(files.is_picture, Path(name).iterdir())), key=files.natural_order)
-        if not inside:
-            raise click.UsageError(f"there is no picture in '{name}'")
-        found += inside
-    return found, len(contents) > 1 or found != list(contents)
-
-
-def _folder(output: str | None, contents: Sequence[str]) -> Path:
-    if output is None:
-        raise click.UsageError("several contents need -o DIR, the folder that they are painted into")
-    folder = Path(output)
-    if folder.is_file() or (folder.suffix.lower() in files.picture_endings() and not folder.is_dir()):
-        raise click.UsageError(f"several contents are painted into a folder, not into a file such as '{output}'")
-    if any(Path(name).is_dir() and folder.resolve() == Path(name).resolve() for name in contents):
-        raise click.UsageError(f"'{output}' is the folder of the contents: paint them into another one")
-    return folder
 
 
 def _weights(mix: str | None, styles: int) -> list[float] | None:
