@@ -55,6 +55,12 @@ from ._signals import exiting
     help="Side of the central square; auto: the shorter side of --resize.",
 )
 @click.option(
+    "--interpolation",
+    type=click.Choice(["bilinear", "bicubic", "nearest"]),
+    default="bilinear",
+    help="Of --resize; antialiased, except nearest.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
@@ -92,6 +98,7 @@ from ._signals import exiting
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No names like this, such as '*.seg.png'; repeatable.")
 @click.option("--column", metavar="NAME", help="Column or array of the pictures or paths.  [default: path, image, ...]")
 @click.option("--follow-links", is_flag=True, help="Read folders behind links, each once.")
+@click.option("--root", type=click.Path(), help="The folder of the sources now, if it moved since the dump was begun.")
 @click.option("--retry-failed", is_flag=True, help="Recompute shards whose unreadable pictures have changed.")
 @click.option("--dry-run", is_flag=True, help="Only estimate size and time, from a few timed batches.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before writing more than 10 GB.")
@@ -120,6 +127,8 @@ def command(
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)
+    if run.moved is not None:
+        tell(f"moved: {run.moved}")
     if run.skipped:
         tell(f"skipped: {run.skipped}")
     if dry_run:

@@ -38,7 +38,8 @@ _ENDINGS = {
 @click.option(
     "--reduce", "reductions", default="", show_default=False, metavar="WORD,...", help="Reductions.  [default: all]"
 )
-def command(dump: str, *, to: str | None, target: str, layers: str, reductions: str) -> None:
+@click.option("--zarr-format", type=click.Choice(["2", "3"]), help="Version of zarr's format.  [default: 3]")
+def command(dump: str, *, to: str | None, target: str, layers: str, reductions: str, zarr_format: str | None) -> None:
     """Write the arrays of DUMP, their ids and run.json as zarr, HDF5, MATLAB, CSV, Parquet, safetensors or faiss.
 
     An array may have up to 2 GB in MATLAB's format and up to 16384 columns in CSV; h5 has no such limits. Existing
@@ -49,10 +50,19 @@ def command(dump: str, *, to: str | None, target: str, layers: str, reductions: 
     form = to or _ENDINGS.get(ending)
     if form is None:
         raise RecipeError(f"'{target}' does not name a format: end it in {', '.join(_ENDINGS)}, or pass --to")
+    if zarr_format is not None and form != "zarr":
+        raise RecipeError(f"--zarr-format is for zarr, and '{target}' is {form}")
     from vggfeat.dumps.export import Format, export
     from vggfeat.dumps.reading import open_dump
 
     known = {word: word for word in get_args(Format)}
     with exiting("interrupted: nothing is written"):
-        export(open_dump(dump), target, known[form], layers=words(layers), reductions=words(reductions))
+        export(
+            open_dump(dump),
+            target,
+            known[form],
+            layers=words(layers),
+            reductions=words(reductions),
+            zarr_format=2 if zarr_format == "2" else 3,
+        )
     click.echo(target)

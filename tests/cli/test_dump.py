@@ -211,3 +211,16 @@ def test_export(vggfeat):
     assert "'x' exists" in vggfeat("dump-export", "out", "--to", "h5", "-o", "x", code=2).stderr
     assert "does not name a format" in vggfeat("dump-export", "out", "-o", "y", code=2).stderr
     assert "is not a dump" in vggfeat("dump-export", "in", "-o", "y.csv", code=2).stderr
+
+
+def test_a_moved_source_and_zarr_of_the_second_version(vggfeat):
+    vggfeat("dump", "in", "-o", "out", *QUICK, "--reduce", "mean", "--interpolation", "nearest")
+    here = Path.cwd()
+    Path("in").rename("new")
+    again = ("dump", "new", "-o", "out", *QUICK, "--reduce", "mean", "--interpolation", "nearest")
+    assert "if its folder has moved, name the folder with root" in vggfeat(*again, code=2).stderr
+    assert vggfeat(*again, "--root", "new").stderr == f"moved: '{here}/in' is '{here}/new' now\n"
+    vggfeat("dump-export", "out", "-o", "a.zarr", "--zarr-format", 2)
+    assert Path("a.zarr/.zgroup").exists()
+    refused = vggfeat("dump-export", "out", "-o", "a.csv", "--zarr-format", 2, code=2).stderr
+    assert "--zarr-format is for zarr" in refused

@@ -145,6 +145,17 @@ def test_what_others_read_is_what_was_dumped(form, dump, tmp_path):
     assert {x.name for x in tmp_path.iterdir()} == {path.name} | ({"x.csv.json"} if form == "csv" else set())
 
 
+def test_zarr_of_the_second_version(dump, tmp_path):
+    found = {version: dump.export(tmp_path / f"{version}.zarr", "zarr", zarr_format=version) for version in (2, 3)}
+    assert [(path / ".zattrs").exists() for path in found.values()] == [True, False]
+    assert not list(found[2].rglob("zarr.json"))
+    (second, texts, run), (third, others, again) = (read_zarr(path) for path in found.values())
+    assert (texts, run, second.keys()) == (others, again, third.keys())
+    assert all(np.array_equal(second[name], third[name]) for name in third)
+    with pytest.raises(RecipeError, match="unknown version 4 of zarr's format"):
+        dump.export(tmp_path / "4.zarr", "zarr", zarr_format=4)
+
+
 @pytest.mark.parametrize("form", ["zarr", "h5", "mat", "parquet", "safetensors"])
 def test_half_precision(form, halves, tmp_path):
     arrays, _, _ = READERS[form](halves.export(tmp_path / "x", form))

@@ -7,11 +7,16 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from vggfeat import dump
 from vggfeat.dumps.decoding import Decoders
+from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.prepare import Preparation, fit, prepare
 from vggfeat.dumps.sources import find
-from vggfeat.errors import ImageError
+from vggfeat.dumps.verify import verify
+from vggfeat.errors import ImageError, RecipeError
 from vggfeat.pictures import images
+
+from .conftest import QUICK
 
 
 @pytest.mark.parametrize("size", [(50, 64), (300, 64), (64, 301), (33, 37), (32, 32)], ids=str)
@@ -82,3 +87,31 @@ def test_a_decoder_that_dies_costs_a_row_and_no_more(pictures, monkeypatch):
     assert len(bad) == 1
     assert bad[0].error.startswith(f"cannot read '{pictures}")
     assert "ended its process (code -9)" in bad[0].error
+
+
+@pytest.mark.parametrize("size", [(20, 31), (70, 90)])
+def test_interpolation_is_that_of_pillow_and_torchvision(size):
+    width, height = size
+    rgb = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(0))
+    for kind in ("bilinear", "bicubic"):
+        # In floating point, because Pillow cuts 8-bit values between the two passes.
+        planes = [Image.fromarray(plane.numpy()).resize(size, Image.Resampling[kind.upper()]) for plane in rgb[0]]
+        found = images.resize(rgb, height, width, interpolation=kind)
+        assert torch.allclose(found[0], torch.from_numpy(np.stack(planes)).clamp(0, 1), atol=1e-5)
+    nearest = images.resize(rgb, height, width, interpolation="nearest")
+    rows, columns = ([(2 * i + 1) * a // (2 * b) for i in range(b)] for a, b in ((40, height), (50, width)))
+    assert torch.equal(nearest, rgb[:, :, rows][..., columns])
+    assert torch.equal(nearest, v2.Resize((height, width), v2.InterpolationMode.NEAREST_EXACT)(rgb))
+
+
+def test_a_dump_is_interpolated_as_asked(tmp_path, pictures):
+    options = QUICK | {"layers": "relu1_1", "reduce": "mean"}
+    found = {kind: dump(pictures, tmp_path / kind, **options, interpolation=kind) for kind in ("bilinear", "nearest")}
+    assert not np.allclose(*(np.asarray(made["relu1_1"]) for made in found.values()))
+    assert "interpolation" not in found["bilinear"].fingerprint
+    assert found["nearest"].recipe.interpolation == "nearest"
+    assert verify(tmp_path / "nearest") == []
+    with pytest.raises(StoreError, match="was begun with interpolation nearest, not bilinear"):
+        dump(pictures, tmp_path / "nearest", **options)
+    with pytest.raises(RecipeError, match="unknown interpolation 'cubic': did you mean bicubic"):
+        dump(pictures, tmp_path / "new", **options, interpolation="cubic")

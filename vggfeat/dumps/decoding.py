@@ -21,7 +21,7 @@ from typing import IO, Any, Self, cast
 import numpy as np
 
 from vggfeat.dumps.prepare import Preparation, Prepared, prepare
-from vggfeat.dumps.sources import Item
+from vggfeat.dumps.sources import Item, Move
 from vggfeat.errors import VggfeatError
 
 _LENGTHS = struct.Struct("<QQ")
@@ -141,6 +141,7 @@ def serve() -> None:
             how: dict[str, Any] = content["how"]
             resize: Any = how["resize"]
             how["resize"] = tuple(cast("list[int]", resize)) if isinstance(resize, list) else resize
+            how["moved"] = how["moved"] and Move(**how["moved"])
             found = prepare(Item(**item), Preparation(**how))
             shape = None if found.pixels is None else found.pixels.shape
             about = {"sha256": found.sha256, "size": found.size, "error": found.error, "shape": shape}

@@ -6,7 +6,6 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from vggfeat.dumps.decoding import Decoders
-from vggfeat.dumps.prepare import Preparation
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
 from vggfeat.dumps.writer import ShardWriter
@@ -55,7 +54,7 @@ class LocalEngine:
         workers = default_workers(pictures, job.device) if self._workers is None else self._workers
         # Pictures that keep their sizes may be large, so fewer of them wait in memory.
         ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
-        with Decoders(Preparation.of(job.recipe), workers) as decoders, ShardWriter() as writer:
+        with Decoders(job.preparation, workers) as decoders, ShardWriter() as writer:
             worker = ShardWorker(job)
             prepared = decoders.map((item for task in tasks for item in task.items), ahead=ahead)
             before: Future[Receipt] | None = None

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from itertools import compress, count
@@ -32,6 +32,7 @@ from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError, RecipeError, near, one_of
 
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
+ZarrFormat = Literal[2, 3]
 
 # Approximate bytes in memory at a time, and in one chunk of a zarr array.
 BATCH_BYTES = 64 * 2**20
@@ -55,6 +56,7 @@ def export(
     *,
     layers: Iterable[str] = (),
     reductions: Iterable[str] = (),
+    zarr_format: ZarrFormat = 3,
 ) -> Path:
     """Write the arrays of `dump` to the new file, or zarr folder, `target`. Returns its path.
 
@@ -66,17 +68,20 @@ def export(
             (a flat L2 index of one array, its rows as they are stored, with the ids and run.json in `target.json`).
         layers: names or globs of the layers to export; all if empty.
         reductions: names or globs of the reductions to export; all if empty.
+        zarr_format: the version of zarr's format, 2 or 3.
 
     Raises `StoreError` if `target` exists or cannot be written, `InputError` if a library is missing, `RecipeError`
     if the dump does not hold what is asked for or the format cannot store it.
     """
     one_of("format", to, get_args(Format), kind=RecipeError)
+    if zarr_format not in get_args(ZarrFormat):
+        raise RecipeError(f"unknown version {zarr_format} of zarr's format: known are 2 and 3")
     target = Path(target)
     sidecar = target.with_name(f"{target.name}.json") if to in ("csv", "faiss") else None
     for path in filter(None, (target, sidecar)):
         _check_target(path, dump.path)
     library = _import(to)
-    content = _Content.of(dump, choose(dump, layers, reductions))
+    content = replace(_Content.of(dump, choose(dump, layers, reductions)), zarr_format=zarr_format)
     with _creating(target) as unfinished:
         WRITERS[to](content, unfinished, library)
         if sidecar is not None:
@@ -138,6 +143,7 @@ class _Content:
     run: str
     texts: Mapping[str, Sequence[str]]
     arrays: Mapping[str, FeatureRows]
+    zarr_format: ZarrFormat = 3
 
     @classmethod
     def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
@@ -196,7 +202,8 @@ def _names(dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> dict[str, str]
 
 
 def _zarr(content: _Content, path: Path, zarr: Any) -> None:
-    group = zarr.open_group(str(path), mode="w-", zarr_format=3, attributes={"run": json.loads(content.run)})
+    attributes = {"run": json.loads(content.run)}
+    group = zarr.open_group(str(path), mode="w-", zarr_format=content.zarr_format, attributes=attributes)
     for name, texts in content.texts.items():
         chunk = (max(1, min(len(texts), 65536)),)
         group.create_array(name, shape=(len(texts),), dtype="string", chunks=chunk)[:] = np.array(texts, dtype=object)

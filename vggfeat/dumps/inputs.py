@@ -17,7 +17,7 @@ class DumpInputs:
 
     def __init__(self, dump: DumpLike) -> None:
         self._entries = {entry.id: entry for entry in dump.manifest}
-        self._places = Places({name: entry.path for name, entry in self._entries.items()})
+        self._places = Places({name: entry.path for name, entry in self._entries.items()}, dump.moved)
         self._how = Preparation.of(dump.recipe)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vggfeat.dumps.recipe import DumpRecipe, Resize
-from vggfeat.dumps.sources import Item, printable, read_member
+from vggfeat.dumps.recipe import DumpRecipe, Interpolation, Resize
+from vggfeat.dumps.sources import Item, Move, printable, read_member
 from vggfeat.errors import ImageError, VggfeatError
 from vggfeat.pictures import images
 
@@ -18,16 +18,18 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The part of a recipe that decoding needs: sizes in pixels, as in `DumpRecipe`."""
+    """The part of a recipe that decoding needs, as in `DumpRecipe`, and where sources lie that have `moved`."""
 
     resize: Resize = 224
     crop: int | None = 224
     minimum_size: int = 1
+    interpolation: Interpolation = "bilinear"
+    moved: Move | None = None
 
     @classmethod
-    def of(cls, recipe: DumpRecipe) -> "Preparation":
+    def of(cls, recipe: DumpRecipe, moved: Move | None = None) -> "Preparation":
         """The preparation that `recipe` asks for."""
-        return cls(recipe.resize, recipe.crop, recipe.minimum_size)
+        return cls(recipe.resize, recipe.crop, recipe.minimum_size, recipe.interpolation, moved)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +50,7 @@ def prepare(item: Item, how: Preparation) -> Prepared:
     if item.error:
         return Prepared("", 0, None, item.error)
     digest, size = "", 0
+    item = item if how.moved is None else how.moved.found(item)
     try:
         found = _read(item)
         data = found if isinstance(found, bytes) else found.tobytes()
@@ -63,7 +66,7 @@ def prepare(item: Item, how: Preparation) -> Prepared:
 
 
 def fit(rgb: Tensor, how: Preparation) -> Tensor:
-    """Resize (1, 3, H, W) with antialiased bilinear interpolation and crop the centre, as torchvision does.
+    """Resize (1, 3, H, W), antialiased unless it is `nearest`, and crop the centre, as torchvision does.
 
     Raises `ImageError` if the picture is too small for the crop or for the network.
     """
@@ -71,7 +74,7 @@ def fit(rgb: Tensor, how: Preparation) -> Tensor:
     if how.resize is not None and max(height, width) > _LONGEST:
         raise ImageError(f"it is {rgb.shape[3]}x{rgb.shape[2]} and would become {width}x{height} pixels")
     if (height, width) != rgb.shape[2:]:
-        rgb = images.resize(rgb, height, width)
+        rgb = images.resize(rgb, height, width, interpolation=how.interpolation)
     if how.crop is not None:
         if min(height, width) < how.crop:
             raise ImageError(f"it is {width}x{height}, too small to cut {how.crop}x{how.crop} from")
@@ -98,6 +101,7 @@ def side_of(item: Item, how: Preparation) -> tuple[int, int] | None:
     """The (height, width) that the network will receive, from the header of `item`; None if it cannot be read."""
     if item.error:
         return None
+    item = item if how.moved is None else how.moved.found(item)
     try:
         found = _read(item)
         height, width = images.read_side(found) if isinstance(found, bytes) else found.shape[:2]

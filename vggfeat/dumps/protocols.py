@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vggfeat.dumps.manifest import Manifest
 from vggfeat.dumps.recipe import DumpRecipe
+from vggfeat.dumps.sources import Move
 
 
 class FeatureRows(Protocol):
@@ -66,6 +67,11 @@ class DumpLike(Protocol):
     @property
     def recipe(self) -> DumpRecipe:
         """The recipe that the dump was computed with."""
+        ...
+
+    @property
+    def moved(self) -> Move | None:
+        """Where the sources were when the dump was begun, and are now."""
         ...
 
     @property

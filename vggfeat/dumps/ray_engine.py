@@ -19,7 +19,6 @@ from typing import Any
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import default_workers
 from vggfeat.dumps.errors import StoreError
-from vggfeat.dumps.prepare import Preparation
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import shard_name, temporary_path
 from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
@@ -101,7 +100,7 @@ class ShardActor:
     def _loaded(self, pictures: int) -> Callable[[ShardTask], Receipt]:
         job = self._job
         workers = default_workers(pictures, job.device) if self._workers is None else self._workers
-        decoders = Decoders(Preparation.of(job.recipe), workers).__enter__()  # the decoders end with this process
+        decoders = Decoders(job.preparation, workers).__enter__()  # the decoders end with this process
         worker = ShardWorker(job)
         ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
         return lambda task: worker(task, decoders.map(task.items, ahead=ahead))

@@ -18,7 +18,7 @@ from vggfeat.dumps.mapped import MappedFiles
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import payload_name, shard_name
-from vggfeat.dumps.sources import printable
+from vggfeat.dumps.sources import Move, printable
 from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
 from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, near, one_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
 
-    from vggfeat.dumps.export import Format
+    from vggfeat.dumps.export import Format, ZarrFormat
     from vggfeat.dumps.neighbours import Metric
     from vggfeat.dumps.search import Query, SearchResult
 
@@ -119,6 +119,11 @@ class Dump:
         return tuple((layer, reduction) for layer in self.layers for reduction in reductions[layer])
 
     @property
+    def moved(self) -> Move | None:
+        """Where the sources were when the dump was begun, and are now; None if they have not moved."""
+        return Move.of(dict(self.run))
+
+    @property
     def recipe(self) -> DumpRecipe:
         """The recipe that the dump was computed with."""
         return self._recipe
@@ -178,14 +183,22 @@ class Dump:
         arrays = ", ".join(".".join(output) for output in self.outputs)
         return f"Dump('{printable(self.path)}', {len(self)} of {len(self.manifest)} pictures, {arrays})"
 
-    def export(self, target: str | os.PathLike[str], to: "Format", **options: Iterable[str]) -> Path:
+    def export(
+        self,
+        target: str | os.PathLike[str],
+        to: "Format",
+        *,
+        layers: Iterable[str] = (),
+        reductions: Iterable[str] = (),
+        zarr_format: "ZarrFormat" = 3,
+    ) -> Path:
         """Export to zarr, h5, mat, csv, parquet, safetensors or faiss; `layers` and `reductions` choose arrays.
 
         See `vggfeat.dumps.export.export`.
         """
         from vggfeat.dumps.export import export
 
-        return export(self, target, to, **options)
+        return export(self, target, to, layers=layers, reductions=reductions, zarr_format=zarr_format)
 
     def search(
         self,

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from vggfeat.errors import InputError, RecipeError, one_of
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import InputOrder, Preprocessing, check
-from vggfeat.pictures.sizes import parse_size
+from vggfeat.pictures.sizes import Interpolation, parse_size
 
 Dtype = Literal["float32", "float16"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "auto"]
@@ -41,7 +41,7 @@ class DumpRecipe:
     clips values to its range and counts them. `precision`: of the network's arithmetic. `mean`, `std` and
     `input_order` replace the preprocessing of the weights, see `weights.Preprocessing`. `seed`: of random weights and
     projections. `cka` and `rdm` store the channel means of each picture; `rdm` is the number of pictures in the RDM,
-    the first ones.
+    the first ones. `interpolation`: how pictures are resized.
     """
 
     network: str
@@ -59,12 +59,14 @@ class DumpRecipe:
     statistics: bool = False
     cka: bool = False
     rdm: int = 0
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         for option, known in (
             ("dtype", get_args(Dtype)),
             ("precision", get_args(Precision)),
             ("pooling", get_args(arch.Pooling)),
+            ("interpolation", get_args(Interpolation)),
         ):
             one_of(option, getattr(self, option), known, kind=RecipeError)
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
@@ -142,7 +144,7 @@ class DumpRecipe:
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values. A `seed` that has no effect is None."""
         projects = any(_PROJECTION.fullmatch(reduction) for _, reduction in self.outputs)
-        return {
+        about: dict[str, Any] = {
             "network": self.network,
             "pooling": self.pooling,
             "layers": list(self.layers),
@@ -156,6 +158,8 @@ class DumpRecipe:
             "cka": self.cka,
             "rdm": self.rdm,
         }
+        # Dumps were bilinear before there was a choice.
+        return about if self.interpolation == "bilinear" else about | {"interpolation": self.interpolation}
 
     @classmethod
     def from_dict(cls, about: Mapping[str, Any], weights: str | None) -> "DumpRecipe":
@@ -178,6 +182,7 @@ class DumpRecipe:
             statistics=about["statistics"] is not None,
             cka=about["cka"],
             rdm=about["rdm"],
+            interpolation=about.get("interpolation", "bilinear"),
         )
 
 

@@ -1,11 +1,12 @@
 """What a run is asked to compute, and whether it matches the dump that is already in the folder."""
 
+import os
 import platform
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,9 +14,10 @@ from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.estimate import USUAL_SIDE, cost
 from vggfeat.dumps.network import load_weights, weights_digest
 from vggfeat.dumps.recipe import DumpRecipe, differences
-from vggfeat.dumps.sources import Item, fingerprint, printable
+from vggfeat.dumps.sources import Item, Move, fingerprint, first_difference, is_within, printable
 from vggfeat.dumps.store import Store
 from vggfeat.dumps.work import DumpJob, ShardTask
+from vggfeat.errors import InputError
 from vggfeat.features import algorithms
 from vggfeat.features.device import describe, resolve_precision
 from vggfeat.networks import arch
@@ -26,6 +28,9 @@ _SHARD_PICTURES = 256
 
 _CPU_BATCH = 16
 _GPU_BATCH = 64
+
+# What a fingerprint omits.
+_DEFAULTS: Mapping[str, Any] = {"interpolation": "bilinear"}
 
 Run = Mapping[str, Any]
 """The content of run.json."""
@@ -40,6 +45,28 @@ class DumpRequest:
     device: torch.device
     batch_size: int | None = None
     shard_size: int | None = None
+    moved: Move | None = None
+
+    def located(self, root: str | None, store: Store) -> "DumpRequest":
+        """The same request, for sources that were elsewhere when the dump in `store` was begun, and are in `root` now.
+
+        If `root` is None, the one that the dump records holds. Raises `InputError` if the sources are others.
+        """
+        run = store.run()
+        known = Move.of(run)
+        if root is None and (known is None or not all(is_within(item.path, known.new) for item in self.items)):
+            return self
+        where = os.path.abspath(root) if root is not None else cast("Move", known).new  # noqa: PTH100 (keeps links)
+        receipt = next(store.each_receipt(), None)
+        if run is None or receipt is None:
+            raise InputError(
+                f"root is for a dump whose sources have moved: nothing of '{printable(store.path)}' is computed"
+            )
+        first = receipt.shard * run["fingerprint"]["shard_size"]
+        if first >= len(self.items):
+            raise InputError(f"the sources in '{printable(where)}' have {len(self.items)} pictures: too few")
+        move = Move.between(receipt.entries[0].path, self.items[first], where)
+        return self if move is None else replace(self, items=tuple(map(move.begun, self.items)), moved=move)
 
     def agree(self, store: Store) -> Run:
         """The content of the store's run.json, or what to write to it if there is none.
@@ -52,12 +79,25 @@ class DumpRequest:
         if found is None:
             shards = -(-len(self.items) // ours["shard_size"])
             return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": self._machine()}
-        if different := differences(theirs, ours):
+        if different := differences({**_DEFAULTS, **theirs}, {**_DEFAULTS, **ours}):
+            if theirs["inputs"] != ours["inputs"] and (changed := self._changed(store, theirs["shard_size"])):
+                different = [*(text for text in different if not text.startswith("inputs.sha256")), changed]
             raise StoreError(
                 f"'{printable(store.path)}' was begun with {'; '.join(different)}: "
                 "ask for the same, or name another folder"
             )
-        return found
+        rest = {name: value for name, value in found.items() if name != "moved"}
+        return rest if self.moved is None else rest | {"moved": asdict(self.moved)}
+
+    def _changed(self, store: Store, shard_size: int) -> str:
+        """Which picture differs from the dump's, as far as it is computed."""
+        known = (
+            (receipt.shard * shard_size + place, entry.id, entry.path)
+            for receipt in store.each_receipt()
+            for place, entry in enumerate(receipt.entries)
+        )
+        changed = first_difference(known, self.items)
+        return f"other pictures ({changed} now; if its folder has moved, name the folder with root)" if changed else ""
 
     def tasks(self, run: Run, done: Container[int]) -> list[ShardTask]:
         """The shards that are not `done`."""
@@ -77,6 +117,7 @@ class DumpRequest:
             batch_size=about["batch_size"],
             device=str(self.device),
             digest=about["weights"]["sha256"],
+            moved=self.moved,
         )
 
     def _fingerprint(self, theirs: Run) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.prepare import Preparation
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.receipts import Receipt
-from vggfeat.dumps.recipe import Dtype, DumpRecipe, Precision, Resize, default_crop, parse_reductions
+from vggfeat.dumps.recipe import Dtype, DumpRecipe, Interpolation, Precision, Resize, default_crop, parse_reductions
 from vggfeat.dumps.request import DumpRequest, Run
+from vggfeat.dumps.run_file import FORMAT
 from vggfeat.dumps.sources import Item, PathLike, SourceFilter, find, import_parquet
 from vggfeat.dumps.store import Store
 from vggfeat.errors import RecipeError, users_line
@@ -43,7 +44,8 @@ class Dumping:
     """A run in progress. Iterate over it for `DumpProgress` after each shard; `result()` completes it.
 
     The arguments are those of `dump`. Nothing is written before the first iteration. `notes` are warnings of a run
-    that succeeded. `skipped` says which files of the sources are left out, such as `3 hidden, 1 not a picture`.
+    that succeeded. `moved` says where the sources were when the dump was begun, and are now. `skipped` says which files
+    of the sources are left out, such as `3 hidden, 1 not a picture`.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Dumping:
         exclude: str | Iterable[str] = (),
         column: str | None = None,
         follow_links: bool = False,
+        interpolation: Interpolation = "bilinear",
+        root: PathLike | None = None,
         **preprocessing: Unpack[weights_table.Preprocessing],
     ) -> None:
         for name, value, least in (
@@ -100,11 +104,12 @@ class Dumping:
             statistics=statistics,
             cka=cka,
             rdm=rdm,
+            interpolation=interpolation,
             **preprocessing,
         )
         selection = SourceFilter(include, exclude, column, follow_links=follow_links)
         # The fingerprint holds what `auto` means on this machine.
-        self._request = DumpRequest(
+        request = DumpRequest(
             recipe=replace(recipe, precision=choose_precision(precision, device_here)),
             items=find(source, selection),
             device=device_here,
@@ -112,12 +117,14 @@ class Dumping:
             shard_size=shard_size,
         )
         self._store = Store(out)
+        self._request = request.located(None if root is None else os.fspath(root), self._store)
         self._workers = workers
         self._retry_failed = retry_failed
         self._form: ManifestFormat = manifest
         self._engine = named_engine(engine or "local", workers) if isinstance(engine, str | None) else engine
         self.notes: list[str] = []
         self.skipped = selection.summary()
+        self.moved = self._request.moved
         self._progress = self._run()
 
     @property
@@ -154,7 +161,8 @@ class Dumping:
 
     def _items_left(self, run: Run) -> list[Item]:
         done = {receipt.shard for receipt in self._store.each_receipt()}
-        return [item for task in self._request.tasks(run, done) for item in task.items]
+        items = (item for task in self._request.tasks(run, done) for item in task.items)
+        return list(items if self.moved is None else map(self.moved.found, items))
 
     def _run(self) -> Generator[DumpProgress]:
         began = time.monotonic()
@@ -163,7 +171,7 @@ class Dumping:
         store.create()
         with store.locked():
             run = request.agree(store)
-            if store.run() is None:
+            if store.run() != {"format": FORMAT, **run}:
                 store.write_run(run)
             counts = {receipt.shard: (len(receipt.entries), receipt.failed) for receipt in store.each_receipt()}
             present = list(counts)
@@ -201,7 +209,7 @@ class Dumping:
         ]
         workers = self._decoders(len(failed))
         found: dict[int, Receipt] = {}
-        with Decoders(Preparation.of(self.recipe), workers) as decoders:
+        with Decoders(Preparation.of(self.recipe, self.moved), workers) as decoders:
             prepared = decoders.map((item for _, _, item in failed), ahead=2 * workers)
             for (receipt, entry, _), now in zip(failed, prepared, strict=True):
                 # An input that failed in the network can be read, and is tried again.
@@ -245,6 +253,8 @@ class DumpOptions(weights_table.Preprocessing, total=False):
     exclude: str | Iterable[str]
     column: str | None
     follow_links: bool
+    interpolation: Interpolation
+    root: PathLike | None
 
 
 def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[DumpOptions]) -> Dump:
@@ -275,6 +285,8 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack
             - `manifest`: `csv` or `parquet`.
             - `include`, `exclude`: globs of names; `column`: the column, array or data set of the pictures or their
               paths; `follow_links`: read folders behind links, each once.
+            - `interpolation`: `bilinear`, `bicubic` or `nearest`, of resizing.
+            - `root`: the folder in which sources are now that have moved since the dump was begun.
 
     Returns the dump, as `open_dump` does. A picture that cannot be read gets a failed entry in the manifest; the run
     continues. Raises `InputError`, `LayerError`, `RecipeError`, `WeightsError`, `StoreError`.

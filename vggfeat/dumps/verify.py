@@ -99,7 +99,8 @@ class Verifying:
 
     @cached_property
     def _items(self) -> Places:
-        return Places(dict(zip(self.dump.manifest.texts("id"), self.dump.manifest.texts("path"), strict=True)))
+        texts = self.dump.manifest.texts
+        return Places(dict(zip(texts("id"), texts("path"), strict=True)), self.dump.moved)
 
     def _recompute(self, entry: ManifestEntry, network: DumpNetwork) -> Check:
         recipe = network.recipe

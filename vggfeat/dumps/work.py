@@ -12,11 +12,11 @@ import numpy.typing as npt
 from vggfeat.dumps.manifest import ManifestEntry
 from vggfeat.dumps.measurements import Measurements
 from vggfeat.dumps.network import DumpNetwork
-from vggfeat.dumps.prepare import Pixels, Prepared
+from vggfeat.dumps.prepare import Pixels, Preparation, Prepared
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import payload_name
-from vggfeat.dumps.sources import Item, printable
+from vggfeat.dumps.sources import Item, Move, printable
 from vggfeat.dumps.store import Store
 from vggfeat.dumps.stored import StoredBatch
 from vggfeat.dumps.writer import ShardWriter
@@ -28,6 +28,7 @@ class DumpJob:
     """What the workers of a run need to know, as plain data that pickles.
 
     `digest` identifies the weights; a worker that finds others refuses to run. `device` is `cpu`, `cuda:0` and so on.
+    `moved`: where the sources are, if not where the dump was begun.
     """
 
     out: str
@@ -35,6 +36,12 @@ class DumpJob:
     batch_size: int
     device: str
     digest: str
+    moved: Move | None = None
+
+    @property
+    def preparation(self) -> Preparation:
+        """How pictures are prepared."""
+        return Preparation.of(self.recipe, self.moved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from torch.nn.functional import interpolate
 
 from vggfeat.errors import InputError
 from vggfeat.pictures.ranges import check_tensor
+from vggfeat.pictures.sizes import Interpolation
 
 
 def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
@@ -24,16 +25,23 @@ def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(rgb: torch.Tensor, height: int, width: int, *, wrap: bool = False) -> torch.Tensor:
-    """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1], bilinear and antialiased.
+def resize(
+    rgb: torch.Tensor, height: int, width: int, *, wrap: bool = False, interpolation: Interpolation = "bilinear"
+) -> torch.Tensor:
+    """Resize (N, C, H, W) in [0, 1] to (N, C, height, width) in [0, 1], bilinear and antialiased by default.
 
-    Matches Pillow's BILINEAR and torchvision's transforms. With `wrap`, pixels beyond an edge are taken from the
-    opposite edge, so a seamless tile stays seamless. Raises `InputError` if `rgb` is not a floating tensor of that
-    shape, or `height` or `width` is less than 1.
+    Matches Pillow's BILINEAR and BICUBIC, and torchvision's transforms, whose NEAREST_EXACT is `nearest`. Bicubic is
+    antialiased too, and cut to [0, 1]. With `wrap`, pixels beyond an edge are taken from the opposite edge, so a
+    seamless tile stays seamless; it is bilinear. Raises `InputError` if `rgb` is not a floating tensor of that shape,
+    or `height` or `width` is less than 1.
     """
     check_tensor("rgb", rgb, ("N", "C", "H", "W"))
     if min(height, width) < 1:
         raise InputError(f"height and width must be at least 1, not {height} and {width}")
+    if interpolation == "nearest":
+        return interpolate(rgb, (height, width), mode="nearest-exact")
+    if interpolation == "bicubic":
+        return interpolate(rgb, (height, width), mode="bicubic", antialias=True).clamp_(0, 1)
     if not wrap:
         return interpolate(rgb, (height, width), mode="bilinear", antialias=True)
     for axis, after in ((2, height), (3, width)):

@@ -1,8 +1,11 @@
 """Picture sizes as text."""
 
 import re
+from typing import Literal
 
 from vggfeat.errors import InputError
+
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
 
 _SIZE = re.compile(r"\s*([0-9]{1,9})\s*(?:[xX,]\s*([0-9]{1,9})\s*)?")
 

@@ -48,7 +48,7 @@ def fingerprint(items: Iterable[Item]) -> str:
         if item.error or item.columns:
             known.append(item.error)
         if item.columns:
-            known.append(item.columns)
+            known.append(sorted(item.columns))
         digest.update(json.dumps(known).encode() + b"\n")
     return digest.hexdigest()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from vggfeat.dumps.sources.content import ROWS
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.item import Item, printable, real_path
+from vggfeat.dumps.sources.moves import Move
 from vggfeat.dumps.sources.tars import TarSource
 from vggfeat.dumps.sources.zips import ZipSource
 from vggfeat.errors import InputError
@@ -20,10 +21,11 @@ class Places:
     """Finds the items of manifest entries. Lists each tar and zip file only once.
 
     `paths`: {id: path} of all entries, in order. The order tells members of an archive with the same name apart.
+    `moved`: where the sources are now, if not where the dump was begun.
     """
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Mapping[str, str], moved: Move | None = None) -> None:
+        self._paths = paths if moved is None else {name: moved.now(place) for name, place in paths.items()}
         self._archives: dict[str, Mapping[str, list[Item]]] = {}
         count: Counter[str] = Counter()
         self._occurrences: dict[str, int] = {}
