@@ -98,6 +98,7 @@ from ._signals import exiting
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No names like this, such as '*.seg.png'; repeatable.")
 @click.option("--column", metavar="NAME", help="Column or array of the pictures or paths.  [default: path, image, ...]")
 @click.option("--follow-links", is_flag=True, help="Read folders behind links, each once.")
+@click.option("--append", is_flag=True, help="Add new pictures and layers to a complete dump; the rest stays.")
 @click.option("--root", type=click.Path(), help="The folder of the sources now, if it moved since the dump was begun.")
 @click.option("--retry-failed", is_flag=True, help="Recompute shards whose unreadable pictures have changed.")
 @click.option("--dry-run", is_flag=True, help="Only estimate size and time, from a few timed batches.")

@@ -241,7 +241,7 @@ class Dump:
 
     def receipts(self) -> dict[int, Receipt]:
         """The receipts of the complete shards, which hold the hashes of their files."""
-        return Store(self.path).receipts()
+        return {number: receipt for number, receipt in Store(self.path).receipts().items() if number < self.shards}
 
     def clipped(self) -> dict[str, int]:
         """The number of values of each array that were clipped to float16's range."""
@@ -253,8 +253,10 @@ class Dump:
 
     def _total(self, counts: Callable[[Receipt], Mapping[str, int]]) -> dict[str, int]:
         total: Counter[str] = Counter()
+        names = {".".join(output) for output in self.outputs}
         for receipt in Store(self.path).each_receipt():
-            total.update(counts(receipt))
+            if receipt.shard < self.shards:  # others are being appended
+                total.update({name: count for name, count in counts(receipt).items() if name in names})
         return dict(total)
 
     def statistics(self) -> dict[str, LayerStatistics]:

@@ -77,17 +77,29 @@ class DumpRequest:
         theirs: Run = {} if found is None else found["fingerprint"]
         ours = self._fingerprint(theirs)
         if found is None:
-            shards = -(-len(self.items) // ours["shard_size"])
-            return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": self._machine()}
+            return self.content(theirs)
         if different := differences({**_DEFAULTS, **theirs}, {**_DEFAULTS, **ours}):
             if theirs["inputs"] != ours["inputs"] and (changed := self._changed(store, theirs["shard_size"])):
                 different = [*(text for text in different if not text.startswith("inputs.sha256")), changed]
             raise StoreError(
                 f"'{printable(store.path)}' was begun with {'; '.join(different)}: "
-                "ask for the same, or name another folder"
+                "ask for the same, or name another folder" + self._way_to_append(store, theirs)
             )
         rest = {name: value for name, value in found.items() if name != "moved"}
         return rest if self.moved is None else rest | {"moved": asdict(self.moved)}
+
+    def content(self, theirs: Run) -> Run:
+        """What run.json says of this request. Sizes that it does not name are those of the fingerprint `theirs`."""
+        ours = self._fingerprint(theirs)
+        shards = -(-len(self.items) // ours["shard_size"])
+        return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": self._machine()}
+
+    def _way_to_append(self, store: Store, theirs: Run) -> str:
+        """How to add what this request asks for to a dump, if that is possible or begun."""
+        if store.appends:
+            return "; an append to it was interrupted, which the same command continues"
+        more = len(self.items) > theirs["inputs"]["count"] or not {*self.recipe.layers} <= {*theirs["layers"]}
+        return ", or append what is new (append, --append)" if more else ""
 
     def _changed(self, store: Store, shard_size: int) -> str:
         """Which picture differs from the dump's, as far as it is computed."""

@@ -3,14 +3,16 @@
 import os
 import time
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal, Required, Unpack
 
+from vggfeat.dumps.appending import Appending
 from vggfeat.dumps.decoding import Decoders
 from vggfeat.dumps.engine import Engine, default_workers
 from vggfeat.dumps.engines import EngineName, named_engine
+from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.estimate import Estimate, estimate, estimate_bytes
 from vggfeat.dumps.manifest import ManifestFormat
 from vggfeat.dumps.network import DumpNetwork
@@ -79,6 +81,7 @@ class Dumping:
         follow_links: bool = False,
         interpolation: Interpolation = "bilinear",
         root: PathLike | None = None,
+        append: bool = False,
         **preprocessing: Unpack[weights_table.Preprocessing],
     ) -> None:
         for name, value, least in (
@@ -117,7 +120,15 @@ class Dumping:
             shard_size=shard_size,
         )
         self._store = Store(out)
-        self._request = request.located(None if root is None else os.fspath(root), self._store)
+        if append and (retry_failed or root is not None):
+            raise RecipeError("append goes with neither retry_failed nor root: run that first, without append")
+        self._appending = append and self._joins(request)
+        self._asked = request
+        if self._appending:
+            request = Appending(self._store, request).request
+        else:
+            request = request.located(None if root is None else os.fspath(root), self._store)
+        self._request = request
         self._workers = workers
         self._retry_failed = retry_failed
         self._form: ManifestFormat = manifest
@@ -148,11 +159,11 @@ class Dumping:
 
     def bytes_left(self) -> int:
         """Bytes still to be written: exact if images are resized to one size, otherwise extrapolated from headers."""
-        return estimate_bytes(self.recipe, self._items_left(self._request.agree(self._store)))
+        return estimate_bytes(self.recipe, self._items_left(self._agreed()))
 
     def estimate(self) -> Estimate:
         """Predict what the remaining work takes. Times a few pictures; writes nothing."""
-        run = self._request.agree(self._store)
+        run = self._agreed()
         left = self._items_left(run)
         job = self._request.job(run, self._store)
         network = DumpNetwork(job.recipe, digest=job.digest, device=job.device)
@@ -160,11 +171,38 @@ class Dumping:
         return estimate(network, left, pictures=len(self.items), batch_size=job.batch_size, workers=workers)
 
     def _items_left(self, run: Run) -> list[Item]:
-        done = {receipt.shard for receipt in self._store.each_receipt()}
+        if self._appending:
+            whole, further, last = Appending(self._store, self._asked).tasks()
+            items = (item for task in (*whole, *further, *last) for item in task.items if not item.error)
+            return list(items if self.moved is None else map(self.moved.found, items))
+        done = {receipt.shard for receipt in self._present(run)}
         items = (item for task in self._request.tasks(run, done) for item in task.items)
         return list(items if self.moved is None else map(self.moved.found, items))
 
+    def _joins(self, request: DumpRequest) -> bool:
+        """Whether there is a dump to which `request` adds something, not one that it has begun itself."""
+        if self._store.run() is None or self._store.appends:
+            return self._store.appends
+        try:
+            request.agree(self._store)
+        except StoreError:
+            return True
+        return False
+
+    def _agreed(self) -> Run:
+        return Appending(self._store, self._asked).run if self._appending else self._request.agree(self._store)
+
+    def _present(self, run: Run) -> Iterator[Receipt]:
+        """The receipts of the shards that are complete. An append may have left others, or longer ones."""
+        size, count = run["fingerprint"]["shard_size"], run["fingerprint"]["inputs"]["count"]
+        for receipt in self._store.each_receipt():
+            if len(receipt.entries) == min(size, max(0, count - receipt.shard * size)):
+                yield receipt
+
     def _run(self) -> Generator[DumpProgress]:
+        if self._appending:
+            yield from self._append()
+            return
         began = time.monotonic()
         store, request = self._store, self._request
         request.agree(store)  # before the folder is created
@@ -173,7 +211,7 @@ class Dumping:
             run = request.agree(store)
             if store.run() != {"format": FORMAT, **run}:
                 store.write_run(run)
-            counts = {receipt.shard: (len(receipt.entries), receipt.failed) for receipt in store.each_receipt()}
+            counts = {receipt.shard: (len(receipt.entries), receipt.failed) for receipt in self._present(run)}
             present = list(counts)
             redo = self._redo(run) if self._retry_failed else {}
             for number in redo:
@@ -181,6 +219,7 @@ class Dumping:
             tasks = [replace(task, before=redo.get(task.number)) for task in request.tasks(run, counts)]
             if tasks:
                 store.invalidate()
+            store.drop_append()
             store.sweep(present)  # a shard that is recomputed stays until its new files are complete
             if counts:
                 yield self._progress_of(counts, run, began)
@@ -193,6 +232,54 @@ class Dumping:
                         yield self._progress_of(counts, run, began)
                 store.sweep(counts)  # files of workers that died
             store.write_manifest(run["shards"], self._form, self._columns)
+
+    def _append(self) -> Generator[DumpProgress]:
+        """See `appending` for the order of the steps."""
+        began, store = time.monotonic(), self._store
+        with store.locked():
+            plan = Appending(store, self._asked)
+            run, job = plan.run, plan.request.job(plan.run, store)
+            whole, further, last = plan.tasks()
+            if not plan.resumed and not (whole or further or last):
+                return  # nothing is new
+            self._check_unchanged(plan)
+            keep = plan.kept()
+            plan.begin()
+            store.sweep(keep)
+            waiting = {task.number for task in (*whole, *further, *last)}
+            counts = {
+                receipt.shard: (len(receipt.entries), receipt.failed)
+                for receipt in store.each_receipt()
+                if receipt.shard not in waiting
+            }
+            if counts:
+                yield self._progress_of(counts, run, began)
+            for part, tasks in ((job, whole), (plan.further_job(job) if further else job, further), (job, last)):
+                if tasks is last:
+                    store.invalidate()
+                    store.write_run(run)
+                if not tasks:
+                    continue
+                with closing(self._engine.run(part, tasks)) as receipts:
+                    for receipt in receipts:
+                        if receipt.kept:
+                            raise StoreError(f"shard {receipt.shard} cannot be filled, for {receipt.kept}")
+                        counts[receipt.shard] = len(receipt.entries), receipt.failed
+                        yield self._progress_of(counts, run, began)
+            store.sweep(range(run["shards"]))
+            store.write_manifest(run["shards"], self._form, self._columns)
+            store.drop_append()
+
+    def _check_unchanged(self, plan: Appending) -> None:
+        """Read the pictures of the partly filled shard, before anything is written, for it is computed again."""
+        held = plan.unchanged_before()
+        workers = self._decoders(len(held))
+        with Decoders(Preparation.of(self.recipe, self.moved), workers) as decoders:
+            prepared = decoders.map((item for item, _ in held), ahead=2 * workers)
+            for (_, entry), now in zip(held, prepared, strict=True):
+                if now.pixels is None or now.sha256 != entry.sha256:
+                    reason = now.error or "its file has changed since it was dumped"
+                    raise StoreError(f"cannot fill the last shard, which holds '{entry.id}': {reason}")
 
     def _progress_of(self, counts: Mapping[int, tuple[int, int]], run: Run, began: float) -> DumpProgress:
         done, failed = (sum(column) for column in zip(*counts.values(), strict=True))
@@ -255,6 +342,7 @@ class DumpOptions(weights_table.Preprocessing, total=False):
     follow_links: bool
     interpolation: Interpolation
     root: PathLike | None
+    append: bool
 
 
 def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack[DumpOptions]) -> Dump:
@@ -286,6 +374,8 @@ def dump(source: PathLike | Sequence[PathLike], out: PathLike, **options: Unpack
             - `include`, `exclude`: globs of names; `column`: the column, array or data set of the pictures or their
               paths; `follow_links`: read folders behind links, each once.
             - `interpolation`: `bilinear`, `bicubic` or `nearest`, of resizing.
+            - `append`: add pictures that the dump does not hold, after those that it holds, and layers. The other
+              options must be the same. See `vggfeat.dumps.appending`.
             - `root`: the folder in which sources are now that have moved since the dump was begun.
 
     Returns the dump, as `open_dump` does. A picture that cannot be read gets a failed entry in the manifest; the run

@@ -26,15 +26,18 @@ _DIGITS = 6
 class ShardFiles:
     """Writes the arrays and the receipt of a shard to the dump in `folder`.
 
-    If the shard is recomputed, `before` is its present receipt; the present files stay until `finish`. Methods raise
-    `StoreError` for what cannot be written; then call `discard`.
+    If the shard is recomputed, `before` is its present receipt; the present files stay until `finish`. With `layers`,
+    those of the whole dump in order, they stay, and the new files join them. Methods raise `StoreError` for what cannot
+    be written; then call `discard`.
 
     This does not use `files.replacing`: the files of a shard get their names together, and the receipt comes last.
     """
 
-    def __init__(self, folder: Path, number: int, before: Receipt | None = None) -> None:
+    def __init__(self, folder: Path, number: int, before: Receipt | None = None, layers: Sequence[str] = ()) -> None:
         self._folder = folder
         self._before = before
+        self._joined = before if layers else None
+        self._layers = layers
         self.number = number
         self._arrays: dict[str, _NpyFile] = {}
         self._finished = False
@@ -64,13 +67,18 @@ class ShardFiles:
         with store_errors(folder):
             (folder / "receipts").mkdir(exist_ok=True)
             written = {name: array.finish() for name, array in sorted(self._arrays.items())}
+            if self._joined is not None:
+                clipped = dict(sorted({**self._joined.clipped, **clipped}.items()))
+                not_finite = dict(sorted({**self._joined.not_finite, **not_finite}.items()))
+                partial = None if partial is None else self._joined_partial(partial)
             if partial is not None:
                 data = npz_bytes(partial)
                 self._write(f"{stem}.npz", data)
                 written[f"{stem}.npz"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-            receipt = Receipt(self.number, tuple(entries), written, clipped, dict(not_finite))
+            named = written if self._joined is None else _sorted({**self._joined.files, **written})
+            receipt = Receipt(self.number, tuple(entries), named, clipped, dict(not_finite))
             self._write(f"{stem}.json", receipt.as_json().encode())
-            if self._before is not None:
+            if self._before is not None and self._joined is None:
                 # The shard has no receipt until the new one is renamed, a moment later.
                 (folder / f"{stem}.json").unlink(missing_ok=True)
                 for name in set(self._before.files) - set(written):
@@ -92,6 +100,15 @@ class ShardFiles:
         for name in [*self._arrays, f"{stem}.npz", f"{stem}.json"]:
             with suppress(OSError):
                 self._temporary(name).unlink(missing_ok=True)
+
+    def _joined_partial(self, partial: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """The part of the statistics that the shard has, and that of new layers, as if measured together."""
+        path = self._folder / f"receipts/{shard_name(self.number)}.npz"
+        with np.load(path, allow_pickle=False) as found:
+            known = {name: cast("npt.NDArray[Any]", found[name]) for name in found.files}
+        both = {**partial, **known}
+        names = {part: [name for name in both if name.partition("/")[0] == part] for part in ("index", *self._layers)}
+        return {name: both[name] for part in names.values() for name in part}
 
     def _write(self, name: str, data: bytes) -> None:
         with self._temporary(name).open("wb") as file:
@@ -135,6 +152,11 @@ class _NpyFile:
         header = {"descr": descr, "fortran_order": False, "shape": (self._count, *self._shape)}
         np.lib.format.write_array_header_1_0(buffer, header)
         return buffer.getvalue()
+
+
+def _sorted(named: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Files as a shard lists them: arrays by name, statistics last."""
+    return {name: named[name] for name in sorted(named, key=lambda name: (name.endswith(".npz"), name))}
 
 
 def shard_name(number: int) -> str:

@@ -5,6 +5,7 @@
     OUT/receipts/000012.json            the entries of its inputs, and the hashes of its files; written last
     OUT/receipts/000012.npz             its part of the statistics
     OUT/manifest.csv                    the entries of all receipts, written when all shards are complete
+    OUT/append.json                     what is being appended, until it is complete
 
 A shard without a receipt does not count. Every file is written under a temporary name, synced and renamed.
 """
@@ -24,6 +25,9 @@ from vggfeat.dumps.manifest import FORMATS, ManifestEntry, ManifestFormat, write
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import TEMPORARY, ShardFiles, shard_name
 from vggfeat.dumps.sources import printable
+
+APPEND = "append.json"
+"""The file that says what is being appended; see `appending`."""
 
 
 class Store:
@@ -54,6 +58,26 @@ class Store:
     def locked(self) -> AbstractContextManager[None]:
         """Keep other runs out of the folder while the context lasts."""
         return locked(self.path)
+
+    def entries(self, number: int) -> tuple[ManifestEntry, ...]:
+        """The entries of a shard, whether its files are complete or not. Raises `StoreError` if it has no receipt."""
+        path = self.path / f"receipts/{shard_name(number)}.json"
+        try:
+            return Receipt.from_json(path.read_text("utf-8")).entries
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"cannot read '{printable(path)}' ({error}): the command that made the dump recomputes it"
+            ) from error
+
+    @property
+    def appends(self) -> bool:
+        """Whether an append is not complete."""
+        return (self.path / APPEND).exists()
+
+    def drop_append(self) -> None:
+        """Delete the record of an append."""
+        with store_errors(self.path):
+            (self.path / APPEND).unlink(missing_ok=True)
 
     def receipts(self) -> dict[int, Receipt]:
         """The receipts of the complete shards, by shard number."""
@@ -92,9 +116,12 @@ class Store:
         """Delete the manifest, because shards are about to be computed."""
         self._delete_manifests(FORMATS)
 
-    def shard(self, number: int, before: Receipt | None = None) -> ShardFiles:
-        """The files of a shard, to be written. `before` is its present receipt, if it is recomputed."""
-        return ShardFiles(self.path, number, before)
+    def shard(self, number: int, before: Receipt | None = None, layers: Sequence[str] = ()) -> ShardFiles:
+        """The files of a shard, to be written. `before` is its present receipt, if it is recomputed.
+
+        With `layers`, those of the dump in order, its files stay and others join them.
+        """
+        return ShardFiles(self.path, number, before, layers)
 
     def write_manifest(self, shards: int, form: ManifestFormat, columns: Sequence[str] = ()) -> Path:
         """Write the manifest from the receipts, in the order of the sources. Returns its path.

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.manifest import ManifestEntry
 from vggfeat.dumps.measurements import Measurements
 from vggfeat.dumps.network import DumpNetwork
@@ -46,11 +47,15 @@ class DumpJob:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard to compute: its number and its inputs, in order. `before` is its receipt if it is recomputed."""
+    """A shard to compute: its number and its inputs, in order. `before` is its receipt if it is recomputed.
+
+    With `layers`, those of the whole dump in order, the arrays of the job join the ones that the shard has.
+    """
 
     number: int
     items: tuple[Item, ...]
     before: Receipt | None = None
+    layers: tuple[str, ...] = ()
 
 
 class ShardWorker:
@@ -69,7 +74,7 @@ class ShardWorker:
     def submit(self, task: ShardTask, prepared: Iterable[Prepared], writer: ShardWriter) -> Future[Receipt]:
         """Compute `task` and queue its files in `writer`, which may still be writing when this returns."""
         recipe = self.job.recipe
-        files = writer.open(self._store.shard(task.number, task.before))
+        files = writer.open(self._store.shard(task.number, task.before, task.layers))
         inputs = _Inputs(task)
         rows: Counter[Side] = Counter()
         results = _Results(recipe)
@@ -88,6 +93,9 @@ class ShardWorker:
             }
             writer.append(files, partial(results.add, indices, stored, names))
         entries = inputs.entries()
+        if task.before is not None and task.layers:
+            _check_unchanged(task.before.entries, entries)
+            return writer.finish(files, task.before.entries, results)
         if task.before is not None and (lost := _lost(task.before.entries, entries)):
             return writer.give_up(files, task.before, lost)
         return writer.finish(files, entries, results)
@@ -184,9 +192,17 @@ def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[tuple[Si
 
 def _lost(before: Sequence[ManifestEntry], now: Sequence[ManifestEntry]) -> str:
     """The inputs that succeeded before and fail now, which recomputing a shard would lose; empty if there are none."""
-    lost = [entry for old, entry in zip(before, now, strict=True) if old.ok and not entry.ok]
+    lost = [entry for old, entry in zip(before, now, strict=False) if old.ok and not entry.ok]
     more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
     return f"'{lost[0].id}'{more}, whose features it holds: {lost[0].error}" if lost else ""
+
+
+def _check_unchanged(before: Sequence[ManifestEntry], now: Sequence[ManifestEntry]) -> None:
+    """Raise `StoreError` if a picture that the dump has features of is not the same, or fails."""
+    for old, entry in zip(before, now, strict=True):
+        if old.ok and entry != old:
+            reason = entry.error or "its file has changed since it was dumped"
+            raise StoreError(f"cannot append to the features of '{old.id}': {reason}")
 
 
 def _positive(counts: Mapping[str, int]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from vggfeat.dumps.sources.content import read_member
 from vggfeat.dumps.sources.filtering import SourceFilter
-from vggfeat.dumps.sources.finding import find
+from vggfeat.dumps.sources.finding import find, numbered
 from vggfeat.dumps.sources.item import Item, PathLike, fingerprint, printable
 from vggfeat.dumps.sources.moves import Move, first_difference, is_within
 from vggfeat.dumps.sources.parquet import import_parquet
@@ -19,6 +19,7 @@ __all__ = [
     "first_difference",
     "import_parquet",
     "is_within",
+    "numbered",
     "printable",
     "read_member",
 ]

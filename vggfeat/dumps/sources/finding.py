@@ -91,7 +91,7 @@ def find(sources: PathLike | Sequence[PathLike], selection: SourceFilter | None 
         if len(given) > 1 and not _is_picture(path):
             found = [replace(item, id=f"{printable(path)}/{item.id}") for item in found]
         items += (replace(item, path=_absolute(item.path)) for item in found)
-    return tuple(_numbered(items))
+    return tuple(numbered(items))
 
 
 def _absolute(path: str) -> str:
@@ -123,7 +123,7 @@ def _items_of(path: Path, selection: SourceFilter) -> Iterator[Item]:
     return iter([Item(printable(path), str(path))])
 
 
-def _numbered(items: Iterable[Item]) -> Iterator[Item]:
+def numbered(items: Iterable[Item]) -> Iterator[Item]:
     """Make ids unique: append `#2`, `#3` to repeated ones."""
     seen: Counter[str] = Counter()
     taken: set[str] = set()
