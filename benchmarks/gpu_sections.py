@@ -133,11 +133,13 @@ def losses(bench: Bench) -> dict[str, Any]:
             return model.requires_grad_(requires_grad=False)
 
         add("LPIPS: lpips", package)
-        add("LPIPS: lpips, half precision, channels_last", lambda: autocast(package(), bench))
+        if not bench.small:  # a CPU may emulate half precision
+            add("LPIPS: lpips, half precision, channels_last", lambda: autocast(package(), bench))
     if find_spec("torchmetrics"):
         add("LPIPS: torchmetrics", lambda: TorchmetricsLPIPS().to(bench.device))
     add("ESRGAN: snippet", lambda: Snippet().to(bench.device))
-    add("ESRGAN: snippet, half precision, channels_last", lambda: autocast(Snippet().to(bench.device), bench))
+    if not bench.small:
+        add("ESRGAN: snippet, half precision, channels_last", lambda: autocast(Snippet().to(bench.device), bench))
     for precision in precisions(bench):
         options = {"check": "off", "precision": precision, "device": bench.device}
         add(f"LPIPS: vggfeat {precision}", lambda o=options: LPIPS("vgg", **o))
