@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # Least seconds between updates: reading a loss waits for the device.
 _INTERVAL = 0.2
 
+# Least seconds between lines where there is no terminal.
+_LINE_INTERVAL = 60.0
+
 
 def tell(line: str) -> None:
     """Print a line on standard error. If nobody can read it, go on."""
@@ -34,10 +37,10 @@ def bar(
 ) -> Generator[Callable[..., None]]:
     """Show a bar on a terminal unless `quiet`; yield a function that takes `completed`, `total` and `description`.
 
-    `unit`: show a count such as 3/10 instead of a percentage.
+    Where there is no terminal, print a line a minute. `unit`: show a count such as 3/10 instead of a percentage.
     """
     if quiet or not on_terminal():
-        yield _nothing
+        yield _nothing if quiet else _minutely(description, total, unit=unit)
         return
     from rich.console import Console
     from rich.progress import (
@@ -58,6 +61,28 @@ def bar(
             shown.update(task, **changes)
 
         yield update
+
+
+def _minutely(description: str, total: float | None, *, unit: bool) -> Callable[..., None]:
+    """A function that keeps what a bar would show, and prints it once a minute."""
+    state: dict[str, Any] = {"description": description, "total": total, "completed": 0}
+    told = time.monotonic()
+
+    def update(**changes: Any) -> None:
+        nonlocal told
+        state.update(changes)
+        if time.monotonic() - told >= _LINE_INTERVAL:
+            told = time.monotonic()
+            tell(_state(**state, unit=unit))
+
+    return update
+
+
+def _state(*, description: str, total: float | None, completed: float, unit: bool) -> str:
+    if total is None:
+        return f"{description}: {completed:g}"
+    share = f"{completed:g} of {total:g}" if unit else f"{completed / max(total, 1e-9):.0%}"
+    return f"{description}: {share}"
 
 
 def _nothing(**_changes: Any) -> None:

@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 import json
 import os
 import signal
@@ -199,6 +200,20 @@ def test_a_bar_on_a_terminal_alone(vggfeat, monkeypatch):
         shown.append(sys.stderr.getvalue())
     assert shown[0] == ""
     assert "2/2" in shown[1]
+
+
+def test_without_a_terminal_a_line_a_minute_is_printed(monkeypatch):
+    clock = itertools.count(0, 25)  # each look at the clock is 25 seconds after the last
+    monkeypatch.setattr("vggfeat_cli._progress.time.monotonic", lambda: next(clock))
+    for unit, lines in ((True, "comparing: 3 of 8\ncomparing: 6 of 8\n"), (False, "comparing: 38%\ncomparing: 75%\n")):
+        monkeypatch.setattr("sys.stderr", io.StringIO())
+        with bar("comparing", quiet=False, total=8, unit=unit) as update:
+            for number in range(1, 8):
+                update(completed=number)
+        assert sys.stderr.getvalue() == lines
+    with bar("comparing", quiet=True) as update:
+        update(completed=next(clock) * 100)
+    assert sys.stderr.getvalue() == lines
 
 
 def test_help_names_the_metrics_without_torch(vggfeat):

@@ -406,5 +406,19 @@ def test_any_number_of_workers_reads_every_kind(huggingface, archive, colours, t
     assert hashes(tmp_path / "0") == hashes(tmp_path / "1")
 
 
+def test_links_to_nothing_and_urls_are_told(tmp_path):
+    (tmp_path / "photos").symlink_to("gone/photos")
+    with pytest.raises(InputError, match=r"no such source '.*photos': it is a link to 'gone/photos'"):
+        find(tmp_path / "photos")
+    with pytest.raises(InputError, match=r"the source 'https://a.org/b.jpg' is a URL: download it"):
+        find("https://a.org/b.jpg")
+    (tmp_path / "a.txt").write_text("https://a.org/b.jpg 3\n")
+    (tmp_path / "a.csv").write_text("path\nhttps://a.org/b.jpg\n")
+    for name in ("a.txt", "a.csv"):
+        (item,) = find(tmp_path / name)
+        assert item.error == "'https://a.org/b.jpg' is a URL: download it, and list the file"
+        assert item.id == "https://a.org/b.jpg"
+
+
 def test_names_of_the_manifest_are_kept():
     assert {*COLUMNS, "run"} == RESERVED

@@ -2,6 +2,7 @@ import copy
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -145,6 +146,7 @@ def test_pooling(images):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
+        (np.zeros((32, 32, 3)), r"images are of type ndarray, not a tensor \(N, 3, H, W\); of an array"),
         (torch.rand(3, 32, 32), r"3x32x32, not \(N, 3, H, W\): a single image is images\[None\]"),
         (torch.rand(32, 32), r"32x32, not \(N, 3, H, W\)"),
         (torch.rand(1, 1, 32, 32), "1 channels, not 3: a grey image is images.expand"),

@@ -237,6 +237,18 @@ def test_truncated_checkpoint_is_refused(share, vgg11, tmp_path):
         weights.load("vgg11", path)
 
 
+def test_without_a_home_the_variable_to_set_is_named(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("VGGFEAT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert weights.load("vgg16")[1].bundled
+    with pytest.raises(WeightsError, match="no home folder for downloaded weights: set VGGFEAT_CACHE to a folder"):
+        weights.load("vgg13")
+
+
 @pytest.mark.usefixtures("_offline")
 def test_offline_says_what_is_bundled_and_where_a_file_goes():
     with pytest.raises(WeightsError) as caught:

@@ -125,6 +125,11 @@ class Trunk(nn.Module):
                 self.register_buffer(name, values.float().reshape(1, -1, 1, 1).to(place), persistent=False)
 
     def _check_shape(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may be untyped)
+            raise InputError(
+                f"images are of type {type(images).__name__}, not a tensor (N, 3, H, W); of an array (H, W, 3) in "
+                "[0, 1] it is torch.from_numpy(array).permute(2, 0, 1)[None]"
+            )
         if images.ndim != 4:
             hint = ": a single image is images[None]" if images.ndim == 3 else ""
             raise InputError(f"images are {'x'.join(map(str, images.shape))}, not (N, 3, H, W){hint}")

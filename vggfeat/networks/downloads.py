@@ -11,10 +11,20 @@ from vggfeat.errors import WeightsError
 
 
 def cache_dir() -> Path:
-    """The folder of downloads: `$VGGFEAT_CACHE`, else `vggfeat` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """The folder of downloads: `$VGGFEAT_CACHE`, else `vggfeat` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises `WeightsError` if none of the variables is set and the user has no home folder.
+    """
     if chosen := os.environ.get("VGGFEAT_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vggfeat"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "vggfeat"
+    try:
+        return Path.home() / ".cache/vggfeat"
+    except RuntimeError as error:
+        raise WeightsError(
+            "there is no home folder for downloaded weights: set VGGFEAT_CACHE to a folder for them, or HOME"
+        ) from error
 
 
 def torchvision_file(url: str, folder: Path, *, what: str, hint: str) -> Path:

@@ -80,6 +80,7 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     >>> picture.rgb.shape, picture.alpha, picture.bits
     (torch.Size([1, 3, 4, 6]), None, 8)
     """
+    _check_no_url(path)
     path = Path(path)
     with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
         _check_readable(path)
@@ -89,6 +90,7 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a picture file, for `decode_picture`. Raises `ImageError` for a file that cannot be read."""
+    _check_no_url(path)
     path = Path(path)
     with refusing(f"cannot read {str(path)!r}", "the file cannot be read"):
         _check_readable(path)
@@ -178,11 +180,18 @@ def _texts(image: Image.Image) -> dict[str, str]:
     return {key: value for key, value in named.items() if isinstance(value, str)}
 
 
+def _check_no_url(path: str | os.PathLike[str]) -> None:
+    """Raise `ImageError` for a URL. As a path it would lose a slash."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text := os.fspath(path)):
+        raise ImageError(f"cannot read {text!r}: it is a URL, download it first")
+
+
 def _check_readable(path: Path) -> None:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"no such file{files.similar_names(path)}") from None
+        link = f": it is a link to {str(path.readlink())!r}" if path.is_symlink() else files.similar_names(path)
+        raise ImageError(f"no such file{link}") from None
     if stat.S_ISDIR(status.st_mode):
         raise ImageError("it is a folder")
     if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,6 @@
 """Lists the pictures of a dump's sources."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from vggfeat import files
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.folders import FolderSource
 from vggfeat.dumps.sources.hdf5 import Hdf5Source
-from vggfeat.dumps.sources.item import Item, PathLike, printable, unreadable
+from vggfeat.dumps.sources.item import Item, PathLike, is_url, printable, unreadable
 from vggfeat.dumps.sources.lists import STDIN, ListSource
 from vggfeat.dumps.sources.numpy_files import NumpySource
 from vggfeat.dumps.sources.parquet import ParquetSource
@@ -84,7 +83,7 @@ def find(sources: PathLike | Sequence[PathLike], selection: SourceFilter | None 
     for source in given:
         if not os.fspath(source):
             raise InputError("a source is empty: name a picture, a folder ('.' is this one), a list or a tar file")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", os.fspath(source)):
+        if is_url(os.fspath(source)):
             raise InputError(f"the source '{os.fspath(source)}' is a URL: download it, and name the file or folder")
         path = Path(source)
         found = list(_items_of(path, selection))
@@ -114,6 +113,8 @@ def _items_of(path: Path, selection: SourceFilter) -> Iterator[Item]:
         raise InputError(f"no such source '{printable(path)}'{files.similar_names(path)}") from None
     except OSError as error:
         raise unreadable(path, error) from error
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"no such source '{printable(path)}': it is a link to '{printable(path.readlink())}'")
     if path.is_dir():
         return FolderSource(path, selection).items()
     if path.name.lower().endswith(COMPRESSED):

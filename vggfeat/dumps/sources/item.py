@@ -96,6 +96,23 @@ def real_path(text: str) -> str:
     return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode()))
 
 
+def url_item(name: str, path: Path, identity: str = "", columns: tuple[tuple[str, str], ...] = ()) -> Item | None:
+    """The item, with an error, of a URL in the list at `path`; None if `name` is a path."""
+    if not is_url(name):
+        return None
+    error = f"'{printable(name)}' is a URL: download it, and list the file"
+    return Item(identity or printable(name), str(path), error=error, columns=columns)
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is a URL. As a path it would lose a slash.
+
+    >>> is_url("https://example.org/a.png"), is_url("photos/a.png")
+    (True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
+
+
 def joined(folder: Path, name: str) -> str:
     """`name` as a path that starts at `folder`, not normalised: after a link, `..` is not what the text suggests."""
     return os.path.join(folder, name)  # noqa: PTH118 (Path would normalise it)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from vggfeat import files
 from vggfeat.dumps.sources.filtering import SourceFilter
-from vggfeat.dumps.sources.item import Item, columns_of, joined, printable, unreadable
+from vggfeat.dumps.sources.item import Item, columns_of, joined, printable, unreadable, url_item
 from vggfeat.errors import InputError
 
 STDIN = "-"
@@ -41,7 +41,8 @@ class ListSource:
             name, label = _labelled(line, self._path.parent)
             if self._selection.lists(name):
                 found = True
-                yield Item(printable(name), joined(self._path.parent, name), columns=columns_of({"label": label}))
+                columns, path = columns_of({"label": label}), joined(self._path.parent, name)
+                yield url_item(name, self._path, columns=columns) or Item(printable(name), path, columns=columns)
         if not found:
             raise InputError(self._selection.nothing(f"'{printable(self._path)}'"))
 

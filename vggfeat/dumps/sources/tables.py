@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from vggfeat.dumps.sources.filtering import SourceFilter
-from vggfeat.dumps.sources.item import Item, columns_of, is_scalar, joined, printable, unreadable
+from vggfeat.dumps.sources.item import Item, columns_of, is_scalar, joined, printable, unreadable, url_item
 from vggfeat.errors import InputError, near
 
 PATHS = ("path", "file_name", "image", "filename", "filepath", "image_path")
@@ -52,7 +52,8 @@ def table_items(path: Path, rows: Sequence[Row], selection: SourceFilter) -> Ite
             yield Item(identity or f"row {number}", str(path), error=error, columns=columns)
         elif selection.lists(name):
             found = True
-            yield Item(identity or printable(name), joined(path.parent, name), columns=columns)
+            file = Item(identity or printable(name), joined(path.parent, name), columns=columns)
+            yield url_item(name, path, identity, columns) or file
     if not found:
         raise InputError(selection.nothing(f"'{printable(path)}'"))
 
