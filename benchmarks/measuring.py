@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,10 +190,12 @@ def command(
     measure: Callable[[SimpleNamespace], dict[str, Any]],
     table: Callable[[Found], str],
     chart: Callable[[Found], Image.Image],
+    around: Callable[[SimpleNamespace], AbstractContextManager[None]] | None = None,
 ) -> None:
     """Read the arguments, measure, print the table; with `--out` write PROCESSOR/NAME.json and NAME.png there.
 
-    The memory of the contenders that `measure` names in `peak_mib` is measured last, when the rest is written.
+    `around` is a context, made of the settings, that lasts while time and memory are measured. The memory of the
+    contenders that `measure` names in `peak_mib` is measured last, when the rest is written.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory, which takes a process each")
@@ -211,14 +214,15 @@ def command(
     chosen["clock"] = options.clock
     if options.clock == "cpu":
         torch.set_num_threads(1)
-    began = time.perf_counter()
-    found = measure(SimpleNamespace(**chosen))
-    kept = {key: Path(value).name if isinstance(value, str) else value for key, value in chosen.items()}
-    found = {"settings": kept, "machine": machine(), "minutes": (time.perf_counter() - began) / 60, **found}
-    _write(options.out, name, found, chart)
-    if not options.no_memory:
-        found["peak_mib"] = peaks(build, found["peak_mib"], SimpleNamespace(**chosen))
+    with nullcontext() if around is None else around(SimpleNamespace(**chosen)):
+        began = time.perf_counter()
+        found = measure(SimpleNamespace(**chosen))
+        kept = {key: Path(value).name if isinstance(value, str) else value for key, value in chosen.items()}
+        found = {"settings": kept, "machine": machine(), "minutes": (time.perf_counter() - began) / 60, **found}
         _write(options.out, name, found, chart)
+        if not options.no_memory:
+            found["peak_mib"] = peaks(build, found["peak_mib"], SimpleNamespace(**chosen))
+            _write(options.out, name, found, chart)
     print(described(found["machine"]), table(found), sep="\n\n")
 
 

