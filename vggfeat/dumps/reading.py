@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vggfeat.dumps.export import Format, ZarrFormat
     from vggfeat.dumps.neighbours import Metric
     from vggfeat.dumps.search import Query, SearchResult
+    from vggfeat.dumps.sets import SetComparison, SetMeasure
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
@@ -226,6 +227,47 @@ class Dump:
         from vggfeat.dumps.search import search
 
         return search(self, self.named(array), queries, top=top, metric=metric, device=device)
+
+    def compare(
+        self,
+        other: "Dump",
+        array: str | tuple[str, str] | None = None,
+        *,
+        measures: "Iterable[SetMeasure]" = ("frechet", "kid", "coverage"),
+        k: int = 5,
+        subsets: int = 100,
+        subset_size: int | None = None,
+        seed: int = 2020,
+    ) -> "SetComparison":
+        """Compare the features of this dump, the reference, with those of another as sets.
+
+        `array` names the features, as in `dump[array]`; None is the only one. See `vggfeat.dumps.sets.compare_sets`.
+
+        >>> import tempfile, torch, vggfeat
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> options = {"layers": "relu1_1", "network": "vgg11", "weights": None, "resize": 32, "workers": 0}
+        >>> dumps = []
+        >>> for name, greys in (("a", (0.1, 0.2, 0.3, 0.4)), ("b", (0.15, 0.25, 0.35, 0.9))):
+        ...     for number, grey in enumerate(greys):
+        ...         (folder / name).mkdir(exist_ok=True)
+        ...         vggfeat.write_picture(folder / name / f"{number}.png", torch.full((1, 3, 32, 32), grey))
+        ...     dumps.append(vggfeat.dump(folder / name, folder / f"out-{name}", **options, reduce="mean"))
+        >>> found = dumps[0].compare(dumps[1], k=1)
+        >>> found.precision.value, found.frechet.low < found.frechet.value < found.frechet.high
+        (0.75, True)
+        """
+        from vggfeat.dumps.sets import compare_sets
+
+        return compare_sets(
+            self,
+            other,
+            (self.named(array), other.named(array)),
+            measures=measures,
+            k=k,
+            subsets=subsets,
+            subset_size=subset_size,
+            seed=seed,
+        )
 
     def named(self, array: str | tuple[str, str] | None = None) -> "FeatureArray":
         """`dump[array]`, or the only array of the dump for None. Raises `InputError` if there is no such array."""
