@@ -49,7 +49,7 @@ def report_dump(dump: "Dump", *, quiet: bool) -> None:
         click.echo(f"{dump.path}: {len(dump)} of {len(dump.manifest)} pictures")
 
 
-def print_statistics(dump: "Dump", layer: str | None) -> None:
+def print_statistics(dump: "Dump", layer: str | None, *, unbiased: bool = False) -> None:
     """Print the statistics, CKA and RDMs of a dump, of one layer or of all. Raises `StoreError` if it has none."""
     measured = dump.fingerprint
     cka = measured["cka"] and layer is None
@@ -60,9 +60,10 @@ def print_statistics(dump: "Dump", layer: str | None) -> None:
         elif layer in found:
             _print_channels(found[layer])
     if cka:
-        names, matrix = dump.cka()
+        names, matrix = dump.cka(unbiased=unbiased)
         print_table(
-            ["linear CKA", *names], [[a, *(f"{x:.4f}" for x in row)] for a, row in zip(names, matrix, strict=True)]
+            ["unbiased CKA" if unbiased else "linear CKA", *names],
+            [[a, *(f"{x:.4f}" for x in row)] for a, row in zip(names, matrix, strict=True)],
         )
     if measured["rdm"]:
         _print_distances(dump, [layer] if layer else dump.layers)

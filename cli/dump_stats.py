@@ -10,9 +10,10 @@ from ._dumps import print_statistics
 @click.command()
 @click.argument("dump", type=click.Path())
 @click.option("--layer", metavar="NAME", help="Print the channels of this layer.  [default: all layers]")
+@click.option("--unbiased", is_flag=True, help="Print unbiased CKA, for few pictures.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--plot", type=click.Path(), metavar="FILE", help="Also save charts: PNG, JPEG, WebP or TIFF.")
-def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) -> None:
+def command(dump: str, *, layer: str | None, unbiased: bool, as_json: bool, plot: str | None) -> None:
     """Print what `vggfeat dump --statistics`, `--cka` and `--rdm` measured.
 
     Without --layer: means over the channels of each layer, and the number of dead channels (always zero). With
@@ -34,4 +35,4 @@ def command(dump: str, *, layer: str | None, as_json: bool, plot: str | None) ->
     if as_json:
         click.echo(json.dumps(summary(opened), allow_nan=False))
     else:
-        print_statistics(opened, layer)
+        print_statistics(opened, layer, unbiased=unbiased)

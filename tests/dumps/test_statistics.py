@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import vggfeat
-from vggfeat.dumps.statistics import correlation_distances, linear_cka
+from vggfeat.dumps.statistics import distances, linear_cka
 from vggfeat.errors import VggfeatError
 
 from .conftest import QUICK
@@ -81,8 +81,8 @@ def test_distances_in_parts_are_the_same():
     rows = np.random.default_rng(0).normal(size=(5, 3, 40)) + 100
     expected = 1 - np.corrcoef(rows.reshape(5, -1))
     for columns in (1, 7, 120, 1000):
-        assert np.allclose(correlation_distances(rows, columns=columns), expected, atol=1e-6)
-    flat = correlation_distances(np.stack([np.ones(4), np.arange(4.0)]))
+        assert np.allclose(distances(rows, columns=columns), expected, atol=1e-6)
+    flat = distances(np.stack([np.ones(4), np.arange(4.0)]))
     assert np.array_equal(np.isnan(flat), [[False, True], [True, False]])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import payload_name, shard_name
 from vggfeat.dumps.sources import Move, printable
-from vggfeat.dumps.statistics import LayerStatistics, combine, correlation_distances, linear_cka
+from vggfeat.dumps.statistics import Distance, LayerStatistics, combine, distances, linear_cka
 from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, near, one_of
 
@@ -311,8 +311,10 @@ class Dump:
             ids.setdefault(shard, []).append(name)
         return combine(self.layers, ((self._partial(shard), names) for shard, names in sorted(ids.items())), topk)
 
-    def cka(self) -> tuple[list[str], npt.NDArray[np.float64]]:
+    def cka(self, *, unbiased: bool = False) -> tuple[list[str], npt.NDArray[np.float64]]:
         """The layers, and the linear CKA of each pair, (L, L), computed on the channel means of all pictures.
+
+        `unbiased` corrects for the number of pictures: with few, CKA is high between any layers with many channels.
 
         Raises `StoreError` if the dump was made without `cka=True`, or if no picture could be read.
         """
@@ -321,21 +323,25 @@ class Dump:
         shards = self._shards()
         if not shards:
             raise StoreError(f"'{printable(self.path)}' has no CKA: no picture could be read")
-        return linear_cka({layer: _Means(self, layer, shards) for layer in self.layers})
+        return linear_cka({layer: _Means(self, layer, shards) for layer in self.layers}, unbiased=unbiased)
 
-    def rdm(self, layer: str, reduction: str | None = None) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
-        """The ids of N pictures, and the dissimilarity of each pair: 1 - Pearson's correlation, (N, N).
+    def rdm(
+        self, layer: str, reduction: str | None = None, *, distance: Distance = "correlation"
+    ) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
+        """The ids of N pictures, and the dissimilarity of each pair, (N, N).
 
-        Without `reduction`, correlates channel means, of as many pictures as the dump's `rdm` says. With a stored
-        `reduction`, correlates all its values for all pictures, and reads each value once.
+        `distance` is `correlation` (1 - Pearson's correlation), `euclidean` (the mean squared difference) or `cosine`.
+        Without `reduction`, compares channel means, of as many pictures as the dump's `rdm` says. With a stored
+        `reduction`, compares all its values for all pictures, and reads each value once.
         Raises `InputError` for an unknown layer, `StoreError` if the dump does not hold what is needed.
         """
+        one_of("distance", distance, get_args(Distance))
         one_of("layer", layer, self.layers, of="the dump")
         if not len(self):
             raise StoreError(f"'{printable(self.path)}' has no RDM: no picture could be read")
         if reduction is not None:
             array = self[layer, reduction]
-            return self.ids, correlation_distances(cast("Array", array))
+            return self.ids, distances(cast("Array", array), distance)
         if not self.fingerprint["rdm"]:
             raise StoreError(f"'{printable(self.path)}' has no RDM: dump with rdm=N (--rdm N), or name a reduction")
         most: int = self.fingerprint["rdm"]
@@ -347,7 +353,7 @@ class Dump:
             rows.append(self.means_of(layer, shard))
             count += len(rows[-1])
         means = np.concatenate(rows)[:most]
-        return self.ids[:most], correlation_distances(means)
+        return self.ids[:most], distances(means, distance)
 
     def _shards(self) -> list[int]:
         """The shards that hold features."""

@@ -7,13 +7,15 @@ shard's pictures: these are smaller than the products of two layers, as a shard 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
+
+Distance = Literal["correlation", "euclidean", "cosine"]
 
 FLOAT16_MAX = 65504.0
 
@@ -119,27 +121,52 @@ def _better(a: tuple[Float, Array], b: tuple[Float, Array], k: int) -> tuple[Flo
     return np.take_along_axis(values, order, axis=1), np.take_along_axis(names, order, axis=1)
 
 
-def linear_cka(means: Mapping[str, Sequence[Array]]) -> tuple[list[str], Float]:
+def linear_cka(means: Mapping[str, Sequence[Array]], *, unbiased: bool = False) -> tuple[list[str], Float]:
     """Linear CKA between layers (Kornblith et al., 2019), on the channel means of pictures.
 
     `means`: {layer: the (N, C) array of each shard, read when it is indexed}. A first pass computes the means, a second
     accumulates the centred products (C1, C2) in float64. Returns the layers and the CKA matrix (L, L).
+
+    `unbiased` divides unbiased estimates of HSIC (Song et al., 2012), as Nguyen et al. (2021) do: it does not grow with
+    the number of channels, and may be below 0. It needs at least 4 pictures; with fewer, it is NaN.
     """
     layers = list(means)
     centres = {layer: _mean(means[layer]) for layer in layers}
     products: dict[tuple[str, str], Float] = {}
+    traces: dict[tuple[str, str], float] = {}
+    count = 0
     for shards in zip(*means.values(), strict=True):
         centred = {layer: rows.astype(np.float64) - centres[layer] for layer, rows in zip(layers, shards, strict=True)}
+        norms = {layer: np.einsum("ij,ij->i", rows, rows) for layer, rows in centred.items()}
+        count += len(shards[0])
         for a, b in _pairs(layers):
             product = centred[a].T @ centred[b]
             products[a, b] = products[a, b] + product if (a, b) in products else product
-    squares = {pair: float((product**2).sum()) for pair, product in products.items()}
+            traces[a, b] = traces.get((a, b), 0.0) + float(norms[a] @ norms[b])
+    hsic = {pair: float((product**2).sum()) for pair, product in products.items()}
+    if unbiased:
+        squares = {layer: float(products[layer, layer].trace()) for layer in layers}
+        hsic = {
+            (a, b): _unbiased_hsic(found, traces[a, b], squares[a] * squares[b], count)
+            for (a, b), found in hsic.items()
+        }
     result = np.eye(len(layers))
     for a, b in _pairs(layers):
-        scale = (squares[a, a] * squares[b, b]) ** 0.5
-        value = squares[a, b] / scale if scale > 0 else np.nan
+        scale = max(hsic[a, a], 0.0) ** 0.5 * max(hsic[b, b], 0.0) ** 0.5
+        value = hsic[a, b] / scale if scale > 0 else np.nan
         result[layers.index(a), layers.index(b)] = result[layers.index(b), layers.index(a)] = value
     return layers, result
+
+
+def _unbiased_hsic(products: float, traces: float, squares: float, count: int) -> float:
+    """HSIC of two centred kernels K and L of `count` pictures, but for a factor, without their diagonals.
+
+    `products` is the sum over K L, `traces` that over their diagonals, `squares` the product of their traces. As K and
+    L are centred, each row of K without its diagonal sums to minus the diagonal.
+    """
+    if count < 4:
+        return float("nan")
+    return products - traces + squares / ((count - 1) * (count - 2)) - 2 / (count - 2) * traces
 
 
 def _pairs(layers: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -151,22 +178,29 @@ def _mean(shards: Sequence[Array]) -> Float:
     return total / sum(map(len, shards))
 
 
-def correlation_distances(rows: Array, *, columns: int = 65536) -> npt.NDArray[np.float32]:
-    """The representational dissimilarity matrix (N, N) of rows (N, ...): 1 - Pearson's correlation of each pair.
+def distances(rows: Array, distance: Distance = "correlation", *, columns: int = 65536) -> npt.NDArray[np.float32]:
+    """The representational dissimilarity matrix (N, N) of rows (N, ...).
 
-    Reads `columns` values of each row at a time, so the rows may be memory-mapped and larger than memory. A constant
-    row has distance NaN to all others and 0 to itself.
+    `correlation` is 1 - Pearson's correlation, `cosine` 1 - the cosine of the angle, `euclidean` the mean squared
+    difference of the values. Reads `columns` values of each row at a time, so the rows may be memory-mapped and larger
+    than memory. A row without variance, or for `cosine` of zeros, has distance NaN to all others and 0 to itself.
     """
     flat = rows.reshape(len(rows), -1)
     width = flat.shape[1]
     parts = [slice(start, start + columns) for start in range(0, width, columns)]
-    mean = np.sum([flat[:, part].sum(1, dtype=np.float64) for part in parts], axis=0) / width
+    mean: Float | float = 0.0
+    if distance == "correlation":
+        mean = (np.sum([flat[:, part].sum(1, dtype=np.float64) for part in parts], axis=0) / width)[:, None]
     products = np.zeros((len(flat), len(flat)))
     for part in parts:
-        centred = flat[:, part].astype(np.float64) - mean[:, None]
+        values = flat[:, part].astype(np.float64)
+        centred = values - (values.mean(0) if distance == "euclidean" else mean)
         products += centred @ centred.T
-    norm = np.sqrt(products.diagonal())
+    squares = products.diagonal()
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = 1 - products / np.outer(norm, norm)
-    np.fill_diagonal(distance, 0)
-    return distance.astype(np.float32)
+        if distance == "euclidean":
+            found = np.maximum(squares[:, None] + squares - 2 * products, 0) / width
+        else:
+            found = 1 - products / np.outer(np.sqrt(squares), np.sqrt(squares))
+    np.fill_diagonal(found, 0)
+    return found.astype(np.float32)

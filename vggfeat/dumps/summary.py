@@ -16,7 +16,11 @@ def summary(dump: Dump) -> dict[str, Any]:
         content["layers"] = {name: _layer(layer) for name, layer in dump.statistics().items()}
     if dump.fingerprint["cka"]:
         names, matrix = dump.cka()
-        content["cka"] = {"layers": names, "values": [_finite(row) for row in matrix.tolist()]}
+        content["cka"] = {
+            "layers": names,
+            "values": [_finite(row) for row in matrix.tolist()],
+            "unbiased": [_finite(row) for row in dump.cka(unbiased=True)[1].tolist()],
+        }
     if dump.fingerprint["rdm"]:
         found = {layer: dump.rdm(layer) for layer in dump.layers}
         content["rdm"] = {
