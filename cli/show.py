@@ -17,6 +17,7 @@ from ._options import (
     refuse_with,
     size_option,
     weights_option,
+    words,
 )
 from ._outputs import picture_output
 
@@ -30,9 +31,8 @@ _ORDERS = ("rgb", "bgr")
     "--layer",
     "layers",
     multiple=True,
-    required=True,
     metavar="NAME,...",
-    help="Layers such as relu3_3 or relu*_1, one row each.",
+    help="Layers such as relu3_3 or relu*_1, one row each.  [default with --cam: the last]",
 )
 @output_option("IMAGE-show.png")
 @click.option("--dump", type=click.Path(), metavar="DUMP", help="Instead of IMAGE: a dump made with --statistics.")
@@ -56,6 +56,11 @@ _ORDERS = ("rgb", "bgr")
     default="channel",
     help="Scale the colours to each channel's values, or to the whole layer's.",
 )
+@click.option("--cam", is_flag=True, help="Instead of features: where a classifier sees its classes.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="With --cam: class, name or number.")
+@click.option(
+    "--cam-method", type=click.Choice(["grad-cam", "layer-cam"]), default="grad-cam", help="With --cam: kind of map."
+)
 @size_option(512, "Long side to which IMAGE is shrunk.")
 @device_option
 def command(
@@ -69,6 +74,9 @@ def command(
     top: int | None,
     at: tuple[int, int] | None,
     scale: Any,
+    cam: bool,
+    classes: tuple[str, ...],
+    cam_method: Any,
     **options: Any,
 ) -> None:
     """Draw the activations of IMAGE in each layer: heat map, principal components, channels.
@@ -77,7 +85,17 @@ def command(
 
     With --dump DUMP --layer relu4_3 --channel 12: draw the pictures that activate a channel most, each cropped to the
     receptive field of its strongest position.
+
+    With --cam: draw where a classifier finds the evidence for the most probable classes (--top, default 3), or those of
+    --class. --weights is then as in `vggfeat classify`: imagenet1k_v1, or a file with its linear layers.
     """
+    if cam:
+        _show_cam(image, layers, output=output, classes=classes, top=top or 3, method=cam_method, options=options)
+        return
+    if classes:
+        raise click.UsageError("--class needs --cam")
+    if not layers:
+        raise click.UsageError("Missing option '-l' / '--layer': name layers such as relu3_3")
     if dump is not None:
         _show_patches(dump, layers, channel, output=output, top=top, device=options["device"])
         return
@@ -94,6 +112,49 @@ def command(
             raise click.UsageError(f"--channels {channels} contradicts --input-order {options['input_order']}")
         options["input_order"], channels = channels, None
     page = sheet(inspect(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
+    images.write_picture(target, page)
+    click.echo(str(target))
+
+
+def _show_cam(
+    image: str | None,
+    layers: tuple[str, ...],
+    *,
+    output: str | None,
+    classes: tuple[str, ...],
+    top: int,
+    method: Any,
+    options: dict[str, Any],
+) -> None:
+    """Draw the class activation maps of IMAGE."""
+    refuse_with("--cam", ("dump", "channel", "channels", "at", "scale", "size"))
+    if image is None:
+        raise click.UsageError("--cam needs an IMAGE")
+    from vggfeat.explore.colours import over
+    from vggfeat.explore.pages.variations import grid
+    from vggfeat.pictures import images
+    from vggfeat.training.classification import Classifier
+
+    target = picture_output(output, f"{Path(image).stem}-cam.png", [image])
+    weights = "imagenet1k_v1" if options["weights"] == "default" else options["weights"]
+    classify = Classifier(options["network"] or "auto", weights, device=options["device"])
+    named = [word for text in layers for word in words(text)]
+    found = classify.cam(image, named or None, classes=classes, top=top, method=method)
+    cells = {
+        (row, column): over(found.picture, maps[column : column + 1])
+        for row, maps in enumerate(found.maps.values())
+        for column in range(len(found.predictions))
+    }
+    page = grid(
+        cells,
+        list(found.maps),
+        [f"{each.name} {each.probability:.1%}" for each in found.predictions],
+        names=("layer", "class"),
+        title=Path(image).name,
+        facts=f"{found.method}: the evidence for each class, from least (black) to most (white)",
+        sources={"picture": found.picture},
+        size=(224, 224),
+    )
     images.write_picture(target, page)
     click.echo(str(target))
 

@@ -64,3 +64,24 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, message, vggfeat):
     assert message in vggfeat("show", *arguments, code=2).stderr
     assert [path.name for path in Path().iterdir()] == ["photo.png"]
     assert Path("photo.png").read_bytes() == before
+
+
+def test_class_activation_maps(vggfeat, tmp_path):
+    from vggfeat import Classifier, vgg
+    from vggfeat.explore import colours
+    from vggfeat.networks import network
+
+    model = vgg("4,M,8", head="gap", num_classes=3, seed=0)
+    model.classes, model.size, model.resize = ("cat", "dog", "cow"), 224, 224
+    network.save(model, tmp_path / "own.safetensors")
+    options = ("--weights", "own.safetensors", "--device", "cpu")
+    assert vggfeat("show", "photo.png", "--cam", "--class", "dog", *options).stdout == "photo-cam.png\n"
+    found = Classifier(weights="own.safetensors", device="cpu").cam("photo.png", classes=["dog"])
+    cell = colours.over(found.picture, found.maps["relu2_1"])
+    page = read_picture("photo-cam.png").rgb
+    assert (page[..., 164 : 164 + 224, 166 : 166 + 224] - cell).abs().max() < 0.51 / 255
+    vggfeat("show", "photo.png", "--cam", "-l", "relu1_1,relu2_1", *options, "-o", "two.png")
+    assert read_picture("two.png").rgb.shape[2] > page.shape[2]
+    assert "--class needs --cam" in vggfeat("show", "photo.png", "-l", "relu1_1", "--class", "x", code=2).stderr
+    assert "unknown class 'dogg'" in vggfeat("show", "photo.png", "--cam", "--class", "dogg", *options, code=2).stderr
+    assert "cannot be combined with --at" in vggfeat("show", "photo.png", "--cam", "--at", "1,1", code=2).stderr

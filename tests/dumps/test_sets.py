@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_refused(dumps, tmp_path):
         ({"k": 16}, "k is 16: it must be between 1 and 15 for 16 pictures"),
         ({"subset_size": 17}, "subset_size is 17: it must be between 2 and 16"),
         ({"subsets": 0}, "subsets is 0"),
-        ({"measures": ["fid"]}, "unknown measure 'fid': near are kid"),
+        ({"measures": ["fid"]}, "unknown measure 'fid': did you mean kid"),
     ):
         with pytest.raises(VggfeatError, match=message):
             dumps[0].compare(dumps[1], "relu1_1.mean", **options)

@@ -120,3 +120,25 @@ def test_refusals(trained, monkeypatch):
         classify(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"outside \[0, 1\]"):
         classify(torch.full((1, 3, 8, 8), 255.0))
+
+
+def test_the_maps_are_those_of_the_network(trained):
+    from vggfeat.explore.cam import class_activation
+
+    model, path = trained
+    picture = torch.rand(1, 3, 30, 40, generator=torch.Generator().manual_seed(3))
+    classify = Classifier(weights=path, device="cpu")
+    found = classify.cam(picture, ["relu1_1", "relu2_1"], classes=["cow", 0], method="layer-cam")
+    assert [each.name for each in found.predictions] == ["cow", "cat"]
+    assert found.predictions[1].probability == pytest.approx(float(classify.probabilities(picture)[0, 0]))
+    x = model.normalise(found.picture).repeat(2, 1, 1, 1)
+    for layer, maps in found.maps.items():
+        expected = class_activation(model, x, layer, [2, 0], method="layer-cam").shares(20, 20)
+        assert torch.allclose(maps, expected, atol=1e-5)
+    assert list(classify.cam(picture, top=3).maps) == ["relu2_1"]
+    best = classify(picture, top=3)
+    assert [each.name for each in classify.cam(picture, top=3).predictions] == [each.name for each in best]
+    with pytest.raises(InputError, match="unknown class 'cat2': did you mean cat"):
+        classify.cam(picture, classes=["cat2"])
+    with pytest.raises(InputError, match="unknown class '3'"):
+        classify.cam(picture, classes=[3])

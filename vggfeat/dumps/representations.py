@@ -15,7 +15,7 @@ from vggfeat.dumps.reading import Dump
 from vggfeat.dumps.rsa import RsaResult, explain_rdms
 from vggfeat.dumps.sources import printable
 from vggfeat.dumps.statistics import Distance
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, did_you_mean, similar
 
 Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -74,7 +74,9 @@ def explain(
         named = _lines(Path(ids)) if isinstance(ids, str | os.PathLike) else list(ids)
         for name in named:
             if name not in known:
-                raise InputError(f"the dump has no picture '{printable(name)}': {near(name, list(known)[:1000])}")
+                words = similar(name, list(known)[:10_000])
+                hint = f": {did_you_mean(words)}" if words else ""
+                raise InputError(f"the dump has no picture '{printable(name)}'{hint}")
         if len(set(named)) < len(named):
             raise InputError("the ids name a picture twice")
         places = np.array([known[name] for name in named], np.int64)

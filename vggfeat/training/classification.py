@@ -1,13 +1,15 @@
 """Classify pictures with a trained VGG."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, did_you_mean, similar
+from vggfeat.explore.cam import CamMethod, class_activation
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device, choose_precision, resolve_precision, settings
 from vggfeat.networks import arch, network
@@ -26,6 +28,23 @@ class Prediction:
     index: int
     name: str
     probability: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explanation:
+    """Where in a picture the evidence for classes lies.
+
+    Attributes:
+        picture: (1, 3, size, size), the square that is classified.
+        predictions: the K classes.
+        maps: {layer: (K, 1, size, size)}, one map for each class, in [0, 1].
+        method: of the maps.
+    """
+
+    picture: Tensor
+    predictions: tuple[Prediction, ...]
+    maps: Mapping[str, Tensor]
+    method: CamMethod
 
 
 class Classifier:
@@ -53,6 +72,8 @@ class Classifier:
     ...     classify = Classifier(weights=f"{folder}/pets.safetensors", device="cpu")
     >>> classify.probabilities(torch.zeros(2, 3, 20, 30)).shape
     torch.Size([2, 3])
+    >>> classify.cam(torch.zeros(3, 20, 30), classes=["dog"]).maps["relu2_1"].shape
+    torch.Size([1, 1, 16, 16])
     >>> sorted(prediction.name for prediction in classify(torch.zeros(3, 20, 30), top=5))
     ['cat', 'dog', 'fox']
     """
@@ -72,6 +93,58 @@ class Classifier:
         self.model.to(memory_format=torch.channels_last)
         self.classes: tuple[str, ...] = self.model.classes
 
+    def cam(
+        self,
+        picture: Source,
+        layers: str | Sequence[str] | None = None,
+        *,
+        classes: Sequence[str | int] = (),
+        top: int = 1,
+        method: CamMethod = "grad-cam",
+    ) -> "Explanation":
+        """Where in a picture the evidence for classes lies, by Grad-CAM or Layer-CAM.
+
+        Args:
+            picture: as for `__call__`.
+            layers: layers such as `relu5_3`; None is the last one before the last pooling.
+            classes: names or numbers of classes; none means the `top` most probable ones.
+            top: the number of classes.
+            method: `grad-cam` or `layer-cam`, as in `vggfeat.explore.cam.class_activation`.
+
+        Raises `ImageError`, `LayerError`, and `InputError` for an unknown class.
+        """
+        if not isinstance(picture, Tensor):
+            picture = images.flatten(images.read_picture(picture))
+        square, x = self._prepared(picture[None] if picture.ndim == 3 else picture)
+        with torch.inference_mode(), settings(square.device, self.precision):
+            [probabilities] = self.model(x).float().softmax(1)
+        best = tensors.values(probabilities.topk(min(top, len(self.classes))).indices)
+        chosen = [self._number(each) for each in classes] or [int(index) for index in best]
+        named = [layers] if isinstance(layers, str) else list(layers or [self._last_layer()])
+        maps: dict[str, Tensor] = {}
+        for layer in named:
+            with settings(square.device, self.precision):
+                found = class_activation(self.model, x.expand(len(chosen), -1, -1, -1), layer, chosen, method=method)
+            maps[layer] = found.shares(*square.shape[2:]).cpu()
+        shares = tensors.values(probabilities)
+        predictions = tuple(Prediction(number, self.classes[number], float(shares[number])) for number in chosen)
+        return Explanation(square.cpu(), predictions, maps, method)
+
+    def _number(self, name: str | int) -> int:
+        """The number of a class, given by number or name."""
+        number = int(name) if isinstance(name, int) or name.isdecimal() else -1
+        if isinstance(name, str) and name in self.classes:
+            number = self.classes.index(name)
+        if not 0 <= number < len(self.classes):
+            words = similar(str(name), self.classes)
+            hint = did_you_mean(words) if words else f"there are 0 to {len(self.classes) - 1}, and their names"
+            raise InputError(f"unknown class '{name}': {hint}")
+        return number
+
+    def _last_layer(self) -> str:
+        known = [layer for layer in arch.layers(self.model.network) if layer.kind in ("relu", "conv")]
+        return known[-1].name
+
     @torch.inference_mode()
     def probabilities(self, pictures: Tensor) -> Tensor:
         """The probability of each class: RGB (N, 3, H, W) in [0, 1] -> float32 (N, classes) on the CPU.
@@ -79,15 +152,20 @@ class Classifier:
         The shorter side is resized to the network's `resize` pixels, and the central square is classified. Raises
         `InputError` for another shape or range.
         """
+        square, x = self._prepared(pictures)
+        with settings(square.device, self.precision):
+            logits = self.model(x)
+        return logits.float().softmax(1).cpu()
+
+    def _prepared(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """The central squares of pictures, (N, 3, size, size) in [0, 1], and the network's input."""
         if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.is_floating_point():
             raise InputError(f"pictures are {pictures.dtype} {tuple(pictures.shape)}, not floats (N, 3, H, W)")
         check_range(pictures, "unit")
         place = next(self.model.parameters()).device
         square = images.middle_square(pictures.to(place, torch.float32), self.model.resize, self.model.size)
         x = self.model.normalise(square.mean(1, keepdim=True) if self.model.network.in_channels == 1 else square)
-        with settings(place, self.precision):
-            logits = self.model(x.to(self.dtype).contiguous(memory_format=torch.channels_last))
-        return logits.float().softmax(1).cpu()
+        return square, x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, picture: Source, *, top: int = 5) -> list[Prediction]:
         """The `top` most probable classes of one picture, most probable first. Raises `ImageError`, `InputError`."""
