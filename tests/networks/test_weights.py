@@ -14,7 +14,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from vggfeat.errors import WeightsError
-from vggfeat.networks import arch, weights
+from vggfeat.networks import arch, table, weights
 
 BUNDLED = [entry for entry in weights.TABLE if entry.bundled]
 FIRST_KERNEL = [[-0.5537, 0.1427, 0.5290], [-0.5831, 0.3566, 0.7657], [-0.6902, -0.0480, 0.4841]]
@@ -400,3 +400,8 @@ def test_a_depth_decodes_the_first_layers_only():
     whole, part = weights.load("vgg19")[0], weights.load("vgg19", depth=8)[0]
     assert list(part) == [f"features.{index}.{field}" for index in (0, 2, 5, 7) for field in ("weight", "bias")]
     assert all(torch.equal(part[key], whole[key]) for key in part)
+
+
+def test_whole_files_are_those_that_torchvision_names():
+    for network, file in table.WHOLE_FILES.items():
+        assert torchvision.models.get_model_weights(network)["IMAGENET1K_V1"].url.endswith(f"/{file}")

@@ -84,10 +84,7 @@ def test_torchvisions_file_is_kept_whole_and_checked(tmp_path, monkeypatch):
     served = tmp_path / f"vgg11-{digest[:8]}.pth"
     source.rename(served)
 
-    class Enum:
-        url = served.as_uri()
-
-    monkeypatch.setattr("torchvision.models.get_model_weights", lambda _name: {"IMAGENET1K_V1": Enum})
+    monkeypatch.setattr("vggfeat.networks.weights.whole_url", lambda _entry: served.as_uri())
     assert len(Classifier("A", device="cpu").classes) == 1000
     kept = weights.cache_dir() / served.name
     assert [path.name for path in weights.cache_dir().iterdir()] == [served.name]

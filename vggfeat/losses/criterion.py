@@ -69,7 +69,7 @@ class OwnNetworkOptions(CriterionOptions, Preprocessing, total=False):
     """Options of a criterion that is not defined for particular weights: also `mean`, `std` and `input_order`."""
 
 
-def split_options(options: OwnNetworkOptions) -> tuple[TrunkOptions, InputOptions]:
+def split_options(options: OwnNetworkOptions | CriterionOptions) -> tuple[TrunkOptions, InputOptions]:
     """The options of the network, completed by defaults, and those of how batches are read."""
     names = InputOptions.__annotations__
     trunk = cast("TrunkOptions", {name: value for name, value in options.items() if name not in names})
