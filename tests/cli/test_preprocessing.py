@@ -104,7 +104,10 @@ def test_training_starts_from_it(vggfeat):
         (("--mean", "123,117,104"), "which is for images in 0-255, and there is no std"),
         (("--std", "0,1,1"), "it must be finite and above 0"),
         (("--channels", "brg"), "brg"),
-        (("--weights", "default", "--network", "vgg16", "--channels", "bgr"), "read RGB: input_order='bgr' is for"),
+        (
+            ("--weights", "default", "--network", "vgg16", "--channels", "bgr"),
+            "read RGB: input_order='bgr' is only for",
+        ),
     ],
 )
 def test_what_cannot_be(options, reason, vggfeat):

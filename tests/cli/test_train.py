@@ -97,7 +97,7 @@ def test_damaged_pictures_are_named(vggfeat):
 def test_errors(vggfeat):
     assert "no data 'absent': pass a folder, stl10 or digits" in vggfeat("train", "--data", "absent", code=2).stderr
     assert "unknown network 'vgg12'" in vggfeat("train", "--data", "digits", "--network", "vgg12", code=2).stderr
-    assert "near" in vggfeat("train", "--data", "digits", "--freeze", "rellu1_1", code=2).stderr
+    assert "did you mean relu1_1" in vggfeat("train", "--data", "digits", "--freeze", "rellu1_1", code=2).stderr
 
 
 def test_ctrl_c_keeps_a_checkpoint(spawn, tmp_path):

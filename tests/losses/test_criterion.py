@@ -109,7 +109,7 @@ def test_buffers_cast_by_others_are_refused(pair):
     model = torch.nn.ModuleList([LPIPS("alex")])
     for buffer in model.buffers():
         buffer.data = buffer.data.bfloat16()
-    with pytest.raises(WeightsError, match=r"were cast to torch\.bfloat16 .* ignored_modules=\[criterion\]"):
+    with pytest.raises(WeightsError, match=r"were cast to torch\.bfloat16, .* ignored_modules=\[criterion\]"):
         model[0](*pair)
 
 

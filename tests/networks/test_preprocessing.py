@@ -93,7 +93,7 @@ def test_bgr_without_its_mean_and_std_is_warned_of(file):
 
 @pytest.mark.parametrize("known", ["imagenet1k_v1", None])
 def test_named_weights_read_rgb(known):
-    with pytest.raises(InputError, match=r"read RGB: input_order='bgr' is for a file"):
+    with pytest.raises(InputError, match=r"read RGB: input_order='bgr' is only for files"):
         weights.load("alexnet", known, input_order="bgr")
     with pytest.raises(InputError, match="unknown input_order 'brg': did you mean rgb or bgr"):
         weights.load("alexnet", known, input_order="brg")

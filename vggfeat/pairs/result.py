@@ -43,8 +43,7 @@ class Comparison:
     Example:
         >>> from pathlib import Path
         >>> from vggfeat import Comparison
-        >>> from vggfeat.files import csv_text
-    from vggfeat.pairs.match import Pair
+        >>> from vggfeat.pairs.match import Pair
         >>> from vggfeat.pairs.result import PairResult
         >>> pairs = [Pair(name, Path("a", name), Path("b", name)) for name in ("one.png", "two.png")]
         >>> rows = tuple(PairResult(pair, 64, 48, {"psnr": psnr}) for pair, psnr in zip(pairs, (30.0, float("inf"))))

@@ -180,7 +180,7 @@ def dream(
         >>> import torch
         >>> from vggfeat import dream
         >>> image = torch.rand(1, 3, 32, 32)
-        >>> run = dream(image, "relu2_1:5", octaves=1, steps=2)
+        >>> run = dream(image, "relu2_1:5", octaves=1, steps=2, jitter=0)
         >>> first, last = (progress.losses["dream"] for progress in run)
         >>> last < first < 0
         True
