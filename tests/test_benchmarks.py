@@ -154,6 +154,7 @@ def test_ratios_are_taken_round_by_round(load):
     assert measuring.spread(one) == "2 (2-20)"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_that_of_the_work_and_not_of_the_parent(tmp_path):
     (tmp_path / "work.py").write_text(

@@ -109,9 +109,8 @@ def test_asks_before_it_fills_a_disk(vggfeat):
     assert "failed: 'broken2.png'" in vggfeat(*large, "--yes", code=3).stderr
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ends_by_convention(number, code, spawn, tmp_path, vggfeat):
     arguments = ["dump", "in", "-o", "out", *QUICK, "--shard-size", 1, "--batch-size", 1]
     arguments[arguments.index("--resize") + 1] = 512

@@ -279,7 +279,10 @@ def test_half_precision_is_close_and_its_gradient_finite(make, precision, pairs)
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("make", [LPIPS, DISTS, lambda: LPIPS("alex", spatial=True)])
+@pytest.mark.parametrize(
+    "make",
+    [*(pytest.param(deep, marks=pytest.mark.slow) for deep in (LPIPS, DISTS)), lambda: LPIPS("alex", spatial=True)],
+)
 def test_compiles_without_a_break(make, pairs):
     criterion = make()
     x = pairs[0].clone().requires_grad_()
