@@ -53,7 +53,7 @@ def test_diversity_makes_pictures_differ():
         run.result()
         x = FeatureExtractor("vgg16", "conv2_1", device="cpu")(run.image)["conv2_1"]
         likeness.append(float(module._likeness(x)))  # noqa: SLF001 (what diversity lowers)
-    assert likeness[1] < likeness[0]
+    assert likeness[1] < 0.5 * likeness[0]
 
 
 def test_the_seed_decides():
