@@ -77,6 +77,15 @@ def test_a_frozen_network_and_inference_mode():
         assert torch.equal(class_activation(model, images.clone(), "relu1_1", 1).maps, expected)
 
 
+def test_every_module_keeps_its_mode():
+    model = vgg("8,M,16", head="gap", num_classes=4, seed=0).train()
+    model.features[0].eval()
+    modes = [module.training for module in model.modules()]
+    class_activation(model, torch.rand(1, 3, 16, 16), "relu1_1", 1)
+    assert [module.training for module in model.modules()] == modes
+    assert len(set(modes)) == 2
+
+
 def test_what_cannot_be_mapped_is_told():
     model = vgg("8,M,16", head="gap", num_classes=4, seed=0)
     images = torch.rand(2, 3, 16, 16)
