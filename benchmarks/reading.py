@@ -90,7 +90,7 @@ def epoch(data: Dataset[Any]) -> int:
 
 
 def build(name: str, settings: SimpleNamespace) -> Work:
-    """A contender, with its files opened anew."""
+    """A contender that opens its files itself."""
     folder = Path(os.environ[_FOLDER])
     if name == OPEN:
         return partial(open_dump, folder / "dump")

@@ -16,7 +16,7 @@ from vggfeat_cli import main
 from vggfeat import read_picture, write_picture
 from vggfeat.transfer.recipe import RECIPES
 
-# Shallow layers: what these tests show does not depend on depth, and four convolutions take a tenth of the time.
+# Shallow layers: what these tests show does not depend on depth, and a pass of three convolutions is short.
 SHALLOW = ("--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_1")
 QUICK = (*SHALLOW, "--size", 64, "--first-size", 32, "--steps", 3, "--step-decay", 1)
 PAIR = ("content.png", "style.jpg")

@@ -89,4 +89,4 @@ def test_only_the_means_need_torchmetrics(monkeypatch):
     with pytest.raises(ImportError, match="torchmetrics"):
         metrics.MeanDISTS  # noqa: B018 (the look-up is the test)
     with pytest.raises(AttributeError, match="no attribute 'avaliable'"):
-        metrics.avaliable  # noqa: B018 (likewise)
+        metrics.avaliable  # noqa: B018 (the look-up is the test)

@@ -9,7 +9,7 @@ from vggfeat.transfer.named import recipe
 from vggfeat.transfer.run import stylize
 from vggfeat.transfer.tiles import Blocks
 
-# Shallow layers: what these tests show does not depend on depth, and four convolutions take a tenth of the time.
+# Shallow layers: what these tests show does not depend on depth, and a pass of three convolutions is short.
 SHALLOW = {"content_layers": {"relu2_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}}
 SMALL = SHALLOW | {"first_size": 32, "steps": 4, "step_decay": 1.0}
 
