@@ -27,6 +27,20 @@ list_option = click.option("--json", "as_json", is_flag=True, help="Print a JSON
 csv_option = click.option("--csv", "csv_file", metavar="FILE", help="Write a CSV table; - prints it.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write results and settings as JSON; - prints.")
 weights_option = click.option("--weights", default="default", help="A name from `vggfeat weights`, or a file.")
+
+
+def arrays_options(command: Command) -> Command:
+    """`--layer` and `--reduce`: which arrays of a dump to use, as lists of names or globs, empty for all."""
+    for flag, name, metavar, text in (
+        ("--reduce", "reductions", "WORD,...", "Reductions.  [default: all]"),
+        ("--layer", "layers", "NAME,...", "Layer names or globs.  [default: all]"),
+    ):
+        command = click.option(
+            flag, name, default="", callback=parsed(words), show_default=False, metavar=metavar, help=text
+        )(command)
+    return command
+
+
 array_option = click.option(
     "--array", metavar="LAYER.WORD", help="Features to use, such as relu4_3.mean.  [default: the only one]"
 )

@@ -6,7 +6,7 @@ import click
 
 from vggfeat.errors import RecipeError
 
-from ._options import words
+from ._options import arrays_options
 from ._signals import exiting
 
 _ENDINGS = {
@@ -27,19 +27,17 @@ _ENDINGS = {
     "--to", type=click.Choice(list(dict.fromkeys(_ENDINGS.values()))), help="Format.  [default: by the output's ending]"
 )
 @click.option("-o", "--output", "target", required=True, type=click.Path(), help="The new file, or folder for zarr.")
-@click.option(
-    "--layer",
-    "layers",
-    default="",
-    show_default=False,
-    metavar="NAME,...",
-    help="Layer names or globs.  [default: all]",
-)
-@click.option(
-    "--reduce", "reductions", default="", show_default=False, metavar="WORD,...", help="Reductions.  [default: all]"
-)
+@arrays_options
 @click.option("--zarr-format", type=click.Choice(["2", "3"]), help="Version of zarr's format.  [default: 3]")
-def command(dump: str, *, to: str | None, target: str, layers: str, reductions: str, zarr_format: str | None) -> None:
+def command(
+    dump: str,
+    *,
+    to: str | None,
+    target: str,
+    layers: list[str],
+    reductions: list[str],
+    zarr_format: str | None,
+) -> None:
     """Write the arrays of DUMP, their ids and run.json as zarr, HDF5, MATLAB, CSV, Parquet, safetensors or faiss.
 
     An array may have up to 2 GB in MATLAB's format and up to 16384 columns in CSV; h5 has no such limits. Existing
@@ -61,8 +59,8 @@ def command(dump: str, *, to: str | None, target: str, layers: str, reductions: 
             open_dump(dump),
             target,
             known[form],
-            layers=words(layers),
-            reductions=words(reductions),
+            layers=layers,
+            reductions=reductions,
             zarr_format=2 if zarr_format == "2" else 3,
         )
     click.echo(target)

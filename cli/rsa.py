@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import parsed, words
+from ._options import arrays_options
 from ._signals import exiting
 from ._text import print_table
 
@@ -23,24 +23,7 @@ if TYPE_CHECKING:
     help="Measured RDMs: .npy (N, N) or (subjects, N, N), or .csv of one.  [default: the layers of DUMP]",
 )
 @click.option("--ids", metavar="FILE", type=click.Path(), help="Ids of the reference's pictures in order, one a line.")
-@click.option(
-    "--layer",
-    "layers",
-    default="",
-    callback=parsed(words),
-    show_default=False,
-    metavar="NAME,...",
-    help="Layer names or globs.  [default: all]",
-)
-@click.option(
-    "--reduce",
-    "reductions",
-    default="",
-    callback=parsed(words),
-    show_default=False,
-    metavar="WORD,...",
-    help="Reductions.  [default: all]",
-)
+@arrays_options
 @click.option(
     "--distance",
     type=click.Choice(["correlation", "euclidean", "cosine"]),

@@ -14,7 +14,7 @@ from vggfeat.errors import InputError, LayerError
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device, settings
 from vggfeat.features.extractor import FeatureExtractor
-from vggfeat.losses import functional
+from vggfeat.losses import formulas
 from vggfeat.networks import arch
 from vggfeat.transfer.loop import Progress
 from vggfeat.transfer.spectrum import Spectrum
@@ -251,6 +251,6 @@ def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _likeness(x: Tensor) -> Tensor:
     """The mean cosine of the Gram matrices of different pictures, times their number."""
-    grams = F.normalize(functional.gram(x).flatten(1), dim=1)
+    grams = F.normalize(formulas.gram(x).flatten(1), dim=1)
     cosines = grams @ grams.mT
     return (cosines.sum() - cosines.diagonal().sum()) / max(1, len(x) - 1)
