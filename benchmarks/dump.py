@@ -8,8 +8,8 @@ features (`full`, 3.2 MB a picture), or their means. They are timed between batc
 nor end count.
 
 The plain loop is torchvision's `create_feature_extractor`, a DataLoader with as many workers as vggfeat takes, and
-`numpy.save`. It runs in float32, as its users run it, and once more with bfloat16 and channels_last. Ratios are to the
-first. What vggfeat saved is held to torchvision's features of the first pictures.
+`numpy.save`. It runs in float32, as its users run it, and once more with channels_last and bfloat16 where the processor
+is fast at that. Ratios are to the first. vggfeat's features of the first pictures must equal torchvision's.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from extraction import LAYER, LIMITS, MEAN, STD, precision_of, torchvision_extractor
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, ratio, spread, timer
+from measuring import Found, Work, command, markdown, mebibytes, median, paired, ratio, spread, timed, timer
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -181,15 +181,16 @@ def compare(name: str, files: list[Path], out: Path) -> None:
 
 def measure(settings: SimpleNamespace) -> dict[str, Any]:
     """Pictures per second of each contender in each round, by kind of work."""
-    found: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in BATCHES} for kind in KINDS}
-    networks = {name: network_of(name) for name in BATCHES}
+    found: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in timed(BATCHES)} for kind in KINDS}
+    networks = {name: network_of(name) for name in timed(BATCHES)}
     with tempfile.TemporaryDirectory() as name_of_folder:
         folder = Path(name_of_folder)
         files = make_files(folder, settings.files)
         for turn, kind in itertools.product(range(settings.rounds), KINDS):
-            for name, batches in BATCHES.items():
+            for name, network in networks.items():
+                batches = BATCHES[name]
                 if kind == "network":
-                    found[kind][name].append(alone(networks[name], settings.batch, batches // 2, timer(settings)))
+                    found[kind][name].append(alone(network, settings.batch, batches // 2, timer(settings)))
                     continue
                 named = list(itertools.islice(itertools.cycle(files), settings.batch * batches))
                 with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -197,14 +198,14 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
                     found[kind][name].append(rate(counts, len(named), timer(settings)))
                     if not turn and kind == "full" and name.startswith("vggfeat"):
                         compare(name, named, Path(out))
-    return {"pictures_per_second": found, "peak_mib": dict.fromkeys(BATCHES)}
+    return {"pictures_per_second": found, "peak_mib": dict.fromkeys(networks)}
 
 
 def table(found: Found) -> str:
     """A row a contender."""
     rates = found["pictures_per_second"]
     rows: list[list[str]] = []
-    for name in BATCHES:
+    for name in rates["network"]:
         network, full, mean = (rates[kind][name] for kind in KINDS)
         rows.append(
             [
@@ -223,7 +224,7 @@ def table(found: Found) -> str:
 def chart(found: Found) -> Image.Image:
     """Pictures per second as bars."""
     rates = found["pictures_per_second"]
-    bars = {f"{name}: {kind}": median(rates[kind][name]) for name in BATCHES for kind in KINDS}
+    bars = {f"{name}: {kind}": median(rates[kind][name]) for name in rates["network"] for kind in KINDS}
     title = f"From JPEG to {LAYER} of VGG-16 on the disk"
     return plots.bar_chart(bars, title=title, x_label="pictures per second", width=760)
 

@@ -2,11 +2,11 @@
 
     python benchmarks/scaling.py [--quick] [--largest 2048] [--batches 64] [--rounds 2] [--out FOLDER]
 
-The step is the objective of the recipe `gatys` and its gradient in bfloat16, at squares of 256, 512, ... `--largest`
-pixels: whole up to 1024, and from there on in the blocks that are chosen where `--share` of the memory is allowed that
-the whole picture takes. Freed memory is held on to, as `vggfeat stylize` does. Extraction is relu3_3 of
-VGG-16 at 224 px, in batches of 1, 2, 4, ... `--batches`, and with 1 to all threads in batches of 8. Nothing here has
-a peer: each row is compared with the first of its kind.
+The step is the objective of the recipe `gatys` and its gradient, in bfloat16 where the processor is fast at it and in
+float32 elsewhere. Squares of 256, 512, ... `--largest` pixels are looked at whole up to 1024, and from there on in the
+blocks that are chosen where `--share` of the memory is allowed that the whole picture takes. Freed memory is held on
+to, as `vggfeat stylize` does. Extraction is relu3_3 of VGG-16 at 224 px, in batches of 1, 2, 4, ... `--batches`, and
+with 1 to all threads in batches of 8. Nothing here has a peer: each row is compared with the first of its kind.
 """
 
 import os
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
+from measuring import PRECISIONS, Found, Work, command, markdown, mebibytes, median, paired, race, ratio, spread, timer
 from PIL import Image
 
 from vggfeat import FeatureExtractor, recipe
@@ -34,7 +34,6 @@ SETTINGS = {
     "side": (224, 64),
     "rounds": (2, 1),
 }
-PRECISIONS = ("float32", "bfloat16")
 LAYER = "relu3_3"
 # Up to this many times the smallest side pictures are looked at whole, and from it on in blocks.
 _BLOCKS_FROM = 4
@@ -65,7 +64,7 @@ def build(name: str, settings: SimpleNamespace) -> Work:
     side, how = number(name), name.rsplit(maxsplit=1)[-1]
     painting = recipe("gatys")
     extract = FeatureExtractor(
-        painting.network, painting.layer_weights(), weights=painting.weights, precision="bfloat16", check="off"
+        painting.network, painting.layer_weights(), weights=painting.weights, precision=PRECISIONS[-1], check="off"
     )
     look = Whole(extract, painting.margin)
     if how == "blocks":
@@ -136,6 +135,11 @@ def measure(settings: SimpleNamespace) -> dict[str, Any]:
     return {"step": by_side, "batch": by_batch, "threads": by_threads, "peak_mib": dict.fromkeys(names)}
 
 
+def precisions(found: Found) -> list[str]:
+    """The precisions that were timed, on whichever processor."""
+    return list(dict.fromkeys(name.split(",")[0] for name in found["batch"]))
+
+
 def number(name: str) -> int:
     """The number in a name: of pixels, pictures or threads."""
     return next(int(word) for word in name.split() if word.isdigit())
@@ -153,7 +157,7 @@ def table(found: Found) -> str:
     text = markdown(["step", "seconds", "seconds a megapixel", f"against {first}", "memory"], rows)
     for kind, unit in (("batch", number), ("threads", lambda _: min(_THREADS_BATCH, found["settings"]["batches"]))):
         rows = []
-        for precision in PRECISIONS:
+        for precision in precisions(found):
             ours = {name: seconds for name, seconds in found[kind].items() if name.startswith(precision)}
             first = next(iter(ours), "")
             for name, seconds in ours.items():
@@ -173,7 +177,7 @@ def chart(found: Found) -> Image.Image:
     counts = sorted({number(name) for name in found["batch"]})
     rates = {
         precision: [count / median(found["batch"][f"{precision}, batch {count}"]) for count in counts]
-        for precision in PRECISIONS
+        for precision in precisions(found)
     }
     size: dict[str, Any] = {"log_x": True, "width": 440, "height": 320}
     step = plots.line_chart(each, x=sides, title="Step: s a megapixel", x_label="pixels a side", **size)
