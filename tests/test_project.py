@@ -31,7 +31,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_what_is_imported_is_required():
-    aliases = {"PIL": "pillow", "lazy_loader": "lazy-loader", "sklearn": "scikit-learn"}
+    aliases = {"PIL": "pillow", "lazy_loader": "lazy-loader", "sklearn": "scikit-learn", "skimage": "scikit-image"}
     for_type_checkers = {"typing_extensions"}  # which bring it
     found = (imported("vggfeat") | imported("cli")) - for_type_checkers
     needed = {aliases.get(name, name).lower() for name in found}

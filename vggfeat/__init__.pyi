@@ -55,5 +55,14 @@ from .transfer.named import recipe as recipe
 from .transfer.recipe import Recipe as Recipe
 from .transfer.run import Stylization as Stylization
 from .transfer.run import stylize as stylize
+from .video.clips import Clip as Clip
+from .video.clips import open_clip as open_clip
+from .video.flo import read_flo as read_flo
+from .video.flo import write_flo as write_flo
+from .video.flow import optical_flow as optical_flow
+from .video.steadiness import WarpedLPIPS as WarpedLPIPS
+from .video.steadiness import WarpingError as WarpingError
+from .video.warping import warp as warp
+from .video.writing import write_clip as write_clip
 
 __version__: str

@@ -1,0 +1,1 @@
+"""Clips: reading and writing them, optical flow, warping, and how steady a painted clip is."""
