@@ -46,12 +46,17 @@ def _print_values(title: str, names: Sequence[str], rows: Sequence[tuple[str, Ma
         return
     columns = [[title, *(printable(name) for name, _ in rows)]]
     for name in names:
-        cells = [name, *(f"{values[name]:z.4f}" for _, values in rows)]
+        cells = [name, *(f"{values[name]:z.{_digits(name)}f}" for _, values in rows)]
         width = max(map(len, cells))
         columns.append([cell.rjust(width) for cell in cells])  # print_table would not align inf and negative values
     header, *body = zip(*columns, strict=True)
     print_table(header, body)
     click.echo()
+
+
+def _digits(name: str) -> int:
+    """The digits after the point. Squared differences of frames are small."""
+    return 6 if name.startswith("warping") else 4
 
 
 def _metadata_lines(about: Mapping[str, Any]) -> Iterable[str]:

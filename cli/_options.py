@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP
+from vggfeat.video.names import METHODS
 
 Command = Any
 """A function, before or after click has turned it into a command."""
@@ -43,6 +44,14 @@ def arrays_options(command: Command) -> Command:
 
 array_option = click.option(
     "--array", metavar="LAYER.WORD", help="Features to use, such as relu4_3.mean.  [default: the only one]"
+)
+
+
+flow_option = click.option(
+    "--flow",
+    default="tvl1",
+    metavar="NAME|DIR",
+    help=f"How the motion of a clip is found: {', '.join(METHODS)}, or a folder of .flo files.",
 )
 
 
@@ -105,12 +114,25 @@ def chosen_network(options: Mapping[str, Any]) -> str:
 
 def refuse_with(option: str, others: Iterable[str]) -> None:
     """Refuse parameters of the running command that `option` makes meaningless, if they were given."""
+    for name in given(others):
+        raise click.UsageError(f"{option} cannot be combined with {name}")
+
+
+def refuse_unless(option: str, others: Iterable[str]) -> None:
+    """Refuse parameters of the running command that mean something only with `option`, if they were given."""
+    for name in given(others):
+        raise click.UsageError(f"{name} needs {option}")
+
+
+def given(names: Iterable[str]) -> list[str]:
+    """Those parameters of the running command that were given, as the user writes them."""
     context = click.get_current_context()
-    given = {name for name in others if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    for parameter in context.command.params:
-        if parameter.name in given:
-            name = parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
-            raise click.UsageError(f"{option} cannot be combined with {name}")
+    named = {name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return [
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name in named
+    ]
 
 
 def output_option(default: str, formats: str = PICTURE_FORMATS) -> Decorator:

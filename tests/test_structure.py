@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "transfer": {*_CORE, "video"},
     "dumps": _CORE,
     "explore": {*_CORE, "dumps"},
-    "pairs": {*_CORE, "explore"},
+    "pairs": {*_CORE, "explore", "video"},
     "training": {*_CORE, "explore"},
     "ui": {*_CORE, "dumps", "explore", "pairs", "training", "transfer", "video"},
 }

@@ -355,3 +355,49 @@ def test_ctrl_c_of_a_process(spawn, tmp_path):
     assert stderr.splitlines()[-1].startswith(
         f"interrupted after {len(content['pairs'])} of 402 pairs, saved in 'all.json'"
     )
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Folders `painted` and `original` of three frames each that move to the left by two pixels."""
+    wide = images.resize(torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(0)), 40, 60)
+    for number in range(3):
+        frame = wide[..., 2 * number : 2 * number + 48]
+        for name, offset in (("painted", 0.1 * (number % 2)), ("original", 0)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            write_picture(tmp_path / name / f"{number}.png", (frame * 0.8 + offset).clamp(0, 1))
+
+
+@pytest.mark.usefixtures("clips")
+def test_two_clips(vggfeat):
+    pytest.importorskip("skimage")
+    result = vggfeat("compare", "--video", "painted", "original", "--metric", "warping-error", "--json", "all.json")
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["pair", "warping-error", "warping-error-long"]
+    values = [list(map(float, line.split()[2:])) for line in lines[1:3]]
+    assert values[0] == pytest.approx([0.01, 0.01], rel=0.3)
+    assert values[1][1] < 0.003  # the third frame is as bright as the first
+    assert lines[3].startswith("mean of 2")
+    assert "warping error (Lai et al. 2018) against the frame before" in result.stdout
+    saved = json.loads(Path("all.json").read_text())
+    assert saved["complete"]
+    assert [pair["pair"] for pair in saved["pairs"]] == ["frame 2", "frame 3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--video", "--layers"), "--video cannot be combined with --layers"),
+        (("--video", "--heatmap", "maps"), "--video cannot be combined with --heatmap"),
+        (("--video", "--metric", "psnr"), "unknown metric of clips 'psnr'"),
+        (("--video", "--flow", "tvl2"), "unknown flow 'tvl2': did you mean tvl1"),
+        (("--flow", "ilk"), "--flow needs --video"),
+    ],
+)
+@pytest.mark.usefixtures("clips")
+def test_options_of_clips(arguments, message, vggfeat):
+    assert message in vggfeat("compare", "painted", "original", *arguments, code=2).stderr
+
+
+def test_a_video_file_needs_the_option(vggfeat):
+    assert "'a.mp4' is a clip: add --video" in vggfeat("compare", "a.mp4", "b.mp4", code=2).stderr

@@ -17,9 +17,7 @@ from vggfeat.errors import ImageError, VggfeatError
 from vggfeat.pictures import images
 from vggfeat.pictures.guard import refusing
 from vggfeat.pictures.images import Picture
-
-VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".mts", ".ogv", ".wmv", ".3gp")
-"""The endings of video files."""
+from vggfeat.video.names import is_video
 
 # Formats that may hold an animation. Pages of a TIFF are not frames.
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
@@ -133,9 +131,9 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
         return _Pictures(path, count, _DEFAULT_RATE)
     if is_video(path):
         return _open_video(path)
+    if not path.is_file():
+        images.read_picture(path)  # says why it cannot be read
     with refusing(f"cannot read '{path}'", "the file is damaged"):
-        if not path.is_file():
-            images.read_picture(path)  # says why
         files.picture_endings()  # registers plugins
         with Image.open(path) as image:
             count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
@@ -145,11 +143,6 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
                 image.load()
                 seconds += image.info.get("duration", 0) / 1000 or _UNTIMED
     return _Animation(path, count, Fraction(count / seconds).limit_denominator(1000))
-
-
-def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the ending is that of a video file."""
-    return Path(path).suffix.lower() in VIDEO_ENDINGS
 
 
 def is_animated(path: str | os.PathLike[str]) -> bool:

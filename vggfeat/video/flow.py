@@ -12,9 +12,7 @@ from torch import Tensor
 
 from vggfeat.errors import InputError, VggfeatError, near
 from vggfeat.video.flo import read_flo
-
-METHODS = ("tvl1", "ilk", "raft")
-"""The names of the methods that compute a flow."""
+from vggfeat.video.names import METHODS
 
 _LUMA = (0.299, 0.587, 0.114)
 _LEAST_SIDE = 16  # of a picture whose flow is computed
@@ -32,7 +30,7 @@ FlowFunction = Callable[[Frame, Frame], Tensor]
 """Returns the flow (1, 2, H, W) from one frame to another: where each pixel of the first one is in the second."""
 
 FlowSource = str | os.PathLike[str] | FlowFunction
-"""One of `METHODS`, a folder of .flo files, or a function."""
+"""One of `names.METHODS`, a folder of .flo files, or a function."""
 
 
 def flow_function(source: FlowSource) -> FlowFunction:

@@ -16,27 +16,22 @@ from vggfeat.errors import ImageError, InputError, VggfeatError, check_number
 from vggfeat.pictures import images
 from vggfeat.pictures.guard import refusing
 from vggfeat.pictures.images import Picture
-from vggfeat.video.clips import ClipFrame, check_av, is_video
-
-_PICTURES = (".gif", ".webp")
-_VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
-
-ENDINGS = (*_VIDEOS, *_PICTURES)
-"""The endings of the clips that can be written."""
+from vggfeat.video.clips import ClipFrame, check_av
+from vggfeat.video.names import CLIP_ENDINGS, is_video
 
 _CLOCK = Fraction(1, 90_000)  # seconds; frame rates of film, PAL and NTSC are whole numbers of it
 _MOST_PIXELS_A_SIDE = {".gif": 65_535, ".webp": 16_383}
 _BT709, _LIMITED = 1, 1  # ffmpeg's numbers
 # {ending: encoder of video, its options, encoder of sound that cannot be copied}
 _ENCODERS: dict[str, tuple[str, dict[str, str], str]] = {
-    **dict.fromkeys(_VIDEOS, ("libx264", {"crf": "16", "preset": "medium"}, "aac")),
+    **dict.fromkeys(CLIP_ENDINGS, ("libx264", {"crf": "16", "preset": "medium"}, "aac")),
     ".webm": ("libvpx-vp9", {"crf": "20", "b": "0"}, "libopus"),
 }
 
 
 def check_clip_writable(path: str | os.PathLike[str]) -> None:
     """Raise the error that `write_clip` would raise for `path`; call it before long work."""
-    images.writable(Path(path), ENDINGS)
+    images.writable(Path(path), CLIP_ENDINGS)
     if is_video(path):
         check_av()
 
