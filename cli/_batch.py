@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -19,6 +19,21 @@ from ._recipes import recipe_files
 
 if TYPE_CHECKING:
     from vggfeat.transfer.run import Stylization
+
+
+class Painter(Protocol):
+    """Paints contents one after the other with the same options. `read`: other files that must not be overwritten."""
+
+    options: RunOptions
+    read: Sequence[Path]
+
+    def inputs(self) -> list[tuple[str, str]]:
+        """Every input except the content, as (role, name)."""
+        ...
+
+    def paint(self, content: str, output: str | Path | None, default: str = "", partial: Path | None = None) -> None:
+        """Paint `content`."""
+        ...
 
 
 @dataclass
@@ -95,17 +110,18 @@ def target_folder(output: str | None, contents: Sequence[str]) -> Path:
     return folder
 
 
-def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequence: bool) -> None:
+def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, sequence: bool = False) -> None:
     """Paint every content into `folder`, except those already there. Exit with 3 if some could not be painted.
 
-    In a `sequence` each picture starts from the one before. A picture whose run is interrupted is saved as
-    `NAME.partial.png`, so that the next run paints it again.
+    In a `sequence`, which needs a `Styling`, each picture starts from the one before. A picture whose run is
+    interrupted is saved as `NAME.partial.png`, so that the next run paints it again.
     """
     targets = {name: folder / f"{Path(name).stem}.png" for name in contents}
     _check_targets(styling, targets)
     folder.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
-    first, quiet = styling.recipe, styling.options.quiet
+    quiet = styling.options.quiet
+    first = styling.recipe if isinstance(styling, Styling) else None
     for number, (name, target) in enumerate(targets.items(), 1):
         if not quiet:
             tell(f"{number}/{len(targets)} {name}{': already painted' if target.exists() else ''}")
@@ -118,7 +134,7 @@ def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequen
                 tell(f"{name}: {error}")
                 continue
             partial.unlink(missing_ok=True)
-        if sequence:
+        if sequence and first is not None and isinstance(styling, Styling):
             styling.recipe = replace(first, start=str(target))
     if sequence and not quiet:
         _tell_flicker([name for name in targets if name not in failed], targets)
@@ -127,7 +143,7 @@ def paint_all(styling: Styling, contents: Sequence[str], folder: Path, *, sequen
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-def _check_targets(styling: Styling, targets: Mapping[str, Path]) -> None:
+def _check_targets(styling: Painter, targets: Mapping[str, Path]) -> None:
     """Refuse two contents with the same output file, and an output that is also an input."""
     twins = [name for name, target in targets.items() if list(targets.values()).count(target) > 1]
     if twins:

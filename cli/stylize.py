@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ._batch import Styling, expand, paint_all, target_folder
+from ._fast import paint_fast
 from ._options import output_option
 from ._painting import RunOptions, run_options
 from ._progress import tell
@@ -15,6 +17,18 @@ from ._recipes import chosen_recipe, files_read, recipe_options
 
 @click.command()
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="CONTENT STYLE...")
+@click.option(
+    "--fast",
+    metavar="NAME",
+    help="An instant style, in one pass: NAME, FILE.safetensors:NAME from train-style, or a mix NAME:2,NAME:1. "
+    "Every argument is a content.",
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    help="With --fast: blends the content (0) with the painting (1).",
+)
 @click.option(
     "--style",
     "named_styles",
@@ -39,6 +53,8 @@ from ._recipes import chosen_recipe, files_read, recipe_options
 def command(
     pictures: tuple[str, ...],
     *,
+    fast: str | None,
+    strength: float,
     named_styles: tuple[str, ...],
     output: str | None,
     mix: str | None,
@@ -54,8 +70,16 @@ def command(
     already painted there are skipped. Contents that cannot be painted are reported and skipped (exit code 3).
 
     Ctrl-C saves the picture as it is; if -o is a folder, as NAME.partial.png.
+
+    With --fast, a small network paints CONTENT at once in a style that it was trained for, at the content's own size
+    unless --size is given. Only --strength, --size, --memory and options of output go with it.
     """
     run_with = RunOptions.pop_from(options)
+    if fast is not None:
+        paint_fast(fast, pictures, output, strength=strength, size=options["size"], options=run_with)
+        return
+    if click.get_current_context().get_parameter_source("strength") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--strength is for --fast; --style-weight is that of a painting by optimisation")
     contents, styles, places = _arguments(pictures, named_styles, masks)
     found, many = expand(contents)
     if many and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):

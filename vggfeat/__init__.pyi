@@ -43,6 +43,10 @@ from .pictures.images import Picture as Picture
 from .pictures.images import read_picture as read_picture
 from .pictures.images import write_picture as write_picture
 from .pictures.ranges import RangeWarning as RangeWarning
+from .styles.file import InstantStyles as InstantStyles
+from .styles.painting import fast_stylize as fast_stylize
+from .styles.recipe import StyleRecipe as StyleRecipe
+from .styles.run import train_styles as train_styles
 from .training.classification import Classifier as Classifier
 from .training.recipe import TrainingRecipe as TrainingRecipe
 from .training.run import train as train

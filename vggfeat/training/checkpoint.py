@@ -48,8 +48,16 @@ def read_checkpoint(folder: Path, *, resume: bool) -> Mapping[str, Any] | None:
         raise InputError(f"'{folder}' holds a run: resume it, or name another folder")
     for unfinished in filter(Path.is_file, folder.glob(f"{files.PREFIX}*")):
         unfinished.unlink(missing_ok=True)
-    if not path.exists():
-        return None
+    return read(path) if path.exists() else None
+
+
+def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
+    """Replace the checkpoint of a folder atomically."""
+    write(folder / CHECKPOINT, content)
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """Read a checkpoint file. Raises `InputError` if it cannot be read."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load lets errors of pickle and zipfile through
@@ -57,10 +65,10 @@ def read_checkpoint(folder: Path, *, resume: bool) -> Mapping[str, Any] | None:
     return cast("Mapping[str, Any]", content)
 
 
-def write_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
-    """Replace the checkpoint of a folder atomically."""
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a checkpoint file atomically."""
     # Through a stream: given a path, torch stores the name of the file, and equal runs would differ.
-    with files.replacing(folder / CHECKPOINT) as unfinished, unfinished.open("wb") as file:
+    with files.replacing(path) as unfinished, unfinished.open("wb") as file:
         torch.save(content, file)
 
 

@@ -23,6 +23,9 @@ from vggfeat.transfer.recipe import Recipe, from_values
 KEY = "vggfeat"
 """The name of the text field."""
 
+INSTANT = "vggfeat-fast"
+"""The name of the text field of a picture in an instant style, which has no recipe."""
+
 _DREAM = "vggfeat-dream"
 
 
@@ -70,6 +73,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
     text = texts.get(KEY)
     if text is None and _DREAM in texts:
         raise RecipeError(f"{source} is a dream, which has no recipe: `{_dream_command(texts[_DREAM])}` makes it")
+    if text is None and INSTANT in texts:
+        raise RecipeError(f"{source} is in an instant style, which has no recipe: `vggfeat stylize --fast` paints it")
     if text is None:
         raise RecipeError(
             f"{source} holds no recipe: `vggfeat stylize` did not write it, or another program stripped it"

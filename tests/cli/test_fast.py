@@ -1,0 +1,83 @@
+import json
+
+import pytest
+import torch
+
+from vggfeat import InstantStyles, fast_stylize, read_picture, write_picture
+from vggfeat.pictures import images
+from vggfeat.styles import mixes
+from vggfeat.styles.network import StyleNetwork
+from vggfeat.styles.widths import StyleWidths
+
+
+@pytest.fixture(autouse=True)
+def _styles(tmp_path, pictures, monkeypatch):  # noqa: ARG001 (commands read its files)
+    """A file of two styles, and none that is bundled."""
+    network = StyleNetwork(["waves", "dots"], StyleWidths(4, 4, 8, blocks=1), seed=1)
+    network.gate.data[1] = -0.5
+    InstantStyles(network).save(tmp_path / "my.safetensors")
+    monkeypatch.setattr(mixes, "bundled_styles", lambda: tmp_path / "none.safetensors")
+
+
+def test_paints_at_the_size_of_the_content(vggfeat):
+    result = vggfeat("stylize", "content.png", "--fast", "my.safetensors:dots")
+    assert result.stdout == "content-dots.png\n"
+    expected = fast_stylize("content.png", "my.safetensors:dots")
+    assert torch.equal(read_picture("content-dots.png").rgb, images.from_pil(images.to_pil(expected)).rgb)
+
+
+def test_mixes_strength_size_and_json(vggfeat):
+    mix = "my.safetensors:waves:3,dots:1"
+    options = ("--strength", 0.4, "--size", 40, "-o", "out.png", "--json", "--memory", "1GB")
+    facts = json.loads(vggfeat("stylize", "content.png", "--fast", mix, *options).stdout)
+    assert (facts["width"], facts["height"], facts["styles"]) == (40, 30, {"waves": 3, "dots": 1})
+    expected = fast_stylize("content.png", mix, strength=0.4, size=40)
+    assert torch.allclose(read_picture("out.png").rgb, expected, atol=0.003)
+
+
+def test_transparency_stays(vggfeat):
+    alpha = torch.zeros(1, 1, 20, 30)
+    alpha[..., :15] = 1
+    write_picture("clear.png", torch.rand(1, 3, 20, 30), alpha=alpha)
+    vggfeat("stylize", "clear.png", "--fast", "my.safetensors:dots", "-o", "out.png")
+    assert torch.equal(read_picture("out.png").alpha, alpha)
+
+
+def test_folders_are_painted_once_and_failures_named(vggfeat, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for name in ("b2.png", "b10.png"):
+        write_picture(f"frames/{name}", torch.rand(1, 3, 20, 24))
+    (tmp_path / "frames" / "broken.png").write_bytes(b"none")
+    arguments = ("stylize", "frames", "--fast", "my.safetensors:dots", "-o", "out")
+    result = vggfeat(*arguments, code=3)
+    assert result.stdout.split() == ["out/b2.png", "out/b10.png"]
+    assert "1 of 3 could not be painted: frames/broken.png" in result.stderr
+    assert "frames/b2.png: already painted" in vggfeat(*arguments, code=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--fast", "my.safetensors:dot"), "unknown instant style 'dot' of 'my.safetensors': did you mean dots?"),
+        (("--fast", "my.safetensors"), "has several styles, waves, dots"),
+        (("--fast", "dots"), "no styles are bundled"),
+        (("--fast", "content.safetensors:dots"), "no such file"),
+        (("--fast", "my.safetensors:dots", "--steps", "3"), "--fast cannot be combined with --steps"),
+        (("--fast", "my.safetensors:dots", "--style", "style.jpg"), "--fast cannot be combined with --style"),
+        (("--fast", "my.safetensors:dots", "--strength", "2"), "--strength"),
+        (("--fast", "my.safetensors:dots", "-o", "content.png"), "is one of the inputs"),
+        (("--fast", "my.safetensors:dots", "-o", "out.gif"), "out.gif"),
+        (("--fast", "my.safetensors:dots", "--memory", "10kb"), "even in small blocks"),
+        (("style.jpg", "--strength", "0.5"), "--strength is for --fast"),
+    ],
+)
+def test_what_cannot_be_painted_is_said_in_one_line(vggfeat, options, message):
+    assert message in vggfeat("stylize", "content.png", *options, code=2).stderr
+
+
+def test_a_painting_says_how_it_was_made(vggfeat):
+    vggfeat("stylize", "content.png", "--fast", "my.safetensors:dots", "-o", "out.png")
+    record = json.loads(images.read_text("out.png")["vggfeat-fast"])
+    assert record["styles"] == {"dots": 1}
+    assert [item["role"] for item in record["inputs"]] == ["content", "styles"]
+    assert "`vggfeat stylize --fast` paints it" in vggfeat("recipe", "out.png", code=2).stderr
