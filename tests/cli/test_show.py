@@ -21,7 +21,7 @@ def same(path, page):
 
 def test_a_page(vggfeat):
     assert vggfeat("show", "photo.png", "--layer", "relu2_1", "-l", "relu1_2").stdout == "photo-show.png\n"
-    seen = view.look("photo.png", ["relu2_1", "relu1_2"])
+    seen = view.inspect("photo.png", ["relu2_1", "relu1_2"])
     assert [layer.name for layer in seen.layers] == ["relu1_2", "relu2_1"]
     assert same("photo-show.png", sheet(seen))
     assert vggfeat("show", "photo.png", "-l", "relu1_1").stdout == "photo-show-2.png\n"
@@ -30,10 +30,10 @@ def test_a_page(vggfeat):
 def test_options(vggfeat):
     options = ["--channels", "3, 17,3", "--at", "10,20", "--scale", "layer", "--size", 32, "--network", "vgg19"]
     assert vggfeat("show", "photo.png", "-l", "conv1_2,relu2_1", "-o", "out.png", *options).stdout == "out.png\n"
-    seen = view.look("photo.png", "conv1_2,relu2_1", "vgg19", size=32)
+    seen = view.inspect("photo.png", "conv1_2,relu2_1", "vgg19", size=32)
     assert same("out.png", sheet(seen, channels=(3, 17), at=(10, 20), scale="layer"))
     vggfeat("show", "photo.png", "-l", "relu1_1", "--top", 4, "-o", "out.png")
-    assert same("out.png", sheet(view.look("photo.png", "relu1_1"), top=4))
+    assert same("out.png", sheet(view.inspect("photo.png", "relu1_1"), top=4))
 
 
 def test_help_needs_no_torch():

@@ -165,7 +165,6 @@ class Broken(io.StringIO):
 
 def test_a_reader_that_goes_away_ends_no_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vggfeat_cli._progress.on_terminal", lambda: False)
     monkeypatch.setattr("sys.stderr", Broken())
     monkeypatch.setattr("sys.stdout", Broken())
     with pytest.raises(SystemExit):

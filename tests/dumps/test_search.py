@@ -10,24 +10,19 @@ from vggfeat.dumps.neighbours import nearest
 from .conftest import QUICK
 
 SKLEARN = {"cosine": "cosine", "l2": "euclidean"}
+MANY = 12_500  # rows of 700 values, which are read in more than one block
 
 
 @pytest.fixture(scope="module")
 def rows():
     generator = np.random.default_rng(0)
-    return np.maximum(generator.normal(size=(900, 700)), 0).astype(np.float32)
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr("vggfeat.dumps.neighbours._BLOCK_BYTES", 200 * 700 * 4)
+    return np.maximum(generator.standard_normal((MANY, 700), np.float32), 0)
 
 
 @pytest.mark.parametrize("metric", SKLEARN)
 @pytest.mark.parametrize("columns", [5, 700])
-@pytest.mark.usefixtures("small_blocks")
 def test_the_neighbours_are_those_of_scikit_learn(rows, metric, columns):
-    x, queries = rows[:, :columns].astype(np.float64), rows[3::97, :columns].astype(np.float64) + 0.1
+    x, queries = rows[:, :columns].astype(np.float64), rows[3::997, :columns].astype(np.float64) + 0.1
     oracle = NearestNeighbors(n_neighbors=7, metric=SKLEARN[metric], algorithm="brute").fit(x)
     distances, places = oracle.kneighbors(queries)
     found = nearest(x.astype(np.float32), queries, top=7, metric=metric)
@@ -36,11 +31,10 @@ def test_the_neighbours_are_those_of_scikit_learn(rows, metric, columns):
 
 
 @pytest.mark.parametrize("metric", SKLEARN)
-@pytest.mark.usefixtures("small_blocks")
 def test_neighbours_that_float32_cannot_tell_apart_are_ranked_by_float64(metric):
     """A cloud of rows far from the origin, whose distances drown in the rounding of a float32 product."""
     generator = np.random.default_rng(1)
-    x = (1000 + generator.normal(size=(900, 700)) * 1e-2).astype(np.float32)
+    x = 1000 + generator.standard_normal((MANY, 700), np.float32) * np.float32(1e-2)
     query = x[5].astype(np.float64)
     exact = x.astype(np.float64)
     if metric == "l2":
