@@ -40,7 +40,7 @@ def main() -> None:
     pictures = held_out.kept.float() / 255
     for name, digit in (("three", 3), ("eight", 8)):
         picture = pictures[held_out.labels == digit][:1]
-        seen = view.look(picture, f"relu1_2,relu2_2,{LAST}", network="auto", weights=best)
+        seen = view.inspect(picture, f"relu1_2,relu2_2,{LAST}", network="auto", weights=best)
         images.write_picture(options.out / f"{name}.png", sheet(seen))
 
     extract = vggfeat.FeatureExtractor("auto", LAST, weights=best)

@@ -159,7 +159,7 @@ def train(path: Path, steps: int, stop_at: int, *, seed: int, resume: bool) -> d
     photographs = load_photographs()
     bfloat16 = resolve_precision("auto", photographs[0].device) == torch.bfloat16
     plain, generator, discriminator = Generator(), Generator(), Discriminator()
-    # For DDP: generator = nn.parallel.DistributedDataParallel(generator), discriminator likewise; not the criterion.
+    # For DDP: wrap the generator and the discriminator in nn.parallel.DistributedDataParallel, not the criterion.
     # check="off": a generator may leave [0, 1] while it learns.
     criterion = PerceptualLoss(CONTENT, distance="l1", pixel=PIXEL, precision="auto", check="off")
     networks = {"plain": plain, "generator": generator, "discriminator": discriminator}

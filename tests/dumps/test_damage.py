@@ -54,7 +54,7 @@ def test_a_damaged_manifest_is_told_and_the_same_command_mends_it(damage, pictur
     assert hashes(dump.path) == whole
 
 
-def test_a_manifest_that_differs_from_the_receipts_is_compiled_anew(pictures, tmp_path):
+def test_a_manifest_that_differs_from_the_receipts_is_written_again(pictures, tmp_path):
     dump = vggfeat.dump(pictures, tmp_path / "out", **OPTIONS)
     whole = hashes(dump.path)
     path = dump.path / "manifest.csv"

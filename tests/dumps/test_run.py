@@ -526,7 +526,7 @@ def test_jobs_and_tasks_pickle(pictures, tmp_path):
     class Recording(LocalEngine):
         def run(self, job, tasks):
             seen.append(pickle.loads(pickle.dumps((job, tasks))) == (job, tasks))  # noqa: S301 (ours)
-            return super().run(*pickle.loads(pickle.dumps((job, tasks))))  # noqa: S301 (likewise)
+            return super().run(*pickle.loads(pickle.dumps((job, tasks))))  # noqa: S301 (ours)
 
     vggfeat.dump(pictures, tmp_path / "out", **QUICK, engine=Recording(0))
     assert seen == [True]

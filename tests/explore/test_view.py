@@ -13,7 +13,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def seen(picture):
-    return view.look(picture, "conv2_1,relu3_3", weights=None, device="cpu")
+    return view.inspect(picture, "conv2_1,relu3_3", weights=None, device="cpu")
 
 
 def noise(*shape):
@@ -31,10 +31,10 @@ def test_look_is_what_the_extractor_says(picture, seen):
 
 
 def test_look_shrinks_and_never_enlarges(picture):
-    small = view.look(picture, "relu1_1", weights=None, size=45)
+    small = view.inspect(picture, "relu1_1", weights=None, size=45)
     assert small.picture.shape == (1, 3, 30, 45)
     assert small.size == (90, 60)
-    assert view.look(picture, "relu1_1", weights=None, size=9999).picture.shape == picture.shape
+    assert view.inspect(picture, "relu1_1", weights=None, size=9999).picture.shape == picture.shape
     # Centres of pixels: the middle of pixels 0 and 1 is the first of half as many.
     assert small.pixel(0.5, 0.5) == (0, 0)
     assert small.pixel(89, 59) == (44.25, 29.25)
@@ -145,7 +145,7 @@ def test_values_stand_at_the_middle_of_what_positions_see():
 @pytest.mark.parametrize("at", [(40, 30), (0, 0), (89, 59)])
 def test_receptive_field_is_where_the_gradient_reaches(at, picture):
     [layer] = arch.find_layers("vgg16", "relu2_2")
-    seen = view.look(picture, "relu2_2", weights=None)
+    seen = view.inspect(picture, "relu2_2", weights=None)
     field = view.receptive_field(seen, layer, at)
     image = picture.clone().requires_grad_()
     exact = FeatureExtractor("vgg16", "conv2_2", weights=None, pooling="avg", channels_last=False)  # no rounding beyond
@@ -159,15 +159,19 @@ def test_receptive_field_is_where_the_gradient_reaches(at, picture):
 
 
 def test_receptive_field_in_a_picture_that_was_shrunk(picture):
-    seen = view.look(picture, "relu2_2", weights=None, size=45)
+    seen = view.inspect(picture, "relu2_2", weights=None, size=45)
     field = view.receptive_field(seen, seen.layers[0], (60, 20))
     assert (field.x, field.y) == (15, 5)
 
 
+def test_the_name_of_before_still_works():
+    assert view.look is view.inspect
+
+
 def test_bad_sources():
     with pytest.raises(InputError, match=r"the picture is torch.float32 .*: pass one float RGB image"):
-        view.look(torch.rand(2, 3, 40, 40), "relu1_1", weights=None)
+        view.inspect(torch.rand(2, 3, 40, 40), "relu1_1", weights=None)
     with pytest.raises(LayerError, match="unknown layer 'relu9_1'"):
-        view.look(torch.rand(1, 3, 40, 40), "relu9_1", weights=None)
+        view.inspect(torch.rand(1, 3, 40, 40), "relu9_1", weights=None)
     with pytest.raises(InputError, match="too small for relu5_1"):
-        view.look(torch.rand(1, 3, 8, 8), "relu5_1", weights=None)
+        view.inspect(torch.rand(1, 3, 8, 8), "relu5_1", weights=None)

@@ -90,7 +90,7 @@ def fetch(url, body=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 (this machine)
     try:
-        answer = urllib.request.urlopen(request)  # noqa: S310 (likewise)
+        answer = urllib.request.urlopen(request)  # noqa: S310 (this machine)
     except urllib.error.HTTPError as error:
         answer = error
     with answer:

@@ -72,7 +72,7 @@ def test_the_grid_has_a_tile_for_every_channel(send):
     upload = send("photo.png", 64, 96)
     explorer = work.Explorer(Limits())
     grid = explorer.grid(upload, "vgg16", "relu2_1", side=24)
-    features = view.look(images.flatten(upload.picture), "relu2_1").features["relu2_1"]
+    features = view.inspect(images.flatten(upload.picture), "relu2_1").features["relu2_1"]
     assert len(grid.peaks) == 128
     assert grid.peaks == pytest.approx(features[0].amax((1, 2)).tolist())
     assert grid.tiles.shape == (128, 3, 16, 24)

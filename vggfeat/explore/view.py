@@ -114,9 +114,7 @@ def inspect(
     return Inspection(picture, features, found, (width, height), sources.name(source), str(extract.weights_entry))
 
 
-# The names of `inspect` and `Inspection` before 0.2.
-look = inspect
-Seen = Inspection
+look = inspect  # the name in 0.1
 
 
 def most_active(features: Tensor, count: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def seen(picture):
-    return view.look(picture, "relu1_1,conv3_1", weights=None)
+    return view.inspect(picture, "relu1_1,conv3_1", weights=None)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_tiles_hold_their_channels(seen):
     page = layers.layout(300, seen, 64, panels=3)
     assert page.columns == 8
     sheet_of = sheet(
-        view.Seen(seen.picture, {"relu1_1": seen.features["relu1_1"]}, seen.layers[:1], (90, 60), "x", "y")
+        view.Inspection(seen.picture, {"relu1_1": seen.features["relu1_1"]}, seen.layers[:1], (90, 60), "x", "y")
     )
     row = layers.layout(layers.HEADER, seen, 64, panels=3)
     maps = view.channel_maps(seen.features["relu1_1"], range(64))
@@ -86,7 +86,7 @@ def test_tiles_hold_their_channels(seen):
 @pytest.mark.parametrize("size", [(60, 90), (90, 60), (40, 400), (400, 40)])
 @pytest.mark.parametrize("panels", [3, 4])
 def test_nothing_overlaps_and_all_is_on_the_page(count, size, panels, seen):
-    one = view.Seen(torch.zeros(1, 3, *size), seen.features, seen.layers, size, "x", "y")
+    one = view.Inspection(torch.zeros(1, 3, *size), seen.features, seen.layers, size, "x", "y")
     row = layers.layout(200, one, count, panels=panels)
     height, width = row.tile
     boxes = [(*row.corner(number), width, height + layers.LABEL) for number in range(count)]
