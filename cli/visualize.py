@@ -58,7 +58,7 @@ def command(
     With --dump, also say how its response compares with that of the dump's strongest picture. Ctrl-C saves the picture
     as it is.
     """
-    from vggfeat.explore.strongest import strongest
+    from vggfeat.explore.patches import strongest
     from vggfeat.pictures import images
     from vggfeat.transfer.visualize import visualize
 

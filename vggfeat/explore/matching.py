@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from vggfeat.errors import InputError, LayerError
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.features.tensors import values
 from vggfeat.files import csv_text
 from vggfeat.networks import arch
 from vggfeat.networks.weights import Preprocessing
@@ -69,8 +70,8 @@ class Matches:
 
     def rows(self) -> Iterator[dict[str, float]]:
         """x_a, y_a, x_b, y_b and score of each match, rounded to their precision."""
-        for (x_a, y_a), (x_b, y_b), (score,) in zip(
-            numbers(self.points_a), numbers(self.points_b), numbers(self.score[:, None]), strict=True
+        for (x_a, y_a), (x_b, y_b), score in zip(
+            values(self.points_a), values(self.points_b), values(self.score), strict=True
         ):
             yield {
                 **{name: round(value, 3) for name, value in (("x_a", x_a), ("y_a", y_a), ("x_b", x_b), ("y_b", y_b))},
@@ -171,11 +172,6 @@ def match(
     return Matches(points_a, points_b, score[order].clamp(0, 1).cpu(), about)
 
 
-def numbers(x: Tensor) -> list[list[float]]:
-    """A (M, K) tensor as lists."""
-    return x.tolist()
-
-
 class _Level(NamedTuple):
     """One layer's features of a picture as unit vectors, (h * w, C)."""
 
@@ -263,7 +259,7 @@ def _nearest(vectors: Tensor, others: Tensor, ratio: float) -> tuple[Tensor, Ten
     nearest = torch.full((len(vectors),), -1, device=vectors.device)
     ratios = torch.ones(len(vectors), device=vectors.device)
     start = 0
-    for part in _parts(vectors, max(1, MOST_DISTANCES // len(others))):
+    for part in vectors.split(max(1, MOST_DISTANCES // len(others))):
         found, pairs = match_snn(part, others, ratio)
         nearest[start + pairs[:, 0]] = pairs[:, 1]
         ratios[start + pairs[:, 0]] = found[:, 0]
@@ -283,7 +279,7 @@ def _refined(pairs: _Pairs, coarse: arch.Layer, a: _Level, b: _Level) -> _Pairs:
     shift = (pairs.b - pairs.a) * (coarse.stride // layer.stride)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     size = max(1, MOST_GATHERED // (len(inside) * len(around) * a.vectors.shape[1]))
-    for corner, moved in zip(_parts(first, size), _parts(shift, size), strict=True):
+    for corner, moved in zip(first.split(size), shift.split(size), strict=True):
         ours = corner[:, None] + inside
         theirs = (ours + moved[:, None])[:, :, None] + around
         best, which = _cosines(a, ours, b, theirs).flatten(1).max(1)
@@ -314,7 +310,7 @@ def _subpixel_shift(pairs: _Pairs, a: _Level, b: _Level) -> Tensor:
 def _along(a: _Level, ours: Tensor, b: _Level, theirs: Tensor, step: Tensor) -> Tensor:
     """The cosines between (M, 2) positions of `a` and those of `b` plus each of (K, 2) steps: (M, K)."""
     size = max(1, MOST_GATHERED // (len(step) * a.vectors.shape[1]))
-    parts = zip(_parts(ours, size), _parts(theirs, size), strict=True)
+    parts = zip(ours.split(size), theirs.split(size), strict=True)
     return torch.cat([_cosines(a, one[:, None], b, other[:, None, None] + step)[:, 0] for one, other in parts])
 
 
@@ -330,10 +326,6 @@ def _cosines(a: _Level, ours: Tensor, b: _Level, theirs: Tensor) -> Tensor:
     (left, here), (right, there) = a.at(ours), b.at(theirs)
     cosines = torch.einsum("mjc,mjkc->mjk", left, right)
     return cosines.masked_fill(~(here[..., None] & there), _ABSENT)
-
-
-def _parts(x: Tensor, size: int) -> tuple[Tensor, ...]:
-    return x.split(size)
 
 
 def _square(first: int, last: int, like: Tensor) -> Tensor:

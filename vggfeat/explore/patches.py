@@ -1,4 +1,4 @@
-"""Find the patches of a dump's pictures that activate a channel most."""
+"""Which pictures of a dump activate a channel most: how strongly, and where."""
 
 import dataclasses
 import os
@@ -9,7 +9,8 @@ from torch.nn.functional import pad
 
 from vggfeat.dumps.inputs import DumpInputs
 from vggfeat.dumps.network import DumpNetwork
-from vggfeat.dumps.reading import open_dump
+from vggfeat.dumps.reading import Dump, open_dump
+from vggfeat.dumps.statistics import LayerStatistics
 from vggfeat.errors import ImageError, InputError, one_of
 from vggfeat.explore.view import Field, field_of
 from vggfeat.networks import arch
@@ -58,19 +59,12 @@ def most_activating(
     it does not have, and `ImageError` for a picture that is missing or has changed.
     """
     dump = open_dump(out)
-    one_of("layer", layer, dump.layers, of="the dump")
-    statistics = dump.statistics()
-    if layer not in statistics:
-        raise InputError("the dump has no picture that could be read")
-    found = statistics[layer]
-    if not 0 <= channel < len(found.mean):
-        raise InputError(f"there is no channel {channel} in {layer}: choose from 0 to {len(found.mean) - 1}")
-    names = [str(name) for name in found.top_ids[channel] if name]
+    names = [str(name) for name in _statistics(dump, layer, channel).top_ids[channel] if name]
     if top is not None and top < 1:
         raise InputError(f"top is {top}: it must be at least 1")
     recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
     network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
-    row = arch.find_layers(dump.fingerprint["network"], layer, pooling=dump.fingerprint["pooling"], head="paper")[0]
+    [place] = arch.find_layers(recipe.network, layer, pooling=recipe.pooling, head="paper")
     inputs = DumpInputs(dump)
     patches: list[Patch] = []
     for name in names[:top]:
@@ -80,5 +74,29 @@ def most_activating(
             raise ImageError(f"'{name}': {outcome}")
         activation = outcome.features[layer][0, channel].float().cpu()
         y, x = divmod(int(activation.argmax()), activation.shape[1])
-        patches.append(Patch(name, picture, float(activation[y, x]), field_of(row, x, y)))
+        patches.append(Patch(name, picture, float(activation[y, x]), field_of(place, x, y)))
     return tuple(patches)
+
+
+def strongest(out: str | os.PathLike[str], layer: str, channel: int, *, network: str) -> tuple[float, str]:
+    """The largest activation of a channel among the pictures of the dump in `out`, and the id of its picture.
+
+    Raises `StoreError` for a dump without statistics, and `InputError` for one of another network or without the layer
+    or channel.
+    """
+    dump = open_dump(out)
+    if dump.fingerprint["network"] != network:
+        raise InputError(f"the dump is of {dump.fingerprint['network']}, not of {network}")
+    found = _statistics(dump, layer, channel)
+    return float(found.top[channel][0]), str(found.top_ids[channel][0])
+
+
+def _statistics(dump: Dump, layer: str, channel: int) -> LayerStatistics:
+    """The statistics of a layer that has the channel."""
+    one_of("layer", layer, dump.layers, of="the dump")
+    found = dump.statistics().get(layer)
+    if found is None:
+        raise InputError("the dump has no picture that could be read")
+    if not 0 <= channel < len(found.mean):
+        raise InputError(f"there is no channel {channel} in {layer}: choose from 0 to {len(found.mean) - 1}")
+    return found

@@ -183,7 +183,7 @@ def components(features: Tensor) -> Components:
     _, channels, height, width = features.shape
     points = features[0].flatten(1).double()
     points = points - points.mean(1, keepdim=True)
-    values, vectors = _eigen(points @ points.mT)
+    values, vectors = torch.linalg.eigh(points @ points.mT)  # ascending
     axes = vectors[:, -3:].flip(1)
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     scores = (axes * largest.sign()).mT @ points
@@ -270,8 +270,3 @@ def _stretched(x: Tensor) -> Tensor:
     cut = round(_OUTLIERS * last)
     low, high = ordered[..., cut, None, None], ordered[..., last - cut, None, None]
     return ((x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny)).clamp(0, 1)
-
-
-def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The eigenvalues of a symmetric matrix in ascending order, and its eigenvectors in columns."""
-    return torch.linalg.eigh(matrix)

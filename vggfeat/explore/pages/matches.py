@@ -7,8 +7,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vggfeat.errors import InputError
-from vggfeat.explore.matching import Matches, numbers
+from vggfeat.explore.matching import Matches
 from vggfeat.explore.pages import canvas
+from vggfeat.features.tensors import values
 from vggfeat.pictures import images
 
 _WIDTH, _MARGIN, _GAP, _HEADER, _TALLEST = 1680, 36, 24, 120, 1000
@@ -55,7 +56,7 @@ def spread(matches: Matches, count: int, width: int, height: int) -> list[int]:
     side = (width * height / count) ** 0.5
     columns, rows = max(1, round(width / side)), max(1, round(height / side))
     kept: dict[tuple[int, int], int] = {}
-    for number, (x, y) in enumerate(numbers(matches.points_a)):
+    for number, (x, y) in enumerate(values(matches.points_a)):
         kept.setdefault((int((x + 0.5) * columns / width), int((y + 0.5) * rows / height)), number)
     return sorted(kept.values())[:count]
 
@@ -89,7 +90,7 @@ def _write_header(page: canvas.Canvas, matches: Matches, lines: int, corners: li
 def _colours(points: Tensor, width: int, height: int) -> list[tuple[int, int, int]]:
     """A colour for each point: the hue from its angle around the picture's centre, paler near the centre."""
     found: list[tuple[int, int, int]] = []
-    for x, y in numbers(points):
+    for x, y in values(points):
         across, down = 2 * (x + 0.5) / width - 1, 2 * (y + 0.5) / height - 1
         strength = min(1.0, 0.25 + hypot(across, down))
         angle = atan2(down, across)
@@ -107,7 +108,7 @@ def _draw(page: canvas.Canvas, a: Tensor, b: Tensor, colours: list[tuple[int, in
     draw = ImageDraw.Draw(layer)
     pairs = [
         ((x * _FINER, y * _FINER), (u * _FINER, v * _FINER))
-        for (x, y), (u, v) in zip(numbers(a), numbers(b), strict=True)
+        for (x, y), (u, v) in zip(values(a), values(b), strict=True)
     ]
     for number in joined:
         draw.line(pairs[number], fill=colours[number], width=_FINER + 1)
