@@ -154,7 +154,7 @@ def test_a_damaged_header_within_a_tar_file_is_a_row(pictures, tmp_path):
     told = errors(find(archive))
     assert list(told) == ["0", "set.tar"]
     assert told["0"] == ""
-    assert told["set.tar"].endswith("damaged, or several put together: what comes after its first 1 files is lost")
+    assert told["set.tar"].endswith("damaged, or several were joined: the files after its first 1 are lost")
 
 
 def test_a_tar_file_that_is_cut_off_keeps_what_it_shows(pictures, tmp_path):
@@ -178,7 +178,7 @@ def test_a_tar_file_that_is_cut_off_keeps_what_it_shows(pictures, tmp_path):
 def test_tar_files_put_together_are_told(pictures, tmp_path):
     archive = packed(tmp_path / "set.tar", ["0.jpg"], pictures)
     archive.write_bytes(archive.read_bytes() * 2)
-    assert "several put together" in errors(find(archive))["set.tar"]
+    assert "several were joined" in errors(find(archive))["set.tar"]
 
 
 def test_links_in_a_tar_file_are_followed(pictures, tmp_path):

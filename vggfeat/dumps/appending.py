@@ -82,7 +82,7 @@ class Appending:
         theirs = self.base.run["fingerprint"]
         recipe = DumpRecipe.from_dict(theirs, self.base.run["weights"])
         _check_same(store, recipe.as_dict(), request.recipe.as_dict())
-        moved = Move.of(dict(self.base.run))
+        moved = Move.of(self.base.run)
         held = self._held()
         union = _union(recipe, request.recipe)
         _check_large_enough(held, union)

@@ -10,15 +10,14 @@ import numpy as np
 
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.item import Item, printable, unreadable
-from vggfeat.dumps.sources.numpy_files import chosen_stack, stacks_of
-from vggfeat.dumps.sources.stacks import Array, Stack, is_label
+from vggfeat.dumps.sources.stacks import Array, Stack, chosen_stack, is_label, stacks_of
 from vggfeat.errors import ImageError, InputError
 
 
 class Hdf5Source:
-    """The pictures of one data set of an HDF5 file, whose neighbours of one value a picture can be labels.
+    """The pictures of one data set of an HDF5 file, as an array or as encoded files of any length.
 
-    A data set holds arrays of pictures, or the bytes of encoded pictures, of any length each.
+    Data sets beside it with one value for each picture are labels.
     """
 
     def __init__(self, path: Path, selection: SourceFilter) -> None:

@@ -1,6 +1,6 @@
 """Sources that lie in another folder than when their dump was begun."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from vggfeat.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What was in the folder `old` is in the folder `new`.
+    """The sources that were in the folder `old` are in the folder `new`.
 
     >>> Move("/data/a", "/mnt/b").now("/data/a/cats/1.jpg")
     '/mnt/b/cats/1.jpg'
@@ -36,15 +36,15 @@ class Move:
         return replace(item, id=_rebased(item.id, self.new, self.old), path=_rebased(item.path, self.new, self.old))
 
     @classmethod
-    def of(cls, run: dict[str, Any] | None) -> "Move | None":
+    def of(cls, run: Mapping[str, Any] | None) -> "Move | None":
         """The move that a dump's run.json records, if there is one."""
         return cls(**run["moved"]) if run and run.get("moved") else None
 
     @classmethod
     def between(cls, place: str, item: Item, root: str) -> "Move | None":
-        """The move of the picture that was at `place` and is `item`, in the folder `root` now.
+        """The move by which the picture at `place` became `item`, in the folder `root`; None if it did not move.
 
-        None if it is where it was. Raises `InputError` if the two cannot be the same picture.
+        Raises `InputError` if the two cannot be the same picture.
         """
         root = root.rstrip("/") or "/"
         within = item.place.removeprefix(printable(root)).lstrip("/")
@@ -63,7 +63,7 @@ def is_within(path: str, folder: str) -> bool:
 
 
 def first_difference(places: Iterable[tuple[int, str, str]], items: tuple[Item, ...]) -> str:
-    """The first of the (number, id, place) of a dump that `items` do not have, in words; empty if there is none."""
+    """The first of the (number, id, place) of a dump that differs from `items`, in words; empty if none does."""
     for number, name, place in places:
         if number >= len(items):
             return f"'{name}' is missing"

@@ -1,6 +1,6 @@
 """Arrays of pictures in numpy's files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ import numpy as np
 
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.item import Item, printable, unreadable
-from vggfeat.dumps.sources.stacks import Array, Stack, is_label
-from vggfeat.errors import ImageError, InputError, near
+from vggfeat.dumps.sources.stacks import Array, Stack, chosen_stack, is_label, stacks_of
+from vggfeat.errors import ImageError, InputError
 
 
 class NumpySource:
-    """The pictures of a `.npy` file, or of one array of a `.npz` file, whose other arrays can be labels.
+    """The pictures of a `.npy` file, or of one array of a `.npz` file. Arrays with a value for each are labels.
 
     A `.npy` file is mapped into memory; a `.npz` file is read whole, by each decoding process.
     """
@@ -40,36 +40,6 @@ class NumpySource:
             raise InputError(f"'{printable(self._path)}': {error}") from error
         except (OSError, ValueError, EOFError, BadZipFile, ZlibError) as error:
             raise unreadable(self._path, error) from error
-
-
-def stacks_of(arrays: Mapping[str, Any]) -> tuple[dict[str, Stack], dict[str, str]]:
-    """The arrays that hold pictures, and why the others do not. Each has a `shape` and a `dtype`."""
-    found: dict[str, Stack] = {}
-    reasons: dict[str, str] = {}
-    for name, array in arrays.items():
-        try:
-            found[name] = Stack.of(array.shape, array.dtype)
-        except InputError as error:
-            reasons[name] = str(error)
-    return found, reasons
-
-
-def chosen_stack(stacks: Mapping[str, Stack], reasons: Mapping[str, str], asked: str | None) -> str:
-    """The array `asked` for, else the only one, else the one that is called so. Raises `InputError`."""
-    if asked is not None:
-        if asked in reasons:
-            raise InputError(f"'{asked}' is no array of pictures: {reasons[asked]}")
-        if asked not in stacks:
-            raise InputError(f"it has no array '{asked}': {near(asked, [*stacks, *reasons])}")
-        return asked
-    if len(stacks) == 1:
-        return next(iter(stacks))
-    if not stacks:
-        told = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
-        raise InputError(f"it holds no array of pictures ({told or 'it is empty'})")
-    if known := [name for name in stacks if name.rpartition("/")[2].lower() in {"image", "images"}]:
-        return known[0]
-    raise InputError(f"several arrays can be pictures: name one of {', '.join(stacks)} with --column")
 
 
 def read_numpy_row(path: str, member: str, stamp: tuple[int, int]) -> Array:

@@ -1,4 +1,4 @@
-"""Arrays of pictures: which of their axes are what."""
+"""Arrays of pictures: which of a file's arrays hold them, and which axis is which."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.sources.item import Item, columns_of
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, near
 
 Array = npt.NDArray[Any]
 
@@ -58,6 +58,39 @@ class Stack:
         for row in range(self.count):
             values = {column: _plain(found[row]) for column, found in labels.items()}
             yield Item(f"{row:06}", str(path), f"{name}/{row}" if name else str(row), columns=columns_of(values))
+
+
+def stacks_of(arrays: Mapping[str, Any]) -> tuple[dict[str, Stack], dict[str, str]]:
+    """{name: the stack} of the arrays that hold pictures, and {name: the reason} of the others.
+
+    Of `arrays` only the `shape` and the `dtype` are read.
+    """
+    found: dict[str, Stack] = {}
+    reasons: dict[str, str] = {}
+    for name, array in arrays.items():
+        try:
+            found[name] = Stack.of(array.shape, array.dtype)
+        except InputError as error:
+            reasons[name] = str(error)
+    return found, reasons
+
+
+def chosen_stack(stacks: Mapping[str, Stack], reasons: Mapping[str, str], asked: str | None) -> str:
+    """The name `asked` for, else the only stack, else the one called `image` or `images`. Raises `InputError`."""
+    if asked is not None:
+        if asked in reasons:
+            raise InputError(f"'{asked}' is no array of pictures: {reasons[asked]}")
+        if asked not in stacks:
+            raise InputError(f"it has no array '{asked}': {near(asked, [*stacks, *reasons])}")
+        return asked
+    if len(stacks) == 1:
+        return next(iter(stacks))
+    if not stacks:
+        told = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
+        raise InputError(f"it holds no array of pictures ({told or 'it is empty'})")
+    if known := [name for name in stacks if name.rpartition("/")[2].lower() in {"image", "images"}]:
+        return known[0]
+    raise InputError(f"several arrays can be pictures: name one of {', '.join(stacks)} with --column")
 
 
 def is_label(shape: Sequence[int], dtype: np.dtype[Any], count: int) -> bool:

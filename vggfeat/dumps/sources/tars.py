@@ -22,7 +22,6 @@ COMPRESSED = (
     *(f".tar.{word}" for word in ("gz", "bz2", "xz", "zst", "lz4")),
 )
 
-
 _MOST_LINKS = 8
 
 _COLUMNS = frozenset({"cls", "txt", "caption", "label", "index", "json"})
@@ -138,7 +137,7 @@ def _after(file: IO[bytes], offset: int, count: int) -> str:
 
 
 def _lost(count: int) -> str:
-    return f"the tar file is damaged, or several put together: what comes after its first {count} files is lost"
+    return f"the tar file is damaged, or several were joined: the files after its first {count} are lost"
 
 
 def _target(member: tarfile.TarInfo, named: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | str:
@@ -152,7 +151,7 @@ def _target(member: tarfile.TarInfo, named: Mapping[str, tarfile.TarInfo]) -> ta
             return f"it is a link to '{printable(link)}', which the tar file does not hold"
         member = named[link]
     if member.issparse():
-        return "the tar file holds it with its zeros left out (sparse): pack it without"
+        return "the tar file holds it as a sparse file, which is not supported: pack it without --sparse"
     return member if member.isreg() else "not a regular file"
 
 
