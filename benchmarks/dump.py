@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from vggfeat import FeatureExtractor, open_dump, read_picture
-from vggfeat.dumps.engine import default_workers
+from vggfeat.dumps.engine import decoding_workers
 from vggfeat.dumps.run import Dumping
 from vggfeat.explore import plots
 
@@ -89,7 +89,7 @@ class Pictures(Dataset[torch.Tensor]):
 
 def workers(settings: SimpleNamespace) -> int:
     """Processes that decode: as many as vggfeat takes; none where this one's time is measured."""
-    return 0 if settings.clock == "cpu" else default_workers(10**6, "cpu")
+    return 0 if settings.clock == "cpu" else decoding_workers(None, 10**6, "cpu")
 
 
 def loop(

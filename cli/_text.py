@@ -30,6 +30,11 @@ def _escape(letter: str) -> str:
     return letter
 
 
+def interval_text(ends: tuple[float, float] | None, form: str) -> str:
+    """The ends of an interval in the format `form`; a dash if there is none."""
+    return "-" if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
+
+
 def bytes_text(size: float) -> str:
     """A number of bytes in decimal units: `1.3 GB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -1,15 +1,14 @@
 """`vggfeat dump-compare`: compare two dumps as sets of pictures."""
 
 import json
-import math
 from typing import Any
 
 import click
 
-from ._options import array_option, parsed, words
+from ._options import array_option, parsed, result_option, words
 from ._progress import tell
 from ._signals import exiting
-from ._text import print_table
+from ._text import interval_text, print_table
 
 
 @click.command()
@@ -27,7 +26,7 @@ from ._text import print_table
 @click.option("--subsets", type=int, default=100, help="For kid: number of random subsets.")
 @click.option("--subset-size", type=int, help="For kid: pictures of a subset.  [default: 1000, or half of a dump]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=2020, help="Seed of the random subsets.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@result_option
 def command(reference: str, dump: str, *, array: str | None, as_json: bool, **options: Any) -> None:
     """Measure how far the pictures of DUMP, such as generated ones, are from those of REFERENCE.
 
@@ -43,8 +42,5 @@ def command(reference: str, dump: str, *, array: str | None, as_json: bool, **op
     if as_json:
         click.echo(json.dumps(found.as_dict()))
         return
-    rows = [
-        [name, f"{one.value:.6g}", "-" if math.isnan(one.low) else f"{one.low:.6g} to {one.high:.6g}"]
-        for name, one in found.measures().items()
-    ]
+    rows = [[name, f"{one.value:.6g}", interval_text(one.ends, ".6g")] for name, one in found.measures().items()]
     print_table([f"{found.array}, {found.counts[0]} and {found.counts[1]} pictures", "value", "95 % interval"], rows)

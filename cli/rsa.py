@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import arrays_options
+from ._options import arrays_options, result_option
 from ._signals import exiting
-from ._text import print_table
+from ._text import interval_text, print_table
 
 if TYPE_CHECKING:
     from vggfeat.dumps.rsa import RsaResult
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--bootstrap", type=int, default=1000, metavar="N", help="Samples for the intervals.")
 @click.option("--permutations", type=int, default=1000, metavar="N", help="Permutations for the p-values.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Seed of both.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@result_option
 def command(dump: str, *, reference: str | None, ids: str | None, as_json: bool, **options: Any) -> None:
     """Compare the RDMs of the layers of DUMP: with measured ones (--reference), or with each other.
 
@@ -74,7 +74,7 @@ def _print(result: "RsaResult") -> None:
         [
             score.name,
             f"{score.similarity.value:.4f}",
-            "-" if math.isnan(score.similarity.low) else f"{score.similarity.low:.4f} to {score.similarity.high:.4f}",
+            interval_text(score.similarity.ends, ".4f"),
             "-" if math.isnan(score.p) else f"{score.p:.4f}",
         ]
         for score in result.scores

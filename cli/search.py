@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import array_option, device_option
+from ._options import array_option, device_option, result_option
 from ._outputs import picture_output
 from ._progress import tell
 from ._signals import exiting
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @array_option
 @click.option("--top", type=click.IntRange(1), default=10, metavar="N", help="Neighbours of each query.")
 @click.option("--metric", type=click.Choice(["cosine", "l2"]), default="cosine", help="Distance between features.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@result_option
 @click.option("-o", "--output", type=click.Path(), help="Also draw a contact sheet: PNG, JPEG, WebP or TIFF.")
 @device_option
 def command(

@@ -1,16 +1,18 @@
 """Appends pictures and layers to a complete dump.
 
-What is there is not computed again: pictures that the dump does not hold come after those that it holds, and of shards
-that are full only the new arrays are computed. The result has the same bytes as a dump made at once of these pictures,
-in this order, with these layers and the sizes of run.json. For that, a last shard that is partly filled is computed
-again when pictures are added, because its batches are others; so at most the pictures of one shard are read twice.
+New pictures come after those that the dump holds. For full shards, only the new arrays are computed. The result has the
+same bytes as a dump made at once of all pictures, in this order, with all layers and the sizes of run.json. This is why
+a partly filled last shard is computed again when pictures are added: its batches change. So at most the pictures of one
+shard are read twice.
 
-Until all other shards are complete, the dump can be read as it was. `append.json` says what is being appended: the same
-command continues it, and the command that made the dump drops it. In this order:
+The steps:
 
-1. The new arrays of full shards, and the new shards. run.json and the manifest are the old ones.
-2. The manifest is deleted, and run.json is the new one: from here on the dump is one that is not complete.
-3. The partly filled shard is computed, the manifest written, and append.json deleted.
+1. Compute the new arrays of full shards, and the new shards. The dump can still be read as it was.
+2. Delete the manifest and replace run.json: from here on the dump is incomplete.
+3. Compute the partly filled shard, write the manifest and delete append.json.
+
+`append.json` records an append that is not finished: the same command continues it, and the command that made the dump
+drops it.
 """
 
 import json
@@ -35,13 +37,13 @@ from vggfeat.dumps.work import DumpJob, ShardTask
 from vggfeat.errors import InputError, VggfeatError
 from vggfeat.networks import arch
 
-# What an append may change of a fingerprint.
+# The fields of a fingerprint that an append may change.
 _OPEN = ("layers", "reductions", "inputs")
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The dump as it was: its run.json, and the entries of its last shard if that is partly filled."""
+    """The dump before the append: its run.json, and the entries of its last shard if that is partly filled."""
 
     run: Run
     last: tuple[ManifestEntry, ...]
@@ -69,10 +71,10 @@ class Base:
 
 
 class Appending:
-    """The plan of an append to the dump in `store`: what `request` asks for joins it. Reads, and writes nothing.
+    """The plan for adding the pictures and layers of `request` to the dump in `store`. Making it writes nothing.
 
-    Raises `StoreError` if the dump is not complete or was begun with other options, `InputError` if the pictures that
-    it holds cannot be listed again.
+    Raises `StoreError` if the dump is incomplete or was begun with other options, `InputError` if the pictures that it
+    holds cannot be listed again.
     """
 
     def __init__(self, store: Store, request: DumpRequest) -> None:
@@ -105,7 +107,7 @@ class Appending:
 
     @property
     def pictures(self) -> int:
-        """The number of pictures that join."""
+        """The number of new pictures."""
         return len(self.request.items) - self.base.count
 
     @cached_property
@@ -126,12 +128,12 @@ class Appending:
             files.write(self._store.path / APPEND, json.dumps(content) + "\n")
 
     def kept(self) -> set[int]:
-        """The shards whose files must stay: all that the dump had, and those that this append has computed."""
+        """The shards whose files must stay: those of the dump, and those that this append has computed."""
         had = -(-self.base.count // self.base.size)
         return {*range(had), *(self._done() if self.resumed else ())}
 
     def tasks(self) -> tuple[list[ShardTask], list[ShardTask], list[ShardTask]]:
-        """What is to be computed: shards of all arrays, shards of new arrays only, and the partly filled shard last."""
+        """Three lists of shards to compute: with all arrays, with the new arrays only, and the partly filled one."""
         receipts = self._store.receipts()
         done = self._done() if self.resumed else set[int]()
         whole: list[ShardTask] = []
@@ -157,7 +159,7 @@ class Appending:
         return replace(job, recipe=replace(job.recipe, reductions=self._new_outputs))
 
     def unchanged_before(self) -> Sequence[tuple[Item, ManifestEntry]]:
-        """The pictures of the partly filled shard, which are read again, as far as the dump has features of them."""
+        """The pictures of the partly filled shard that have features. They are read again, and must be the same."""
         if not self.pictures or self.base.full in self._done():
             return ()
         items = self._items_of(self.base.full)
@@ -214,7 +216,7 @@ class Appending:
 def _base(store: Store) -> Base:
     run = store.run()
     if run is None:
-        raise StoreError(f"'{printable(store.path)}' is not a dump, to which something could be appended")
+        raise StoreError(f"'{printable(store.path)}' is not a dump: there is nothing to append to")
     if not any((store.path / f"manifest.{form}").exists() for form in FORMATS):
         raise StoreError(f"'{printable(store.path)}' is not complete: finish it with the command that began it first")
     fingerprint = run["fingerprint"]
@@ -223,7 +225,7 @@ def _base(store: Store) -> Base:
 
 
 def _read_pending(store: Store) -> tuple[Base, Run] | None:
-    """What is being appended to, and the run.json that will result; None if nothing is."""
+    """The dump before an unfinished append, and the run.json after it; None if there is no unfinished append."""
     try:
         content: dict[str, Any] = json.loads((store.path / APPEND).read_text("utf-8"))
         last = Receipt.from_json(json.dumps(content["last"])).entries
@@ -237,7 +239,7 @@ def _read_pending(store: Store) -> tuple[Base, Run] | None:
 def _check_same(store: Store, theirs: Run, ours: Run) -> None:
     known = {name: value for name, value in theirs.items() if name not in _OPEN}
     wanted = {name: value for name, value in ours.items() if name not in _OPEN}
-    if known.get("seed") is None or wanted.get("seed") is None:  # a projection has a seed, and may join
+    if known.get("seed") is None or wanted.get("seed") is None:  # only one of them has a projection, which needs a seed
         known.pop("seed", None)
         wanted.pop("seed", None)
     if different := differences(known, wanted):
@@ -265,7 +267,7 @@ def _check_large_enough(held: Sequence[ManifestEntry], recipe: DumpRecipe) -> No
 
 
 def _joined(held: Sequence[ManifestEntry], given: Sequence[Item], base: Base, moved: Move | None) -> tuple[Item, ...]:
-    """The pictures that the dump holds, in its order, and those of `given` that it does not hold."""
+    """The pictures that the dump holds, in its order, then those of `given` that it does not hold."""
     given = given if moved is None else list(map(moved.begun, given))
     named: dict[str, deque[Item]] = {}
     for item in given:
@@ -293,7 +295,7 @@ def _listed_again(places: Places, entry: ManifestEntry, moved: Move | None) -> I
 
 
 def _failed_again(items: Sequence[Item], receipt: Receipt) -> tuple[Item, ...]:
-    """`items`, with the errors of those that the dump has no features of, so that its rows stay the same."""
+    """`items`, in which those without features keep their errors, so that the rows of new arrays match the old ones."""
     return tuple(
         item if entry.ok else replace(item, error=entry.error or "failed")
         for item, entry in zip(items, receipt.entries, strict=True)

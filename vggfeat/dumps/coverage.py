@@ -12,8 +12,8 @@ Float = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[tuple[int, Float]]]
 """Reads a set in blocks: each with its first row."""
 
-# More than the rounding of a squared distance, as a share of its terms. A picture that is in both sets lies exactly on
-# the balls that reach to it, and must not be inside by rounding.
+# More than the rounding error of a squared distance, relative to its terms. A picture that is in both sets lies exactly
+# on the surface of some balls: rounding must not move it inside.
 _SLACK = 1e-12
 
 
@@ -29,10 +29,10 @@ class Coverage(NamedTuple):
 def coverage(reference: Blocks, other: Blocks, counts: tuple[int, int], *, k: int) -> Coverage:
     """Precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al., 2020).
 
-    The ball of a row reaches to its `k`-th nearest neighbour in its own set, which is outside. Precision is the share
-    of `other` in a ball of `reference`, recall that of `reference` in a ball of `other`. Density is the mean number of
-    balls of the reference around a row of `other`, divided by `k`; coverage is the share of these balls that hold a
-    row of `other`. Each pair of rows is measured once, in blocks.
+    The radius of a row's ball is the distance to its `k`-th nearest neighbour in its own set; balls are open. Precision
+    is the share of `other` inside a ball of `reference`, recall the share of `reference` inside a ball of `other`.
+    Density is the mean number of balls of the reference around a row of `other`, divided by `k`. Coverage is the share
+    of the reference's balls that hold a row of `other`. Each pair of rows is measured once, in blocks.
     """
     radii, radii_other = _radii(reference, counts[0], k), _radii(other, counts[1], k)
     balls = np.zeros(counts[1])

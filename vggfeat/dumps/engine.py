@@ -25,15 +25,15 @@ _FEW_PICTURES = 64
 class Engine(Protocol):
     """Computes the shards of a job.
 
-    For each task, a `ShardWorker(job)` must be called with the task and its prepared pictures, and return. If a worker
-    dies, its task may be computed again: every worker writes the same files. `DumpJob` and `ShardTask` pickle. All
-    workers must have access to the folder `job.out`.
+    An engine must call a `ShardWorker(job)` with each task and its prepared pictures. If a worker dies, another may
+    compute its task: every worker writes the same files. `DumpJob` and `ShardTask` pickle. All workers need access to
+    the folder `job.out`.
     """
 
     def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
         """Yield the receipt of each task when its shard is on disk, in any order.
 
-        When it is closed early, it stops its workers. A worker on another machine may write for a moment longer: its
+        Closing the generator early stops the workers. A worker on another machine may write for a moment longer: its
         files have temporary names until the shard is complete, and the next run deletes them.
         """
         ...
@@ -42,7 +42,7 @@ class Engine(Protocol):
 class LocalEngine:
     """Runs the network in this process and decodes in `workers` others.
 
-    With 0 workers it decodes in a thread. None means `default_workers`.
+    With 0 workers it decodes in a thread. None chooses by the pictures and the device.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -50,13 +50,10 @@ class LocalEngine:
 
     def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
         """Compute the tasks in order. Decoding runs ahead of the network, and writing behind it."""
-        pictures = sum(len(task.items) for task in tasks)
-        workers = default_workers(pictures, job.device) if self._workers is None else self._workers
-        # Pictures that keep their sizes may be large, so fewer of them wait in memory.
-        ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
+        workers = decoding_workers(self._workers, sum(len(task.items) for task in tasks), job.device)
         with Decoders(job.preparation, workers) as decoders, ShardWriter() as writer:
             worker = ShardWorker(job)
-            prepared = decoders.map((item for task in tasks for item in task.items), ahead=ahead)
+            prepared = decoders.map((item for task in tasks for item in task.items), ahead=pictures_ahead(job, workers))
             before: Future[Receipt] | None = None
             for task in tasks:
                 written = worker.submit(task, itertools.islice(prepared, len(task.items)), writer)
@@ -67,9 +64,19 @@ class LocalEngine:
                 yield before.result()
 
 
-def default_workers(pictures: int, device: str) -> int:
-    """The number of decoding processes for a number of pictures: at least one, so that a crash ends only a decoder."""
+def decoding_workers(asked: int | None, pictures: int, device: str) -> int:
+    """The number of decoding processes: `asked`, or if it is None a number that suits the pictures and the device.
+
+    The default is at least 1, so that a picture that crashes its decoder does not end the run.
+    """
+    if asked is not None:
+        return asked
     if pictures < _FEW_PICTURES:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _CORES_A_WORKER) if device == "cpu" else min(_MOST_WORKERS, cores)
+
+
+def pictures_ahead(job: DumpJob, workers: int) -> int:
+    """How many decoded pictures may wait for the network. Pictures that keep their sizes may be large: fewer wait."""
+    return 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)

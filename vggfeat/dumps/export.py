@@ -121,7 +121,10 @@ def _creating(target: Path) -> Generator[Path]:
 
 
 def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """The (layer, reduction) pairs of a dump that match names or globs. Raises `RecipeError` if one matches nothing."""
+    """The (layer, reduction) pairs of a dump that match names or globs.
+
+    Raises `RecipeError` for a pattern that matches nothing, and if no array matches.
+    """
     outputs = list(dump.outputs)
     for place, what, patterns in ((0, "layer", list(layers)), (1, "reduction", list(reductions))):
         known = dict.fromkeys(output[place] for output in dump.outputs)
@@ -132,7 +135,7 @@ def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str]
             outputs = [output for output in outputs if any(fnmatchcase(output[place], word) for word in patterns)]
     if not outputs:
         held = ", ".join(".".join(output) for output in dump.outputs)
-        raise RecipeError(f"nothing to export: the dump holds {held or 'only statistics'}")
+        raise RecipeError(f"no array has both: the dump holds {held}" if held else "the dump holds only statistics")
     return outputs
 
 

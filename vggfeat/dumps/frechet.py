@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Float = npt.NDArray[np.float64]
 
-# The parts of each set that the jackknife leaves out in turn.
+# The number of parts of each set; the jackknife leaves out one at a time.
 GROUPS = 10
 
 
@@ -51,7 +51,7 @@ def _triangle(rows: Float) -> Float:
 
 
 def grouped_moments(blocks: "Iterable[Float]", count: int, seed: int) -> "list[Moments]":
-    """The moments of `GROUPS` random parts of `count` rows, which come in blocks. Fewer if there are fewer pairs."""
+    """The moments of `GROUPS` random parts of `count` rows, given in blocks; each part has at least two rows."""
     groups = max(1, min(GROUPS, count // 2))
     labels = np.random.default_rng(seed).permutation(np.arange(count) % groups)
     found: list[Moments | None] = [None] * groups

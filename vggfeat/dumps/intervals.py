@@ -1,5 +1,6 @@
 """Estimates with their 95 % confidence intervals."""
 
+from math import isnan
 from typing import NamedTuple
 
 # The 97.5 % quantile of the normal distribution.
@@ -12,6 +13,11 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """(low, high), or None if there is too little data."""
+        return None if isnan(self.low) else (self.low, self.high)
 
     @classmethod
     def around(cls, value: float, error: float, *, least: float = float("-inf")) -> "Interval":

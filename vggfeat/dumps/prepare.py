@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """The part of a recipe that decoding needs, as in `DumpRecipe`, and where sources lie that have `moved`."""
+    """The part of a `DumpRecipe` that decoding needs, and where the sources have `moved` since the dump was begun."""
 
     resize: Resize = 224
     crop: int | None = 224

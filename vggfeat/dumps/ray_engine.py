@@ -1,8 +1,8 @@
 """Computes shards on the machines of a Ray cluster, with Ray Data.
 
-A row of the data set is a task, and its result is a receipt: pictures and features are never sent. All machines must
-have the sources and the dump's folder under the same paths, vggfeat and the weights. The files are the same as the
-local engine's, so either engine can continue what the other began.
+Each row of the data set is a task, and its result a receipt: pictures and features are never sent. All machines need
+vggfeat, the weights, and the sources and the dump's folder under the same paths. Both engines write the same files, so
+either can continue what the other began.
 """
 
 import logging
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vggfeat.dumps.decoding import Decoders
-from vggfeat.dumps.engine import default_workers
+from vggfeat.dumps.engine import decoding_workers, pictures_ahead
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import shard_name, temporary_path
@@ -99,11 +99,10 @@ class ShardActor:
 
     def _loaded(self, pictures: int) -> Callable[[ShardTask], Receipt]:
         job = self._job
-        workers = default_workers(pictures, job.device) if self._workers is None else self._workers
+        workers = decoding_workers(self._workers, pictures, job.device)
         decoders = Decoders(job.preparation, workers).__enter__()  # the decoders end with this process
         worker = ShardWorker(job)
-        ahead = 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
-        return lambda task: worker(task, decoders.map(task.items, ahead=ahead))
+        return lambda task: worker(task, decoders.map(task.items, ahead=pictures_ahead(job, workers)))
 
 
 @contextmanager

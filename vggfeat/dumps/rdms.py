@@ -1,7 +1,7 @@
 """Representational dissimilarity matrices: how similar two are, by several measures.
 
-An RDM is a symmetric (N, N) array; only the pairs above its diagonal count. In a sample of pictures with replacement,
-`pictures` says which picture each row is of, and pairs of a picture with itself are left out.
+An RDM is a symmetric (N, N) array; only the pairs above its diagonal count. If its rows are a sample of pictures with
+replacement, `pictures` names the picture of each row, and pairs of a picture with itself are left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,7 +58,7 @@ def compare_rdms(
 
 
 class ComparableRdm:
-    """What a method compares of one RDM: a vector that is ranked, centred or whitened once for many comparisons."""
+    """One RDM prepared for a method: a vector, ranked, centred or whitened once for many comparisons."""
 
     __slots__ = ("norm", "vector")
 

@@ -13,12 +13,11 @@ from vggfeat.dumps.export import choose
 from vggfeat.dumps.rdms import ComparableRdm, RdmMethod, check_rdm, compare_prepared
 from vggfeat.dumps.reading import Dump
 from vggfeat.dumps.rsa import RsaResult, explain_rdms
-from vggfeat.dumps.sources import printable
+from vggfeat.dumps.sources import PathLike, printable
 from vggfeat.dumps.statistics import Distance
 from vggfeat.errors import InputError, did_you_mean, similar
 
 Array = npt.NDArray[Any]
-PathLike = str | os.PathLike[str]
 
 
 def similarities(
@@ -51,7 +50,7 @@ def explain(
     permutations: int = 1000,
     seed: int = 0,
 ) -> RsaResult:
-    """How similar the RDMs of a dump's arrays are to measured ones.
+    """Measure how similar the RDMs of a dump's arrays are to measured ones.
 
     Args:
         dump: holds an array for each layer to compare.

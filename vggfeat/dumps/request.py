@@ -1,4 +1,4 @@
-"""What a run is asked to compute, and whether it matches the dump that is already in the folder."""
+"""What a run shall compute, and whether that agrees with the dump that is already in the folder."""
 
 import os
 import platform
@@ -22,14 +22,14 @@ from vggfeat.features import algorithms
 from vggfeat.features.device import describe, resolve_precision
 from vggfeat.networks import arch
 
-# The limits of one shard, which is what a kill costs.
+# The limits of one shard. A kill loses at most a shard.
 _SHARD_BYTES = 256 * 2**20
 _SHARD_PICTURES = 256
 
 _CPU_BATCH = 16
 _GPU_BATCH = 64
 
-# What a fingerprint omits.
+# Values that a fingerprint leaves out.
 _DEFAULTS: Mapping[str, Any] = {"interpolation": "bilinear"}
 
 Run = Mapping[str, Any]
@@ -48,9 +48,9 @@ class DumpRequest:
     moved: Move | None = None
 
     def located(self, root: str | None, store: Store) -> "DumpRequest":
-        """The same request, for sources that were elsewhere when the dump in `store` was begun, and are in `root` now.
+        """The request with the paths that its sources, now in `root`, had when the dump in `store` was begun.
 
-        If `root` is None, the one that the dump records holds. Raises `InputError` if the sources are others.
+        If `root` is None, the move that the dump records applies. Raises `InputError` if the sources are other ones.
         """
         run = store.run()
         known = Move.of(run)
@@ -89,20 +89,20 @@ class DumpRequest:
         return rest if self.moved is None else rest | {"moved": asdict(self.moved)}
 
     def content(self, theirs: Run) -> Run:
-        """What run.json says of this request. Sizes that it does not name are those of the fingerprint `theirs`."""
+        """The run.json of this request. Sizes of None are taken from the fingerprint `theirs`."""
         ours = self._fingerprint(theirs)
         shards = -(-len(self.items) // ours["shard_size"])
         return {"fingerprint": ours, "shards": shards, "weights": self.recipe.weights, "machine": self._machine()}
 
     def _way_to_append(self, store: Store, theirs: Run) -> str:
-        """How to add what this request asks for to a dump, if that is possible or begun."""
+        """A hint on appending, for an error: empty if this request adds nothing to the dump."""
         if store.appends:
             return "; an append to it was interrupted, which the same command continues"
         more = len(self.items) > theirs["inputs"]["count"] or not {*self.recipe.layers} <= {*theirs["layers"]}
         return ", or append what is new (append, --append)" if more else ""
 
     def _changed(self, store: Store, shard_size: int) -> str:
-        """Which picture differs from the dump's, as far as it is computed."""
+        """The first picture that differs from those of the dump's complete shards, for an error; empty if none does."""
         known = (
             (receipt.shard * shard_size + place, entry.id, entry.path)
             for receipt in store.each_receipt()
@@ -172,10 +172,10 @@ class DumpRequest:
         return max(batch, pictures // batch * batch)
 
     def _machine(self) -> dict[str, Any]:
-        """Where the dump was begun. Recorded but not compared: other processors may round differently.
+        """The machine that begins the dump: versions, processor or card. Recorded, not compared.
 
-        On CUDA it names the card, and the versions of CUDA and cuDNN.
-        `algorithms` names the algorithm of each convolution, for images of the usual side if the recipe fixes none.
+        Other processors may round differently. `algorithms`: {convolution: its algorithm}, for images of the recipe's
+        size, or of 224x224 pixels if sizes differ.
         """
         recipe = self.recipe
         stack = arch.layers(recipe.network, pooling=recipe.pooling)
@@ -183,9 +183,6 @@ class DumpRequest:
         last = stack[-1].index if recipe.reads_classifier is not False else max(deepest)
         dtype = resolve_precision(recipe.precision, self.device)
         chosen = algorithms.by_layer(stack[: last + 1], *self._side, dtype=dtype, device=self.device)
+        # The fingerprint holds the device and the version of torch.
         about = {name: text for name, text in describe(self.device).items() if name not in {"device", "torch"}}
-        return {
-            "python": platform.python_version(),
-            **about,
-            "algorithms": {**chosen},
-        }  # the fingerprint has the others
+        return {"python": platform.python_version(), **about, "algorithms": {**chosen}}

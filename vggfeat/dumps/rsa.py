@@ -1,4 +1,4 @@
-"""Representational similarity analysis: how well the RDMs of layers explain measured ones, and how sure that is."""
+"""Representational similarity analysis: how well the RDMs of layers explain measured ones, with intervals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class RsaResult:
                 {
                     "name": score.name,
                     "similarity": score.similarity.value,
-                    "interval": _finite(score.similarity),
+                    "interval": score.similarity.ends,
                     "p": score.p,
                 }
                 for score in self.scores
@@ -114,8 +114,8 @@ def explain_rdms(
 def noise_ceiling(data: Sequence[Float], method: RdmMethod) -> tuple[float, float]:
     """The mean similarity of each RDM to the mean of the others, and to the mean of all (Nili et al., 2014).
 
-    The mean is of what the method compares: of ranks for `spearman` and `tau-a`, of RDMs of the same length for
-    `cosine` and `whitened`, of standardised ones for `pearson`.
+    Before averaging, RDMs are converted to ranks for `spearman` and `tau-a`, scaled to the same length for `cosine` and
+    `whitened`, and standardised for `pearson`.
     """
     subjects = [ComparableRdm.of(rdm, method) for rdm in data]
     pooled = np.stack([_poolable(rdm, method) for rdm in data])
@@ -171,7 +171,3 @@ def _sample(size: int, generator: np.random.Generator) -> Integers:
 
 def _mean(model: ComparableRdm, subjects: Sequence[ComparableRdm], method: RdmMethod) -> float:
     return float(np.mean([compare_prepared(model, subject, method) for subject in subjects]))
-
-
-def _finite(interval: Interval) -> list[float] | None:
-    return None if np.isnan(interval.low) else [interval.low, interval.high]

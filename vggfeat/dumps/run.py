@@ -1,4 +1,4 @@
-"""Runs a dump: finds the shards that are missing, has them computed, writes the manifest."""
+"""Runs a dump: finds the missing shards, lets an engine compute them, writes the manifest."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from typing import Literal, Required, Unpack
 
 from vggfeat.dumps.appending import Appending
 from vggfeat.dumps.decoding import Decoders
-from vggfeat.dumps.engine import Engine, default_workers
+from vggfeat.dumps.engine import Engine, decoding_workers
 from vggfeat.dumps.engines import EngineName, named_engine
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.estimate import Estimate, estimate, estimate_bytes
@@ -32,7 +32,10 @@ from vggfeat.networks import weights as weights_table
 
 @dataclass(frozen=True, slots=True)
 class DumpProgress:
-    """The state of a run after a shard: `done` of `pictures`, of which `failed`. Earlier runs count as well."""
+    """The state of a run after a shard, including the shards of earlier runs.
+
+    `done` of `pictures` are processed, and `failed` of these could not be read. `seconds` is the time of this run.
+    """
 
     done: int
     pictures: int
@@ -180,7 +183,7 @@ class Dumping:
         return list(items if self.moved is None else map(self.moved.found, items))
 
     def _joins(self, request: DumpRequest) -> bool:
-        """Whether there is a dump to which `request` adds something, not one that it has begun itself."""
+        """Whether `request` appends to the dump in the folder, rather than begin or continue one."""
         if self._store.run() is None or self._store.appends:
             return self._store.appends
         try:
@@ -193,7 +196,7 @@ class Dumping:
         return Appending(self._store, self._asked).run if self._appending else self._request.agree(self._store)
 
     def _present(self, run: Run) -> Iterator[Receipt]:
-        """The receipts of the shards that are complete. An append may have left others, or longer ones."""
+        """The receipts of this run's complete shards. A dropped append may have left further or longer shards."""
         size, count = run["fingerprint"]["shard_size"], run["fingerprint"]["inputs"]["count"]
         for receipt in self._store.each_receipt():
             if len(receipt.entries) == min(size, max(0, count - receipt.shard * size)):
@@ -271,7 +274,7 @@ class Dumping:
             store.drop_append()
 
     def _check_unchanged(self, plan: Appending) -> None:
-        """Read the pictures of the partly filled shard, before anything is written, for it is computed again."""
+        """Raise `StoreError` if a picture of the partly filled shard, which is computed again, has changed."""
         held = plan.unchanged_before()
         workers = self._decoders(len(held))
         with Decoders(Preparation.of(self.recipe, self.moved), workers) as decoders:
@@ -286,7 +289,7 @@ class Dumping:
         return DumpProgress(done, len(self.items), failed, len(counts), run["shards"], time.monotonic() - began)
 
     def _redo(self, run: Run) -> dict[int, Receipt]:
-        """The shards with a failed input whose file has changed since."""
+        """The receipts of shards with a failed input that may succeed now."""
         size: int = run["fingerprint"]["shard_size"]
         failed = [
             (receipt, entry, self.items[receipt.shard * size + index])
@@ -310,7 +313,7 @@ class Dumping:
         return list(dict.fromkeys(name for item in self.items for name, _ in item.columns))
 
     def _decoders(self, pictures: int) -> int:
-        return default_workers(pictures, self._request.device.type) if self._workers is None else self._workers
+        return decoding_workers(self._workers, pictures, self._request.device.type)
 
 
 class DumpOptions(weights_table.Preprocessing, total=False):

@@ -27,14 +27,14 @@ _BLOCK_ROWS = 2048
 # The Fréchet distance takes D² numbers and D³ operations.
 _MOST_FEATURES = 16384
 
-# What must be the same for features to be comparable, and what else changes them.
+# The fields of a fingerprint that must be equal for features to be comparable, and others that affect them.
 _NETWORK = ("network", "pooling", "weights")
 _PICTURES = ("resize", "crop", "dtype", "precision")
 
 
 @dataclass(frozen=True, slots=True)
 class SetComparison:
-    """What `compare_sets` measures; None where it was not asked for. Each has a 95 % confidence interval.
+    """The measures of `compare_sets`, each with a 95 % confidence interval; None if not asked for.
 
     Attributes:
         array: the features compared, such as `relu4_3.mean`.
@@ -61,17 +61,13 @@ class SetComparison:
         return {name: value for name, value in found.items() if isinstance(value, Interval)}
 
     def as_dict(self) -> dict[str, Any]:
-        """The result as values for JSON. An interval that could not be estimated is None."""
+        """The result as values for JSON. An interval is None if there is too little data."""
         return {
             "array": self.array,
             "counts": list(self.counts),
             "notes": list(self.notes),
             "measures": {
-                name: {
-                    "value": found.value,
-                    "interval": None if np.isnan(found.low) else [found.low, found.high],
-                }
-                for name, found in self.measures().items()
+                name: {"value": found.value, "interval": found.ends} for name, found in self.measures().items()
             },
         }
 
@@ -140,7 +136,7 @@ def compare_sets(
 
 
 def _require_same(a: DumpLike, b: DumpLike, *arrays: FeatureRows) -> tuple[str, ...]:
-    """Refuse features that cannot be compared. Returns notes of differences that may change them."""
+    """Refuse features that cannot be compared. Returns notes on differences that may affect them."""
     one, two = (f"{array.layer}.{array.reduction}" for array in arrays)
     if one != two:
         raise InputError(f"'{printable(a.path)}' gives {one} and '{printable(b.path)}' {two}: compare the same array")

@@ -26,11 +26,11 @@ _DIGITS = 6
 class ShardFiles:
     """Writes the arrays and the receipt of a shard to the dump in `folder`.
 
-    If the shard is recomputed, `before` is its present receipt; the present files stay until `finish`. With `layers`,
-    those of the whole dump in order, they stay, and the new files join them. Methods raise `StoreError` for what cannot
-    be written; then call `discard`.
+    If the shard exists, `before` is its receipt, and its files stay until `finish` replaces them. If `layers` is given,
+    all layers of the dump in order, `finish` adds the new files to them instead. Methods raise `StoreError` if a file
+    cannot be written; then call `discard`.
 
-    This does not use `files.replacing`: the files of a shard get their names together, and the receipt comes last.
+    This does not use `files.replacing`: the files of a shard are renamed together, and the receipt last.
     """
 
     def __init__(self, folder: Path, number: int, before: Receipt | None = None, layers: Sequence[str] = ()) -> None:
@@ -41,7 +41,7 @@ class ShardFiles:
         self.number = number
         self._arrays: dict[str, _NpyFile] = {}
         self._finished = False
-        # A worker that was given up for dead may still be running and write the same shard.
+        # A worker that was believed dead may still be writing the same shard.
         self._token = secrets.token_hex(4)
 
     def append(self, name: str, rows: npt.NDArray[Any]) -> None:
@@ -102,7 +102,7 @@ class ShardFiles:
                 self._temporary(name).unlink(missing_ok=True)
 
     def _joined_partial(self, partial: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        """The part of the statistics that the shard has, and that of new layers, as if measured together."""
+        """The shard's part of the statistics, extended by that of the new layers, as if measured together."""
         path = self._folder / f"receipts/{shard_name(self.number)}.npz"
         with np.load(path, allow_pickle=False) as found:
             known = {name: cast("npt.NDArray[Any]", found[name]) for name in found.files}

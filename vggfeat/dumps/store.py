@@ -117,18 +117,14 @@ class Store:
         self._delete_manifests(FORMATS)
 
     def shard(self, number: int, before: Receipt | None = None, layers: Sequence[str] = ()) -> ShardFiles:
-        """The files of a shard, to be written. `before` is its present receipt, if it is recomputed.
-
-        With `layers`, those of the dump in order, its files stay and others join them.
-        """
+        """The files of a shard, to be written. For `before` and `layers` see `ShardFiles`."""
         return ShardFiles(self.path, number, before, layers)
 
     def write_manifest(self, shards: int, form: ManifestFormat, columns: Sequence[str] = ()) -> Path:
         """Write the manifest from the receipts, in the order of the sources. Returns its path.
 
-        `columns` are the names of the source's columns.
-
-        A manifest with the same content is left untouched. Raises `StoreError` if one of the `shards` is missing.
+        `columns`: the names of the source's columns. A manifest with the same content is left untouched. Raises
+        `StoreError` if one of the `shards` is missing.
         """
         target = self.path / f"manifest.{form}"
         found: list[int] = []

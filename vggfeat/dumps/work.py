@@ -47,9 +47,10 @@ class DumpJob:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """A shard to compute: its number and its inputs, in order. `before` is its receipt if it is recomputed.
+    """A shard to compute: its number and its inputs, in order.
 
-    With `layers`, those of the whole dump in order, the arrays of the job join the ones that the shard has.
+    `before`: its receipt if it exists and is recomputed. `layers`: all layers of the dump, in order, if the arrays of
+    the job are added to those of the shard.
     """
 
     number: int
@@ -191,14 +192,14 @@ def _batches(pictures: Iterable[_Picture], batch_size: int) -> Iterator[tuple[Si
 
 
 def _lost(before: Sequence[ManifestEntry], now: Sequence[ManifestEntry]) -> str:
-    """The inputs that succeeded before and fail now, which recomputing a shard would lose; empty if there are none."""
+    """The inputs with features that fail now, in words; recomputing the shard would lose them. Empty if none do."""
     lost = [entry for old, entry in zip(before, now, strict=False) if old.ok and not entry.ok]
     more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
     return f"'{lost[0].id}'{more}, whose features it holds: {lost[0].error}" if lost else ""
 
 
 def _check_unchanged(before: Sequence[ManifestEntry], now: Sequence[ManifestEntry]) -> None:
-    """Raise `StoreError` if a picture that the dump has features of is not the same, or fails."""
+    """Raise `StoreError` if a picture with features has changed or fails."""
     for old, entry in zip(before, now, strict=True):
         if old.ok and entry != old:
             reason = entry.error or "its file has changed since it was dumped"
