@@ -16,7 +16,7 @@ _SHOWN_DIGITS = 12
 def print_comparison(result: "Comparison") -> None:
     """Print a line for each pair, the mean, the contribution of layers, and the settings."""
     metrics = [name for name in result.mean if "/" not in name]
-    rows = [(row.pair.name, row.values) for row in result.rows]
+    rows = [(one.pair.name, one.values) for one in result.rows]
     if len(rows) > 1:
         rows.append((f"mean of {len(rows)}", result.mean))
     _print_values("pair", metrics, rows)

@@ -37,8 +37,8 @@ def confirm_size(output: str, size: int) -> None:
 
 def report_dump(dump: "Dump", *, quiet: bool) -> None:
     """List failed pictures and values that were clipped or are not finite."""
-    for row in dump.failed[:_SHOWN_FAILURES]:
-        tell(printable(f"failed: '{row.id}': {row.error}"))
+    for entry in dump.failed[:_SHOWN_FAILURES]:
+        tell(printable(f"failed: '{entry.id}': {entry.error}"))
     if len(dump.failed) > _SHOWN_FAILURES:
         tell(f"failed: {len(dump.failed) - _SHOWN_FAILURES} more, listed in the manifest")
     for name, count in dump.clipped().items():

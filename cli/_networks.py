@@ -67,7 +67,7 @@ def print_paper(head: arch.Head) -> None:
     click.echo()
     print_table(
         ["network", "trained at", "tested at", "top-1 error %", "top-5 error %"],
-        [[row.network, row.train, row.test, f"{row.top1:.1f}", f"{row.top5:.1f}"] for row in arch.PUBLISHED],
+        [[one.network, one.train, one.test, f"{one.top1:.1f}", f"{one.top5:.1f}"] for one in arch.PUBLISHED],
     )
     click.echo("\nSimonyan & Zisserman (ICLR 2015), tables 2, 3 (one scale) and 4 (several); ImageNet validation set")
 

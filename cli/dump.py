@@ -1,11 +1,12 @@
 """`vggfeat dump`: write the activations of many pictures to disk as arrays."""
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from vggfeat.dumps.recipe import REDUCTIONS, parse_resize
+from vggfeat.dumps.recipe import REDUCTIONS, Dtype, parse_resize
 from vggfeat.networks import arch
+from vggfeat.pictures.sizes import Interpolation
 
 from ._dumps import confirm_size, print_estimate, report_dump
 from ._options import (
@@ -39,7 +40,7 @@ from ._signals import exiting
 )
 @click.option("--weights", default="default", help="A name, a file, or random.")
 @preprocessing_options(*ORDER_FLAGS)
-@click.option("--pooling", type=click.Choice(["max", "avg", "l2"]), default="max", help="Kind of pooling.")
+@click.option("--pooling", type=click.Choice(get_args(arch.Pooling)), default="max", help="Kind of pooling.")
 @click.option(
     "--resize",
     default="224",
@@ -56,13 +57,13 @@ from ._signals import exiting
 )
 @click.option(
     "--interpolation",
-    type=click.Choice(["bilinear", "bicubic", "nearest"]),
+    type=click.Choice(get_args(Interpolation)),
     default="bilinear",
     help="Of --resize; antialiased, except nearest.",
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16"]),
+    type=click.Choice(get_args(Dtype)),
     default="float32",
     help="Type of the stored arrays; float16 clips larger values and counts them.",
 )
@@ -122,9 +123,8 @@ def command(
     failure.
     """
     options["network"] = chosen_network({**options, "weights": weights})
-    arch.find_layers(
-        options["network"], options["layers"], pooling=options["pooling"], head="paper"
-    )  # before torch is loaded
+    # An unknown layer is an error before torch is loaded.
+    arch.find_layers(options["network"], options["layers"], pooling=options["pooling"], head="paper")
     from vggfeat.dumps.run import Dumping
 
     run = Dumping(source, output, weights=None if weights == "random" else weights, **options)

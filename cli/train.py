@@ -46,7 +46,7 @@ def command(
     from vggfeat.training.run import train
 
     recipe = pop_training_recipe(options)
-    folder = Path(output) if output is not None else Path(f"{Path(data).name}-{recipe.row().name}")
+    folder = Path(output) if output is not None else Path(f"{Path(data).name}-{recipe.architecture().name}")
     processes.join()
     try:
         with bar("reading", quiet=quiet or processes.rank() > 0) as update:

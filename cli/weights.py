@@ -42,11 +42,11 @@ def _list() -> None:
         ["network", "weights", "status", "MB", "licence", "mean", "std", "source"],
         [
             [
-                *(row.network, row.name, row.status, f"{row.size / 1e6:.0f}", row.licence),
-                *(" ".join(f"{value:.5f}" for value in triple) for triple in (row.mean, row.std)),
-                row.source,
+                *(entry.network, entry.name, entry.status, f"{entry.size / 1e6:.0f}", entry.licence),
+                *(" ".join(f"{value:.5f}" for value in triple) for triple in (entry.mean, entry.std)),
+                entry.source,
             ]
-            for row in weights.TABLE
+            for entry in weights.TABLE
         ],
     )
 
@@ -55,15 +55,15 @@ def _list() -> None:
 def verify() -> None:
     """Check the hash of each file on this machine, and the fingerprint of each layer."""
     damaged: list[str] = []
-    for row in weights.TABLE:
-        if row.status == "to be downloaded":
+    for entry in weights.TABLE:
+        if entry.status == "to be downloaded":
             continue
         try:
-            weights.verify(row)
+            weights.verify(entry)
         except WeightsError as error:
             damaged.append(str(error))
         else:
-            click.echo(f"{row}: {row.status}, intact")
+            click.echo(f"{entry}: {entry.status}, intact")
     if damaged:
         raise WeightsError("; ".join(damaged))
 

@@ -27,8 +27,8 @@ def test_refusals(changes, message):
 
 def test_the_network_is_varied():
     recipe = TrainingRecipe(network="8,M,16", batch_norm=True, activation="leaky_relu", slope=0.2)
-    assert recipe.row().name == "8,M,16+bn+leaky_relu:0.2"
-    assert TrainingRecipe(slope=0.2).row().name == "A"  # the slope is that of leaky_relu
+    assert recipe.architecture().name == "8,M,16+bn+leaky_relu:0.2"
+    assert TrainingRecipe(slope=0.2).architecture().name == "A"  # the slope is that of leaky_relu
 
 
 def test_blocks_freeze():

@@ -65,7 +65,7 @@ class Comparison:
         """{metric: mean of its finite values}, infinite if none is finite. Empty if there are no pairs."""
         means: dict[str, float] = {}
         for name in self.rows[0].values if self.rows else ():
-            finite = [row.values[name] for row in self.rows if math.isfinite(row.values[name])]
+            finite = [one.values[name] for one in self.rows if math.isfinite(one.values[name])]
             means[name] = sum(finite) / len(finite) if finite else math.inf
         return means
 
@@ -77,7 +77,7 @@ class Comparison:
     @cached_property
     def infinite(self) -> dict[str, int]:
         """{metric: number of infinite values, which its mean leaves out}. Only PSNR can be infinite."""
-        counts = {name: sum(math.isinf(row.values[name]) for row in self.rows) for name in self.mean}
+        counts = {name: sum(math.isinf(one.values[name]) for one in self.rows) for name in self.mean}
         return {name: count for name, count in counts.items() if count}
 
     def as_json(self) -> str:
@@ -86,7 +86,7 @@ class Comparison:
         JSON has no infinity, so the infinite PSNR of equal pictures is null. `infinite` counts such values.
         """
         pairs = [
-            {**_named(row.pair), "width": row.width, "height": row.height, **_finite(row.values)} for row in self.rows
+            {**_named(one.pair), "width": one.width, "height": one.height, **_finite(one.values)} for one in self.rows
         ]
         content = {
             "complete": self.complete,
@@ -108,7 +108,7 @@ class Comparison:
         columns = ["pair", "a", "b", "width", "height", *self.mean, "error", "metadata"]
         about = {**self.metadata, "infinite": self.infinite, "complete": self.complete}
         lines: list[dict[str, object]] = [
-            *({**_named(row.pair), "width": row.width, "height": row.height, **row.values} for row in self.rows),
+            *({**_named(one.pair), "width": one.width, "height": one.height, **one.values} for one in self.rows),
             *({**_named(failure.pair), "error": failure.reason} for failure in self.failures),
             {"pair": "mean", **self.mean, "metadata": json.dumps(about)},
         ]

@@ -239,15 +239,15 @@ class Comparing:
             return
         height, width = batch[0].size
         for number, loaded in enumerate(batch):
-            row = PairResult(loaded.pair, width, height, {name: column[number] for name, column in values.items()})
+            result = PairResult(loaded.pair, width, height, {name: column[number] for name, column in values.items()})
             try:
-                _check_values(row)
+                _check_values(result)
                 if heat is not None:
                     save_heatmap(self.heatmaps[loaded.pair], loaded.b, heat[number : number + 1].cpu())
             except (VggfeatError, MemoryError, RuntimeError) as error:
                 yield self._failed(loaded.pair, error)
             else:
-                yield row
+                yield result
 
     def _failed(self, pair: Pair, error: Exception) -> Failure:
         if self._alone and isinstance(error, VggfeatError):
@@ -272,10 +272,10 @@ class _Loaded:
         return self.a.shape[2], self.a.shape[3]
 
 
-def _check_values(row: PairResult) -> None:
-    for name, value in row.values.items():
+def _check_values(result: PairResult) -> None:
+    for name, value in result.values.items():
         if not math.isfinite(value) and name != "psnr":
-            raise InputError(f"{name} of '{row.pair.name}' is {value}: try precision='float32'")
+            raise InputError(f"{name} of '{result.pair.name}' is {value}: try precision='float32'")
 
 
 def _resize_text(resize: int | tuple[int, int] | None) -> str | None:

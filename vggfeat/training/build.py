@@ -16,9 +16,9 @@ def build_network(recipe: TrainingRecipe, data: Data) -> VGG:
     Without `recipe.source`, mean and standard deviation are those of the training pictures. With it, they are those of
     the source, whose classifier is used too if it has the same shape and classes. Raises `WeightsError`.
     """
-    entry = recipe.row()
+    architecture = recipe.architecture()
     model = networks.vgg(
-        entry,
+        architecture,
         head=recipe.head,
         num_classes=len(data.classes),
         hidden=recipe.hidden,
@@ -30,11 +30,11 @@ def build_network(recipe: TrainingRecipe, data: Data) -> VGG:
     if not recipe.source:
         model.mean, model.std = data.train.mean_std()
         return model
-    features, known = weights_table.load(entry.name, recipe.source, **recipe.preprocessing)
+    features, known = weights_table.load(architecture.name, recipe.source, **recipe.preprocessing)
     model.mean, model.std = known.mean, known.std
     model.load_state_dict(features, strict=False)
     if path := weights_table.file_of(recipe.source):
-        other = networks.load(path, entry.name, **recipe.preprocessing)
+        other = networks.load(path, architecture.name, **recipe.preprocessing)
         if (other.head, other.classes, other.hidden) == (model.head, model.classes, model.hidden):
             model.classifier.load_state_dict(other.classifier.state_dict())
     return model

@@ -104,11 +104,9 @@ class TrainingRecipe:
             raise RecipeError(str(error)) from None
         if asked and not self.source:
             raise RecipeError("mean, std and input order are those of weights to start from, and there are none")
-        row = self.row()
-        if self.size and self.size < arch.layers(row)[-1].minimum_size:
-            raise RecipeError(
-                f"size is {self.size}: {row.name} needs at least {arch.layers(row)[-1].minimum_size} pixels a side"
-            )
+        network = self.architecture()
+        if self.size and self.size < (least := arch.layers(network)[-1].minimum_size):
+            raise RecipeError(f"size is {self.size}: {network.name} needs at least {least} pixels a side")
         self.frozen_layers()
 
     @property
@@ -116,14 +114,14 @@ class TrainingRecipe:
         """The preprocessing of the weights to start from, as far as the recipe names it."""
         return of_fields(self.mean, self.std, self.input_order)
 
-    def row(self) -> arch.Network:
-        """The network that is trained."""
+    def architecture(self) -> arch.Network:
+        """The plan of the network that is trained, with its activation and batch normalisation."""
         slope = self.slope if self.activation == "leaky_relu" else None
         return arch.network(self.network, batch_norm=self.batch_norm, slope=slope, in_channels=3)
 
     def frozen_layers(self) -> tuple[arch.Layer, ...]:
         """The layers whose weights stay fixed."""
-        return arch.find_layers(self.row(), self.freeze) if self.freeze else ()
+        return arch.find_layers(self.architecture(), self.freeze) if self.freeze else ()
 
     def rate(self, epoch: float) -> float:
         """The learning rate after `epoch` epochs, which may be fractional."""
