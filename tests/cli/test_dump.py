@@ -222,4 +222,4 @@ def test_a_moved_source_and_zarr_of_the_second_version(vggfeat):
     vggfeat("dump-export", "out", "-o", "a.zarr", "--zarr-format", 2)
     assert Path("a.zarr/.zgroup").exists()
     refused = vggfeat("dump-export", "out", "-o", "a.csv", "--zarr-format", 2, code=2).stderr
-    assert "--zarr-format is for zarr" in refused
+    assert "zarr_format (--zarr-format) is for zarr" in refused

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 from itertools import compress, count
@@ -32,6 +32,7 @@ from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError, RecipeError, near, one_of
 
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
+ENDINGS: Mapping[str, Format] = {**{f".{form}": form for form in get_args(Format)}, ".hdf5": "h5"}
 ZarrFormat = Literal[2, 3]
 
 # Approximate bytes in memory at a time, and in one chunk of a zarr array.
@@ -52,36 +53,41 @@ LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarro
 def export(
     dump: DumpLike,
     target: str | os.PathLike[str],
-    to: Format,
+    to: Format | None = None,
     *,
     layers: Iterable[str] = (),
     reductions: Iterable[str] = (),
-    zarr_format: ZarrFormat = 3,
+    zarr_format: ZarrFormat | None = None,
 ) -> Path:
     """Write the arrays of `dump` to the new file, or zarr folder, `target`. Returns its path.
 
     Args:
         dump: a complete dump.
         target: must not exist, and must not be inside the dump. It appears when it is complete.
-        to: `zarr`, `h5`, `mat` (MATLAB 5: 2 GB an array, float16 as single), `csv` (one column for each value, at most
-            16384, and run.json in `target.json`), `parquet` (one list column for each array), `safetensors` or `faiss`
-            (a flat L2 index of one array, its rows as they are stored, with the ids and run.json in `target.json`).
+        to: the format; None chooses it by the ending of `target`. `zarr`, `h5`, `mat` (MATLAB 5: 2 GB an array, float16
+            as single), `csv` (one column for each value, at most 16384, and run.json in `target.json`), `parquet` (one
+            list column for each array), `safetensors` or `faiss` (a flat L2 index of one array, its rows as they are
+            stored, with the ids and run.json in `target.json`).
         layers: names or globs of the layers to export; all if empty.
         reductions: names or globs of the reductions to export; all if empty.
-        zarr_format: the version of zarr's format, 2 or 3.
+        zarr_format: the version of zarr's format, 2 or 3; None is 3.
 
     Raises `StoreError` if `target` exists or cannot be written, `InputError` if a library is missing, `RecipeError`
     if the dump does not hold what is asked for or the format cannot store it.
     """
-    one_of("format", to, get_args(Format), kind=RecipeError)
-    if zarr_format not in get_args(ZarrFormat):
-        raise RecipeError(f"unknown version {zarr_format} of zarr's format: known are 2 and 3")
     target = Path(target)
+    if to is None and (to := ENDINGS.get(target.suffix.lower())) is None:
+        raise RecipeError(f"'{printable(target)}' does not name a format: end it in {', '.join(ENDINGS)}, or name one")
+    one_of("format", to, get_args(Format), kind=RecipeError)
+    if zarr_format is not None and to != "zarr":
+        raise RecipeError(f"zarr_format (--zarr-format) is for zarr, and '{printable(target)}' is {to}")
+    if zarr_format not in (None, *get_args(ZarrFormat)):
+        raise RecipeError(f"unknown version {zarr_format} of zarr's format: known are 2 and 3")
     sidecar = target.with_name(f"{target.name}.json") if to in ("csv", "faiss") else None
     for path in filter(None, (target, sidecar)):
         _check_target(path, dump.path)
     library = _import(to)
-    content = replace(_Content.of(dump, choose(dump, layers, reductions)), zarr_format=zarr_format)
+    content = _Content.of(dump, choose(dump, layers, reductions), zarr_format or 3)
     with _creating(target) as unfinished:
         WRITERS[to](content, unfinished, library)
         if sidecar is not None:
@@ -141,15 +147,15 @@ def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Content:
-    """What is exported: run.json as text, columns of text, and arrays."""
+    """The content of an export: run.json as text, columns of text, and arrays."""
 
     run: str
     texts: Mapping[str, Sequence[str]]
     arrays: Mapping[str, FeatureRows]
-    zarr_format: ZarrFormat = 3
+    zarr_format: ZarrFormat
 
     @classmethod
-    def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]]) -> "_Content":
+    def of(cls, dump: DumpLike, outputs: Iterable[tuple[str, str]], zarr_format: ZarrFormat) -> "_Content":
         names = {name: name for name in _TEXTS} | _names(dump, outputs := list(outputs))
         texts: dict[str, Sequence[str]] = {
             written: list(compress(dump.manifest.texts(name), dump.manifest.ok.tolist()))
@@ -164,7 +170,7 @@ class _Content:
             for height, width in array.sizes:
                 arrays[f"{name}.{height}x{width}"] = part = array.of_size(height, width)
                 texts[f"id.{height}x{width}"] = part.ids
-        return cls(json.dumps(dump.run), texts, arrays)
+        return cls(json.dumps(dump.run), texts, arrays, zarr_format)
 
     def require_one_shape(self, form: str) -> None:
         """Raise `RecipeError` if an array is split by size, which a table cannot store."""

@@ -95,7 +95,7 @@ class Dump:
     ((64,), (2, 2), (3, 3))
     >>> found.clipped(), found.not_finite(), len(found.receipts())
     ({}, {}, 1)
-    >>> found.export(folder / "features.safetensors", "safetensors", reductions=["mean"]).name
+    >>> found.export(folder / "features.safetensors", reductions=["mean"]).name
     'features.safetensors'
     """
 
@@ -122,7 +122,7 @@ class Dump:
     @property
     def moved(self) -> Move | None:
         """Where the sources were when the dump was begun, and are now; None if they have not moved."""
-        return Move.of(dict(self.run))
+        return Move.of(self.run)
 
     @property
     def recipe(self) -> DumpRecipe:
@@ -187,16 +187,13 @@ class Dump:
     def export(
         self,
         target: str | os.PathLike[str],
-        to: "Format",
+        to: "Format | None" = None,
         *,
         layers: Iterable[str] = (),
         reductions: Iterable[str] = (),
-        zarr_format: "ZarrFormat" = 3,
+        zarr_format: "ZarrFormat | None" = None,
     ) -> Path:
-        """Export to zarr, h5, mat, csv, parquet, safetensors or faiss; `layers` and `reductions` choose arrays.
-
-        See `vggfeat.dumps.export.export`.
-        """
+        """Export arrays to zarr, h5, mat, csv, parquet, safetensors or faiss. See `vggfeat.dumps.export.export`."""
         from vggfeat.dumps.export import export
 
         return export(self, target, to, layers=layers, reductions=reductions, zarr_format=zarr_format)

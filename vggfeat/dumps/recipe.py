@@ -15,6 +15,7 @@ Dtype = Literal["float32", "float16"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "auto"]
 Resize = int | tuple[int, int] | None
 
+# `reductions` computes them.
 REDUCTIONS: Mapping[str, str] = {
     "full": "the features as they are",
     "mean": "the mean of each channel",
@@ -26,7 +27,7 @@ REDUCTIONS: Mapping[str, str] = {
     "none": "nothing, where statistics are all that is wanted",
 }
 
-# The number of pictures that statistics keep for each channel.
+# The number of pictures that statistics list for each channel.
 TOP = 8
 
 _PROJECTION = re.compile(r"proj([1-9]\d{0,6})")
