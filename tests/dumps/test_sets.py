@@ -3,11 +3,11 @@ import pytest
 import torch
 
 import vggfeat
-from vggfeat.dumps import sets
 from vggfeat.dumps.coverage import coverage
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.frechet import frechet_interval, grouped_moments
 from vggfeat.dumps.kernel_distance import kernel_distance
+from vggfeat.dumps.sets import compare_sets
 from vggfeat.errors import InputError, VggfeatError
 
 from .conftest import QUICK, make_pictures
@@ -30,11 +30,6 @@ def dumps(tmp_path_factory):
 @pytest.fixture
 def features(dumps):
     return [np.asarray(dump["relu2_1", "center"], np.float64) for dump in dumps]
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(sets, "_BLOCK_ROWS", 5)
 
 
 def test_the_frechet_distance_is_that_of_torch_fidelity(dumps, features):
@@ -87,6 +82,36 @@ def test_coverage_is_that_of_prdc_and_torch_fidelity(dumps, features, k, capsys)
     other = prc_features_to_metric(*generated_first, prc_neighborhood=k, verbose=False)
     assert found.precision.value == pytest.approx(other["precision"], abs=1e-6)
     assert found.recall.value == pytest.approx(other["recall"], abs=1e-6)
+
+
+class Rows:
+    """An array in memory that is read like one of a dump."""
+
+    layer, reduction = "relu2_1", "center"
+
+    def __init__(self, values):
+        self.values, self.shape, self.ids = values, values.shape, tuple(map(str, range(len(values))))
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        return self.values[index]
+
+
+def test_sets_of_more_than_one_block(dumps, capsys):
+    from prdc import compute_prdc
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    generator = np.random.default_rng(4)
+    features = generator.normal(size=(2100, 6)), generator.normal(size=(2300, 6)) * 1.2 + 0.3
+    found = compare_sets(*dumps, tuple(map(Rows, features)), measures=["frechet", "coverage"], k=3)
+    for name, value in compute_prdc(*features, nearest_k=3).items():
+        assert getattr(found, name).value == pytest.approx(value, abs=1e-9)
+    capsys.readouterr()  # prdc prints
+    one, two = (fid_features_to_statistics(torch.tensor(x)) for x in features)
+    expected = fid_statistics_to_metric(one, two, False)["frechet_inception_distance"]
+    assert found.frechet.value == pytest.approx(expected, 1e-6)
 
 
 def test_pictures_in_both_sets_lie_on_the_balls_that_reach_to_them():
