@@ -18,24 +18,15 @@ Named = tuple[str, str | Path]
 
 def check_paths(outputs: Iterable[Named], inputs: Iterable[str | Path]) -> None:
     """Refuse an output that is one of the inputs, and two outputs with one path."""
-    read = {_identity(path) for path in inputs}
+    read = {files.identity(path) for path in inputs}
     written: dict[object, str] = {}
     for role, path in outputs:
-        place = _identity(path)
+        place = files.identity(path)
         if place in read:
             raise click.UsageError(f"the output '{path}' is one of the inputs")
         if place in written:
             raise click.UsageError(f"{written[place]} and {role} are both '{path}': give each a file of its own")
         written[place] = role
-
-
-def _identity(path: str | Path) -> object:
-    """A key that is equal for all names of one file, whether or not the file exists."""
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):
-        return os.path.normcase(os.path.realpath(path))
-    return status.st_dev, status.st_ino
 
 
 def chosen_output(output: str | None, default: str) -> Path:

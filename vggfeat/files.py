@@ -185,6 +185,15 @@ def picture_endings() -> frozenset[str]:
     return frozenset(found | HEIC)  # HEIC counts even without its plugin: the error when reading names the plugin
 
 
+def identity(path: str | os.PathLike[str]) -> object:
+    """A key that is equal for all names of one file, whether or not the file exists."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return os.path.normcase(os.path.realpath(path))
+    return status.st_dev, status.st_ino
+
+
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """Whether a file in a folder counts as a picture: its ending is known, and it is not hidden.
 

@@ -21,7 +21,7 @@ from vggfeat.errors import VggfeatError
 
 _REMEDY = "the command that made the dump recomputes it"
 
-# The largest relative difference that rounding can cause when the batch size differs.
+# The largest relative difference that rounding may cause: the dump was computed in other batches.
 _TOLERANCES = {"float32": 1e-4, "tf32": 4e-3, "float16": 2e-3, "bfloat16": 4e-2}
 
 
@@ -29,9 +29,9 @@ _TOLERANCES = {"float32": 1e-4, "tf32": 4e-3, "float16": 2e-3, "bfloat16": 4e-2}
 class Check:
     """The result for one file, or for one picture if `picture` is set. `error` is empty if it is correct.
 
-    `difference`: the largest difference between stored and recomputed features, relative to the largest feature.
-    `unchecked`: the dump may be correct, but the picture is missing, has changed or needs too much memory: `error` says
-    which.
+    `what`: the file within the dump, the picture's path, or `shard N`. `difference`: the largest difference between
+    stored and recomputed features, relative to the largest feature. `unchecked`: the dump may be correct, but the
+    picture is missing, has changed or needs too much memory; `error` says which.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Verifying:
 
     def __init__(self, out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device: str = "auto") -> None:
         self.dump = open_dump(out)
-        self._rows = rows
+        self._count = rows
         self._seed = seed
         self._device = device
         self._receipts = self.dump.receipts()
@@ -86,30 +86,31 @@ class Verifying:
         return ""
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {name: place for place, name in enumerate(self.dump.ids)}
+    def _rows(self) -> dict[str, int]:
+        """{id: row in the dump's arrays}."""
+        return {name: row for row, name in enumerate(self.dump.ids)}
 
     @cached_property
     def _chosen(self) -> list[ManifestEntry]:
         manifest = self.dump.manifest
         good = np.flatnonzero(manifest.ok & np.isin(manifest.numbers["shard"], list(self._receipts))).tolist()
         generator = random.Random(self._seed)
-        chosen = generator.sample(range(len(good)), min(self._rows, len(good)))
+        chosen = generator.sample(range(len(good)), min(self._count, len(good)))
         return [manifest[good[place]] for place in sorted(chosen)]
 
     @cached_property
-    def _items(self) -> Places:
+    def _places(self) -> Places:
         texts = self.dump.manifest.texts
         return Places(dict(zip(texts("id"), texts("path"), strict=True)), self.dump.moved)
 
     def _recompute(self, entry: ManifestEntry, network: DumpNetwork) -> Check:
         recipe = network.recipe
         try:
-            stored = {output: np.asarray(self.dump[output][self._places[entry.id]]) for output in self.dump.outputs}
+            stored = {output: np.asarray(self.dump[output][self._rows[entry.id]]) for output in self.dump.outputs}
         except VggfeatError as error:
             return Check(entry.path, str(error), picture=True)
         try:
-            item = self._items.item(entry.id)
+            item = self._places.item(entry.id)
         except VggfeatError as error:
             return Check(entry.path, str(error), picture=True, unchecked=True)
         found = prepare(item, Preparation.of(recipe))
@@ -144,7 +145,7 @@ def verify(out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device
 
 
 def _difference(stored: npt.NDArray[Any], computed: npt.NDArray[np.float32]) -> float:
-    """The largest relative difference; infinite if shapes or the places of non-finite values differ."""
+    """The largest relative difference; infinite if the shapes differ, or infinite and NaN values do."""
     if stored.shape != computed.shape:
         return float("inf")
     if stored.dtype == np.float16:

@@ -114,15 +114,6 @@ def _sample(names: Iterable[PurePath]) -> str:
     return f"{', '.join(map(path_text, first))}, ..." if first else "no pictures"
 
 
-def identity(path: PathLike) -> tuple[int, int] | None:
-    """Device and inode of a file, equal for all its names. None if there is no such file."""
-    try:
-        status = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
-
-
 def path_text(path: PurePath | str) -> str:
     """A path as valid Unicode with forward slashes, to print and to store. Undecodable bytes are replaced."""
     text = path if isinstance(path, str) else path.as_posix()

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vggfeat import files
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pairs.heatmap import heatmap_files, make_folders, save_heatmap
-from vggfeat.pairs.match import Pair, PathLike, identity, match_pictures, path_text
+from vggfeat.pairs.match import Pair, PathLike, match_pictures, path_text
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures, has_layers, known_metrics
 from vggfeat.pairs.result import Comparison, Failure, PairResult
 from vggfeat.pictures.batching import SizeBatches
@@ -140,20 +141,13 @@ class Comparing:
         """The number of pairs that are compared or failed."""
         return len(self._outcomes)
 
-    def reads(self, path: PathLike) -> bool:
-        """Whether `path` is one of the pictures found, matched or not, under any of its names."""
-        return identity(path) in self._identities
-
-    @cached_property
-    def _identities(self) -> set[tuple[int, int]]:
-        return {found for path in self.pictures if (found := identity(path))}
-
     def _heatmap_files(self, folder: PathLike, compared: Iterable[PathLike]) -> dict[Pair, Path]:
-        files = heatmap_files(Path(folder), self.pairs, map(Path, compared))
-        for path in files.values():
-            if self.reads(path):
+        found = heatmap_files(Path(folder), self.pairs, map(Path, compared))
+        read = set(map(files.identity, self.pictures))
+        for path in found.values():
+            if files.identity(path) in read:
                 raise ImageError(f"the heat map '{path_text(path)}' would overwrite a picture: choose another folder")
-        return files
+        return found
 
     def result(self) -> Comparison:
         """Run the rest of the comparison and return all results. After an interruption they are not `complete`."""
