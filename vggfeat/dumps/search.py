@@ -150,11 +150,9 @@ def _row(dump: DumpLike, query: Query, places: dict[str, int]) -> int | None:
 
 
 def _digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 (Path would normalise the path)
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ImageError(f"cannot read '{printable(path)}': {files.reason(error)}") from error
+    refused = files.os_errors_as(ImageError, f"cannot read '{printable(path)}'")
+    with refused, open(path, "rb") as file:  # noqa: PTH123 (Path would normalise the path)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recorded(dump: DumpLike, name: str) -> str:

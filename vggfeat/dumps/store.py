@@ -46,10 +46,8 @@ class Store:
 
     def create(self) -> None:
         """Create the folder. Raises `StoreError` if the path is a file or a folder with other content."""
-        try:
+        with files.os_errors_as(StoreError, f"cannot write '{printable(self.path)}'"):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot write '{printable(self.path)}': {files.reason(error)}") from error
         with store_errors(self.path):
             others = [path.name for path in self.path.iterdir() if path.name != LOCK and not _is_temporary(path)]
         if self.run() is None and others:

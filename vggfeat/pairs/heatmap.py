@@ -55,11 +55,8 @@ def make_folders(paths: Iterable[Path]) -> None:
     from vggfeat.pictures import images
 
     for path in paths:
-        try:
+        with files.os_errors_as(ImageError, f"cannot make the folder '{path_text(path.parent)}'"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = files.reason(error)
-            raise ImageError(f"cannot make the folder '{path_text(path.parent)}': {reason}") from error
         images.check_writable(path)
 
 

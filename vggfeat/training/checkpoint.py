@@ -25,10 +25,8 @@ def run_folder(folder: Path) -> Generator[None]:
     Raises `InputError` if it cannot be made.
     """
     made = not folder.exists()
-    try:
+    with files.os_errors_as(InputError, f"cannot write into '{folder}'"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into '{folder}': {files.reason(error)}") from error
     try:
         yield
     except BaseException:
