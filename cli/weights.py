@@ -73,7 +73,7 @@ def verify() -> None:
 @_name_option
 @_whole_option
 def fetch(networks: tuple[str, ...], *, name: str, whole: bool) -> None:
-    """Download weights now, so that later runs need no network. What is on this machine is only checked."""
+    """Download weights now, so that later runs need no network. Files on this machine are only checked."""
     from vggfeat.networks import carry
 
     for entry in [weights.find_entry(network, name) for network in networks]:

@@ -140,7 +140,7 @@ def reason(error: OSError) -> str:
 
 
 def similar_names(path: Path) -> str:
-    """What an error about a missing file ends with: similar names in its folder, or nothing.
+    """The end of an error about a missing file: similar names in its folder, or nothing.
 
     >>> similar_names(Path(__file__).with_name("flies.py"))
     "; did you mean 'files.py'?"

@@ -1,4 +1,4 @@
-"""Predicts what a run takes: bytes, multiply-accumulates and time."""
+"""Predicts the cost of a run: bytes, multiply-accumulates and time."""
 
 import time
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _ENOUGH_SECONDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will take. All fields but `pictures` describe the `left` pictures that are still to be computed.
+    """The cost of a run. All fields but `pictures` describe the `left` pictures that are still to be computed.
 
     `bytes` on disk and `macs` (multiply-accumulates of the network) are exact if the recipe resizes all images to one
     size; otherwise they are extrapolated from a sample. `seconds` is extrapolated from a few timed batches.

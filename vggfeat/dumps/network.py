@@ -67,7 +67,7 @@ class DumpNetwork:
         return self._run(pixels, lambda outcome: outcome)
 
     def stored(self, pixels: Pixels) -> Callable[[], StoredBatch] | str:
-        """Run images as `__call__` does. Returns a function that waits for what is stored of them."""
+        """Run images as `__call__` does. Returns a function that waits for their stored form."""
         return self._run(
             pixels,
             lambda outcome: store_batch(

@@ -35,7 +35,7 @@ _PROJECTION = re.compile(r"proj([1-9]\d{0,6})")
 
 @dataclass(frozen=True, kw_only=True)
 class DumpRecipe:
-    """What is computed of each picture.
+    """The computation for each picture of a dump.
 
     `reductions`: {layer: its reductions}, in network order. `resize`: pixels of the short side, (width, height), or
     None to keep sizes. `crop`: side of the centre square in pixels, or None. `dtype`: of the stored arrays; float16

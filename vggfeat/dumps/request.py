@@ -1,4 +1,4 @@
-"""What a run shall compute, and whether that agrees with the dump that is already in the folder."""
+"""The request for a run, and whether it agrees with the dump that is already in the folder."""
 
 import os
 import platform
@@ -121,7 +121,7 @@ class DumpRequest:
         ]
 
     def job(self, run: Run, store: Store) -> DumpJob:
-        """What the workers need to know."""
+        """The job for the workers."""
         about = run["fingerprint"]
         return DumpJob(
             out=str(store.path.absolute()),

@@ -143,7 +143,7 @@ class Dumping:
 
     @property
     def recipe(self) -> DumpRecipe:
-        """What is computed of each picture."""
+        """The computation for each picture."""
         return self._request.recipe
 
     @property

@@ -1,4 +1,4 @@
-"""What is stored of a batch: its outputs are cast, clipped and counted, and its features measured, on their device."""
+"""Prepares a batch for storing: casts, clips and counts its outputs, and measures its features, on their device."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ from vggfeat.pictures.batching import Side, SizeBatches
 
 @dataclass(frozen=True, slots=True)
 class DumpJob:
-    """What the workers of a run need to know, as plain data that pickles.
+    """The parameters of a run that its workers need, as plain data that pickles.
 
     `digest` identifies the weights; a worker that finds others refuses to run. `device` is `cpu`, `cuda:0` and so on.
     `moved`: where the sources are, if not where the dump was begun.

@@ -17,7 +17,7 @@ _BATCHES_AHEAD = 2
 
 
 class ShardResults(Protocol):
-    """What the receipt of a shard says of its values, complete once all batches are written."""
+    """The counts and statistics for the receipt of a shard, complete once all batches are written."""
 
     def clipped(self) -> Mapping[str, int]:
         """{array: number of values that were clipped}."""

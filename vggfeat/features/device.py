@@ -101,7 +101,7 @@ def choose_device(name: str | torch.device | None) -> torch.device:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What results may depend on, for records of a run: the device, and its versions.
+    """The device and versions that results may depend on, for records of a run.
 
     `device`, `torch` and `cpu` (torch's name for the processor's capability); on CUDA also `card`, `capability`, `cuda`
     (or `hip`) and `cudnn`.
@@ -198,7 +198,7 @@ class _Float32OnCuda:
 
 
 def _users_settings() -> list[tuple[Any, str]]:
-    """What the user has set: the parent first, then each operation that does not follow it."""
+    """The user's settings: the parent first, then each operation that does not follow it."""
     now = _PARENT.fp32_precision
     values: dict[str, list[str]] = {}
     for value in ("none", "ieee", "tf32"):

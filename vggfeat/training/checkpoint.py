@@ -14,7 +14,7 @@ from vggfeat.training.recipe import TrainingRecipe
 
 CHECKPOINT = "checkpoint.pt"
 
-# What a resumed run may change: how long it continues.
+# The fields that a resumed run may change: how long it continues.
 _MAY_CHANGE = ("epochs", "patience")
 
 

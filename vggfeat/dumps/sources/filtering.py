@@ -13,7 +13,7 @@ _FILTERED, _READ = "left out by --include and --exclude", "a folder that was rea
 
 
 class SourceFilter:
-    """Chooses pictures by name, and counts in `skipped`, {reason: files}, what is left out.
+    """Chooses pictures by name, and counts the files that it leaves out in `skipped`, {reason: count}.
 
     `include` and `exclude` are globs of the names that are wanted and not wanted. They match a whole path within the
     source, or the last part of it. `column` names the column, array or data set that holds the pictures or their
@@ -95,7 +95,7 @@ class SourceFilter:
         return f"{what} holds no picture{filtered}"
 
     def summary(self) -> str:
-        """What was left out, in words; empty if nothing was."""
+        """The files and columns that were left out, in words; empty if there are none."""
         told = [f"{count} {reason}" for reason, count in sorted(self.skipped.items()) if count]
         columns = ", ".join(dict.fromkeys(self._columns))
         return ", ".join([*told, f"columns that are neither text nor numbers: {columns}"] if columns else told)

@@ -29,7 +29,7 @@ class Stack:
 
     @classmethod
     def of(cls, shape: Sequence[int], dtype: np.dtype[Any]) -> "Stack":
-        """What an array holds. Raises `InputError` with the reason if it does not hold pictures.
+        """Recognise an array of pictures. Raises `InputError` with the reason if it is none.
 
         >>> Stack.of((10, 3, 32, 32), np.dtype("uint8"))
         Stack(count=10, channels_first=True, single=False)

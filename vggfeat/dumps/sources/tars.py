@@ -124,7 +124,7 @@ def _members(path: Path) -> tuple[list[tarfile.TarInfo], str]:
 
 
 def _after(file: IO[bytes], offset: int, count: int) -> str:
-    """What is wrong with the end of a tar file, which should be a block of zeros with only zeros after it."""
+    """The error in the end of a tar file, which should be a block of zeros with only zeros after it; empty if none."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:

@@ -210,11 +210,11 @@ def _field_panels(
         ..., top:bottom, left:right
     ]
     rows, columns = canvas.contain(patch.shape[2], patch.shape[3], *panel)
-    alone = canvas.blank(*panel)
-    alone[..., :rows, :columns] = canvas.scaled(patch, rows, columns)
+    enlarged = canvas.blank(*panel)
+    enlarged[..., :rows, :columns] = canvas.scaled(patch, rows, columns)
     return (
         (f"receptive field of position {field.x},{field.y}", light),
-        (f"its {layer.receptive_field} x {layer.receptive_field} pixels; padding is grey", alone),
+        (f"its {layer.receptive_field} x {layer.receptive_field} pixels; padding is grey", enlarged),
     )
 
 
