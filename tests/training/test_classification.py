@@ -113,10 +113,12 @@ def test_refusals(trained, monkeypatch):
     with pytest.raises(InputError, match="holds features without a classifier"):
         Classifier("vgg16", weights.find_entry("vgg16").path)
     classify = Classifier(weights=path, device="cpu")
-    with pytest.raises(InputError, match=r"pictures are torch.uint8"):
+    with pytest.raises(InputError, match=r"the picture is torch.uint8"):
         classify(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"outside \[0, 1\]"):
         classify(torch.full((1, 3, 8, 8), 255.0))
+    with pytest.raises(InputError, match=r"pictures are torch.uint8"):
+        classify.probabilities(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
 def test_the_maps_are_those_of_the_network(trained):

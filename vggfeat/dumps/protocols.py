@@ -1,4 +1,4 @@
-"""Interfaces of a dump and its arrays, for exports and data sets, which must not import `reading`."""
+"""Interfaces of a dump and its arrays, for the modules that `reading` imports."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -14,11 +14,9 @@ from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device, choose_precision, resolve_precision, settings
 from vggfeat.networks import arch, network
 from vggfeat.networks import weights as weights_table
-from vggfeat.pictures import images
+from vggfeat.pictures import images, sources
 from vggfeat.pictures.ranges import check_range
-
-Source = str | os.PathLike[str] | Tensor
-"""A picture file, or an RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]."""
+from vggfeat.pictures.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ class Classifier:
         """Where in a picture the evidence for classes lies, by Grad-CAM or Layer-CAM.
 
         Args:
-            picture: as for `__call__`.
+            picture: a file, a (1, 3, H, W) or (3, H, W) tensor in [0, 1], or another `sources.Source`.
             layers: layers such as `relu5_3`; None is the last one before the last pooling.
             classes: names or numbers of classes; none means the `top` most probable ones.
             top: the number of classes.
@@ -113,9 +111,7 @@ class Classifier:
 
         Raises `ImageError`, `LayerError`, and `InputError` for an unknown class.
         """
-        if not isinstance(picture, Tensor):
-            picture = images.flatten(images.read_picture(picture))
-        square, x = self._prepared(picture[None] if picture.ndim == 3 else picture)
+        square, x = self._prepared(sources.read(picture))
         with torch.inference_mode(), settings(square.device, self.precision):
             [probabilities] = self.model(x).float().softmax(1)
         best = tensors.values(probabilities.topk(min(top, len(self.classes))).indices)
@@ -168,10 +164,8 @@ class Classifier:
         return square, x.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
     def __call__(self, picture: Source, *, top: int = 5) -> list[Prediction]:
-        """The `top` most probable classes of one picture, most probable first. Raises `ImageError`, `InputError`."""
-        if not isinstance(picture, Tensor):
-            picture = images.flatten(images.read_picture(picture))
-        [probabilities] = self.probabilities(picture[None] if picture.ndim == 3 else picture)
+        """The `top` most probable classes of a picture, most probable first. Raises `ImageError`, `InputError`."""
+        [probabilities] = self.probabilities(sources.read(picture))
         best = probabilities.topk(min(top, len(self.classes)))
         return [
             Prediction(int(index), self.classes[int(index)], float(probability))
