@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 import vggfeat
 from vggfeat.dumps import export as module
+from vggfeat.dumps.arrays import FeatureArray
 from vggfeat.dumps.export import choose, export
-from vggfeat.dumps.reading import FeatureArray
 from vggfeat.errors import InputError, RecipeError, VggfeatError
 
 from .conftest import QUICK, make_pictures

@@ -26,14 +26,14 @@ class MappedFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.most = _most_open()
         self._reset()
 
     def __getitem__(self, name: str) -> Array:
         found = self._arrays.get(name)
         if found is None:
-            path = self._folder / name
+            path = self.folder / name
             try:
                 found = _map(path)
             except OSError as error:
@@ -51,7 +51,7 @@ class MappedFiles:
         self._guard = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder, "most": self.most}
+        return {"folder": self.folder, "most": self.most}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -1,9 +1,8 @@
-"""Opens a dump: arrays that are read from disk when they are indexed, and the ids of their rows."""
+"""Opens a dump: its manifest, its arrays, and the statistics that were measured while it was made."""
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
@@ -12,28 +11,25 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
+from vggfeat.dumps.arrays import FeatureArray
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.manifest import Manifest, ManifestEntry, damaged_manifest, read_manifest
 from vggfeat.dumps.mapped import MappedFiles
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
-from vggfeat.dumps.shards import payload_name, shard_name
+from vggfeat.dumps.shards import shard_name
 from vggfeat.dumps.sources import Move, printable
 from vggfeat.dumps.statistics import Distance, LayerStatistics, combine, distances, linear_cka
 from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, near, one_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.utils.data import Dataset
-
     from vggfeat.dumps.export import Format, ZarrFormat
     from vggfeat.dumps.neighbours import Metric
     from vggfeat.dumps.search import Query, SearchResult
     from vggfeat.dumps.sets import SetComparison, SetMeasure
 
 Array = npt.NDArray[Any]
-Integers = npt.NDArray[np.int64]
 
 
 def open_dump(out: str | os.PathLike[str], *, partial: bool = False) -> "Dump":
@@ -172,7 +168,7 @@ class Dump:
             return False
         return True
 
-    def __getitem__(self, key: str | tuple[str, str]) -> "FeatureArray":
+    def __getitem__(self, key: str | tuple[str, str]) -> FeatureArray:
         names = {".".join(output): output for output in self.outputs}
         word = key if isinstance(key, str) else ".".join(key)
         of_layer = [output for output in self.outputs if output[0] == word]
@@ -266,7 +262,7 @@ class Dump:
             seed=seed,
         )
 
-    def named(self, array: str | tuple[str, str] | None = None) -> "FeatureArray":
+    def named(self, array: str | tuple[str, str] | None = None) -> FeatureArray:
         """`dump[array]`, or the only array of the dump for None. Raises `InputError` if there is no such array."""
         if array is None and len(self.outputs) == 1:
             return self[self.outputs[0]]
@@ -386,258 +382,3 @@ class _Means(Sequence[Array]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         return self._dump.means_of(self._layer, self._shards[index])
-
-
-class FeatureArray:
-    """The features of one layer and reduction: an array (N, ...) that is read from disk when it is indexed.
-
-    Indexing follows numpy and returns numpy arrays. An integer, or a slice within one shard, returns a read-only view
-    of the file; everything else returns a copy. `numpy.asarray` reads the whole array. If pictures differ in size and
-    the reduction keeps the size, only single rows can be read: `of_size` returns the array of one size.
-
-    >>> import tempfile, torch, vggfeat
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> for number in range(4):
-    ...     vggfeat.write_picture(folder / f"{number}.png", torch.rand(1, 3, 32, 32 if number else 48))
-    >>> options = {"layers": "relu1_1", "network": "vgg11", "weights": None, "resize": None, "workers": 0}
-    >>> array = vggfeat.dump(folder, folder / "out", **options)["relu1_1"]
-    >>> array, array.one_shape, array.sizes
-    (FeatureArray(relu1_1.full, 4 of 2 sizes, float32), False, ((32, 48), (32, 32)))
-    >>> square = array.of_size(32, 32)
-    >>> square.shape, square.ndim, square.dtype, square.ids
-    ((3, 64, 32, 32), 4, dtype('float32'), ('1.png', '2.png', '3.png'))
-    >>> square[0].shape, square[[2, 0], :8].shape, square.to_numpy().shape, torch.as_tensor(square).shape
-    ((64, 32, 32), (2, 8, 32, 32), (3, 64, 32, 32), torch.Size([3, 64, 32, 32]))
-    >>> square.reshape(3, -1)[:, :100].shape
-    (3, 100)
-    >>> [(ids, features.shape) for ids, features in square.batches(2)]
-    [(('1.png', '2.png'), (2, 64, 32, 32)), (('3.png',), (1, 64, 32, 32))]
-    >>> features, name = square.dataset()[0]
-    >>> features.shape, name
-    (torch.Size([64, 32, 32]), '1.png')
-    """
-
-    def __init__(self, dump: Dump, output: tuple[str, str], entries: Integers) -> None:
-        """`entries`: the place in the manifest of each row."""
-        self._dump = dump
-        self.layer, self.reduction = output
-        self._entries = entries
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The id of each row."""
-        if len(self) == len(self._dump):
-            return self._dump.ids
-        return tuple(map(self._dump.manifest.texts("id").__getitem__, self._entries.tolist()))
-
-    @cached_property
-    def _columns(self) -> Mapping[str, Integers]:
-        numbers = self._dump.manifest.numbers
-        return {name: numbers[name][self._entries] for name in ("shard", "offset", "height", "width")}
-
-    @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """The different (height, width) of the images that the network received."""
-        return self._sizes
-
-    @cached_property
-    def _sizes(self) -> tuple[tuple[int, int], ...]:
-        heights, widths = (self._columns[name].tolist() for name in ("height", "width"))
-        return tuple(dict.fromkeys(zip(heights, widths, strict=True)))
-
-    def of_size(self, height: int, width: int) -> "FeatureArray":
-        """The array of the pictures of one size. Raises `StoreError` if there are none."""
-        entries = self._entries[(self._columns["height"] == height) & (self._columns["width"] == width)]
-        if not len(entries):
-            known = ", ".join(f"{a}x{b}" for a, b in self.sizes[:8])
-            raise StoreError(f"no picture is {height}x{width}: there are {known}")
-        return FeatureArray(self._dump, (self.layer, self.reduction), entries)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values."""
-        return np.dtype(self._dump.fingerprint["dtype"])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, ...), or (0,) if no picture could be read. Raises `StoreError` if rows differ in shape."""
-        self._require_one_shape()
-        return (len(self._entries), *next(iter(self._shapes), ()))
-
-    def _require_one_shape(self) -> None:
-        if not self.one_shape:
-            raise StoreError(
-                f"the rows of {self.layer}.{self.reduction} differ in shape: "
-                f"take one size with of_size(height, width), such as of_size{self.sizes[0]}, or single rows"
-            )
-
-    @cached_property
-    def _shapes(self) -> set[tuple[int, ...]]:
-        examples = {side: number for number, side in enumerate(self._layout.sides)}
-        return {self._file(number).shape[1:] for number in examples.values()}
-
-    @property
-    def one_shape(self) -> bool:
-        """Whether all rows have the same shape."""
-        return len(self._shapes) < 2
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes, including the rows."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[Array]:
-        return (self._row(row) for row in range(len(self)))
-
-    def __getitem__(self, index: Any) -> Array:
-        if isinstance(index, int | np.integer) and not isinstance(index, bool):
-            return self._row(cast("int", index))  # without an array of all rows
-        first, rest = (index[0], index[1:]) if isinstance(index, tuple) and index else (index, ())
-        first, rest = cast("Any", first), cast("tuple[Any, ...]", rest)
-        mask = isinstance(first, bool | np.bool_) or (np.ndim(first) > 1 and np.asarray(first).dtype == bool)
-        if first is Ellipsis or first is None or mask:
-            return self.to_numpy()[index]
-        places: Any = np.arange(len(self))[first]
-        simple = all(part is None or part is Ellipsis or _is_plain(part) for part in rest)
-        if np.ndim(places) > 1 or not simple:
-            # Gather the rows, then let numpy combine the indices.
-            rows = self._gather(np.asarray(places).reshape(-1), ())
-            if isinstance(first, slice):
-                return rows[(slice(None), *rest)]
-            return rows[(np.arange(len(rows)).reshape(np.shape(places))[()], *rest)]
-        if np.ndim(places) == 0:
-            return self._row(int(places))[rest]
-        return self._gather(np.asarray(places), rest)
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("reading a dump from disk makes a copy: copy=False is impossible")
-        found = self.to_numpy()
-        return found if dtype is None else found.astype(dtype, copy=False)
-
-    def __dlpack__(self, **options: Any) -> object:
-        return self.to_numpy().__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return np.empty(0).__dlpack_device__()
-
-    def to_numpy(self) -> Array:
-        """Read the whole array into memory. The result is writeable."""
-        found = np.asarray(self[:])
-        return found if found.flags.owndata and found.flags.writeable else np.array(found)
-
-    def reshape(self, *shape: int) -> "FlatRows":
-        """The rows flattened, still on disk. `shape` must be (N, -1)."""
-        if shape != (len(self), -1):
-            raise StoreError(f"an array on disk can only be reshaped to ({len(self)}, -1): use to_numpy() first")
-        return FlatRows(self)
-
-    def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Array]]:
-        """Yield the ids and features of `size` rows at a time, in order. Raises `InputError` if `size` is below 1."""
-        if size < 1:
-            raise InputError(f"a batch of {size} rows: it must have at least 1")
-        ids = self.ids
-        parts = (slice(start, start + size) for start in range(0, len(self), size))
-        return ((ids[part], self[part]) for part in parts)
-
-    def dataset(self) -> "Dataset[tuple[Tensor, str]]":
-        """A torch `Dataset` of (features, id). It reads rows when they are indexed, also in worker processes."""
-        from vggfeat.dumps.datasets import FeatureDataset
-
-        return FeatureDataset(self)
-
-    def __repr__(self) -> str:
-        shape = "x".join(map(str, self.shape)) if len(self.sizes) < 2 else f"{len(self)} of {len(self.sizes)} sizes"
-        return f"FeatureArray({self.layer}.{self.reduction}, {shape}, {self.dtype})"
-
-    @cached_property
-    def _layout(self) -> "_Layout":
-        shards, heights, widths = (self._columns[name] for name in ("shard", "height", "width"))
-        order = np.lexsort((widths, heights, shards))
-        first = np.ones(len(order), np.bool_)
-        first[1:] = np.any([np.diff(column[order]) != 0 for column in (shards, heights, widths)], axis=0)
-        files = np.empty(len(order), np.int64)
-        files[order] = np.cumsum(first) - 1
-        starts = np.flatnonzero(first)
-        sides = list(zip(heights[order][starts].tolist(), widths[order][starts].tolist(), strict=True))
-        offsets = self._columns["offset"]
-        return _Layout(
-            files,
-            offsets,
-            names=[
-                payload_name((self.layer, self.reduction), shard, None if self._dump.recipe.fixed_side else side)
-                for shard, side in zip(shards[order][starts].tolist(), sides, strict=True)
-            ],
-            sides=sides,
-            rows=(np.maximum.reduceat(offsets[order], starts) + 1).tolist() if len(starts) else [],
-        )
-
-    def _row(self, row: int) -> Array:
-        layout = self._layout
-        return self._file(layout.files[row])[layout.offsets[row]]
-
-    def _file(self, number: int) -> Array:
-        name = self._layout.names[number]
-        found = self._dump.files[name]
-        if len(found) < self._layout.rows[number]:
-            raise StoreError(f"'{printable(self._dump.path / name)}' has fewer rows than the manifest says")
-        return found
-
-    def _gather(self, rows: Integers, rest: tuple[Any, ...]) -> Array:
-        """Read rows file by file. Rows that follow each other in one file are a view of it."""
-        if not len(rows):
-            return np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *rest)]
-        files, offsets = self._layout.files[rows], self._layout.offsets[rows]
-        order = np.argsort(files, kind="stable")
-        starts = np.flatnonzero(np.diff(files[order], prepend=-1))
-        if len(starts) == 1:
-            return self._part(int(files[0]), offsets, rest)
-        self._require_one_shape()
-        found: Array | None = None
-        for group in np.split(order, starts[1:]):
-            part = self._part(int(files[group[0]]), offsets[group], rest)
-            found = np.empty((len(rows), *part.shape[1:]), part.dtype) if found is None else found
-            found[group] = part
-        return cast("Array", found)
-
-    def _part(self, number: int, offsets: Integers, rest: tuple[Any, ...]) -> Array:
-        first, last = int(offsets[0]), int(offsets[-1])
-        if last - first == len(offsets) - 1 and (np.diff(offsets) == 1).all():
-            return self._file(number)[(slice(first, last + 1), *rest)]
-        return self._file(number)[(offsets, *rest)]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layout:
-    """Where the rows of an array are: the number of the file of each row, and the row of that file.
-
-    Of each file: its name, the (height, width) of its images, and how many rows it needs to have.
-    """
-
-    files: Integers
-    offsets: Integers
-    names: Sequence[str]
-    sides: Sequence[tuple[int, int]]
-    rows: Sequence[int]
-
-
-def _is_plain(part: object) -> bool:
-    return isinstance(part, slice | int | np.integer) and not isinstance(part, bool)
-
-
-class FlatRows:
-    """The rows of a `FeatureArray`, flattened to (N, D). `array[rows, columns]` reads a part of each row."""
-
-    def __init__(self, array: FeatureArray) -> None:
-        self._array = array
-        self.shape = (len(array), int(np.prod(array.shape[1:])))
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        rows, columns = index
-        return np.stack([self._array[int(place)].reshape(-1)[columns] for place in np.arange(len(self))[rows]])
