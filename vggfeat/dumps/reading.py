@@ -19,7 +19,7 @@ from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.recipe import DumpRecipe
 from vggfeat.dumps.shards import shard_name
 from vggfeat.dumps.sources import Move, printable
-from vggfeat.dumps.statistics import Distance, LayerStatistics, combine, distances, linear_cka
+from vggfeat.dumps.statistics import LayerStatistics, RdmDistance, combine, distances, linear_cka
 from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, near, one_of
 
@@ -319,7 +319,7 @@ class Dump:
         return linear_cka({layer: _Means(self, layer, shards) for layer in self.layers}, unbiased=unbiased)
 
     def rdm(
-        self, layer: str, reduction: str | None = None, *, distance: Distance = "correlation"
+        self, layer: str, reduction: str | None = None, *, distance: RdmDistance = "correlation"
     ) -> tuple[tuple[str, ...], npt.NDArray[np.float32]]:
         """The ids of N pictures, and the dissimilarity of each pair, (N, N).
 
@@ -328,7 +328,7 @@ class Dump:
         `reduction`, compares all its values for all pictures, and reads each value once.
         Raises `InputError` for an unknown layer, `StoreError` if the dump does not hold what is needed.
         """
-        one_of("distance", distance, get_args(Distance))
+        one_of("distance", distance, get_args(RdmDistance))
         one_of("layer", layer, self.layers, of="the dump")
         if not len(self):
             raise StoreError(f"'{printable(self.path)}' has no RDM: no picture could be read")

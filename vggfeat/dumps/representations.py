@@ -14,7 +14,7 @@ from vggfeat.dumps.rdms import ComparableRdm, RdmMethod, check_rdm, compare_prep
 from vggfeat.dumps.reading import Dump
 from vggfeat.dumps.rsa import RsaResult, explain_rdms
 from vggfeat.dumps.sources import PathLike, printable
-from vggfeat.dumps.statistics import Distance
+from vggfeat.dumps.statistics import RdmDistance
 from vggfeat.errors import InputError, did_you_mean, similar
 
 Array = npt.NDArray[Any]
@@ -25,7 +25,7 @@ def similarities(
     *,
     layers: Iterable[str] = (),
     reductions: Iterable[str] = (),
-    distance: Distance = "correlation",
+    distance: RdmDistance = "correlation",
     method: RdmMethod = "spearman",
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
     """The names of the chosen arrays, and the similarity of the RDMs of each pair, (A, A).
@@ -44,7 +44,7 @@ def explain(
     ids: PathLike | Iterable[str] | None = None,
     layers: Iterable[str] = (),
     reductions: Iterable[str] = (),
-    distance: Distance = "correlation",
+    distance: RdmDistance = "correlation",
     method: RdmMethod = "spearman",
     bootstrap: int = 1000,
     permutations: int = 1000,
@@ -92,7 +92,7 @@ def _rdms(
     places: npt.NDArray[np.int64] | None,
     layers: Iterable[str],
     reductions: Iterable[str],
-    distance: Distance,
+    distance: RdmDistance,
 ) -> dict[str, Array]:
     chosen = choose(dump, layers, reductions)
     found = {".".join(output): dump.rdm(*output, distance=distance)[1] for output in chosen}

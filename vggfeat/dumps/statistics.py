@@ -15,7 +15,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
 
-Distance = Literal["correlation", "euclidean", "cosine"]
+RdmDistance = Literal["correlation", "euclidean", "cosine"]
 
 FLOAT16_MAX = 65504.0
 
@@ -178,7 +178,7 @@ def _mean(shards: Sequence[Array]) -> Float:
     return total / sum(map(len, shards))
 
 
-def distances(rows: Array, distance: Distance = "correlation", *, columns: int = 65536) -> npt.NDArray[np.float32]:
+def distances(rows: Array, distance: RdmDistance = "correlation", *, columns: int = 65536) -> npt.NDArray[np.float32]:
     """The representational dissimilarity matrix (N, N) of rows (N, ...).
 
     `correlation` is 1 - Pearson's correlation, `cosine` 1 - the cosine of the angle, `euclidean` the mean squared
