@@ -2,11 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -364,21 +364,11 @@ class Dump:
         return self._partial(shard)[f"{layer}/means"]
 
 
-class _Means(Sequence[Array]):
-    """A layer's channel means, one array for each shard, read when it is indexed."""
+class _Means:
+    """A layer's channel means, one array for each shard, read each time they are iterated over."""
 
     def __init__(self, dump: Dump, layer: str, shards: Sequence[int]) -> None:
-        self._dump, self._layer = dump, layer
-        self._shards = shards
+        self._dump, self._layer, self._shards = dump, layer, shards
 
-    def __len__(self) -> int:
-        return len(self._shards)
-
-    @overload
-    def __getitem__(self, index: int) -> Array: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Array]: ...
-    def __getitem__(self, index: int | slice) -> Array | list[Array]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        return self._dump.means_of(self._layer, self._shards[index])
+    def __iter__(self) -> Iterator[Array]:
+        return (self._dump.means_of(self._layer, shard) for shard in self._shards)

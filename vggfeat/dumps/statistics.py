@@ -121,10 +121,10 @@ def _better(a: tuple[Float, Array], b: tuple[Float, Array], k: int) -> tuple[Flo
     return np.take_along_axis(values, order, axis=1), np.take_along_axis(names, order, axis=1)
 
 
-def linear_cka(means: Mapping[str, Sequence[Array]], *, unbiased: bool = False) -> tuple[list[str], Float]:
+def linear_cka(means: Mapping[str, Iterable[Array]], *, unbiased: bool = False) -> tuple[list[str], Float]:
     """Linear CKA between layers (Kornblith et al., 2019), on the channel means of pictures.
 
-    `means`: {layer: the (N, C) array of each shard, read when it is indexed}. A first pass computes the means, a second
+    `means`: {layer: the (N, C) array of each shard}, iterated over twice. The first pass computes the means, the second
     accumulates the centred products (C1, C2) in float64. Returns the layers and the CKA matrix (L, L).
 
     `unbiased` divides unbiased estimates of HSIC (Song et al., 2012), as Nguyen et al. (2021) do: it does not grow with
@@ -173,9 +173,9 @@ def _pairs(layers: Sequence[str]) -> Iterator[tuple[str, str]]:
     return ((a, b) for number, a in enumerate(layers) for b in layers[number:])
 
 
-def _mean(shards: Sequence[Array]) -> Float:
-    total = np.sum([rows.sum(0, dtype=np.float64) for rows in shards], axis=0)
-    return total / sum(map(len, shards))
+def _mean(shards: Iterable[Array]) -> Float:
+    sums, counts = zip(*((rows.sum(0, dtype=np.float64), len(rows)) for rows in shards), strict=True)
+    return np.sum(sums, axis=0) / sum(counts)
 
 
 def distances(rows: Array, distance: RdmDistance = "correlation", *, columns: int = 65536) -> npt.NDArray[np.float32]:
