@@ -48,7 +48,7 @@ def convolve(
     >>> torch.equal(convolve(x, weight, padding=1), torch.conv2d(x, weight, padding=1))
     True
     """
-    if not _depends_on_settings(x, weight, bias):
+    if _is_trained(weight, bias) or not depends_on_settings(x):
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
     if torch.compiler.is_compiling():
         return _compiled(x, weight, bias, stride, padding, groups, arithmetic)
@@ -62,19 +62,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, *, arithmetic: Arithmetic = 
     >>> linear(torch.ones(2, 3), torch.ones(4, 3), torch.zeros(4)).shape
     torch.Size([2, 4])
     """
-    if not _depends_on_settings(x, weight, bias):
+    if _is_trained(weight, bias) or not depends_on_settings(x):
         return F.linear(x, weight, bias)
     return convolve(x[:, :, None, None], weight[:, :, None, None], bias, arithmetic=arithmetic)[:, :, 0, 0]
 
 
-def _depends_on_settings(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def depends_on_settings(x: Tensor) -> bool:
+    """Whether torch's settings decide how `x` is multiplied, and this code can change them for an operation."""
     return (
         x.device.type in DEVICES
         and x.dtype in DTYPES
-        and not (weight.requires_grad or (bias is not None and bias.requires_grad))
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage] (documented)
     )
+
+
+def _is_trained(weight: Tensor, bias: Tensor | None) -> bool:
+    return weight.requires_grad or (bias is not None and bias.requires_grad)
 
 
 class _Convolution(torch.autograd.Function):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vggfeat.features import tensors
+from vggfeat.features.products import product
 from vggfeat.losses import formulas
 from vggfeat.losses.base import PooledLoss
 
@@ -41,7 +42,7 @@ class CovarianceLoss(PooledLoss):
         """The mean and the covariance (N, C + 1, C). Rounding is that of a difference of products."""
         means = moments / positions
         mean, products = means[:, :1], means[:, 1:]
-        return torch.cat([mean, products - mean.mT @ mean], dim=1)
+        return torch.cat([mean, products - product(mean.mT, mean)], dim=1)
 
     def prepared(self, summary: Tensor) -> Tensor:
         """The mean, the covariance and, below them, the root of the covariance: (N, 2 C + 1, C)."""

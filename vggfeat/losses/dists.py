@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from vggfeat.features import tensors
+from vggfeat.features.products import product
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 from vggfeat.losses.lpips import LPIPS_TAPS
 from vggfeat.networks import weights as weights_table
@@ -55,7 +56,7 @@ class DISTSLoss(FeatureLoss):
                 a, b = (w[start : start + x.shape[1]].to(texture.dtype) for w in (alpha, beta))
                 # The weights add up to 1. Subtracting each term from 1 before summing keeps the digits of small
                 # distances.
-                values[name] = ((1 - texture) @ a + (1 - structure) @ b) / total
+                values[name] = (product(1 - texture, a) + product(1 - structure, b)) / total
             start += x.shape[1]
         return values
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vggfeat.errors import InputError, one_of
+from vggfeat.features.products import add_product, product
 from vggfeat.features.tensors import at_least_float32, without_autocast
 
 GramDivisor = Literal["hw", "chw", "none"]
@@ -46,9 +47,9 @@ def gram(x: Tensor, *, divide_by: GramDivisor = "hw") -> Tensor:
     # For channels_last features this is a view.
     rows = x.permute(0, 2, 3, 1).flatten(1, 2)
     # Dynamo refuses a function with a jvp of its own.
-    product: Any = _Gram if torch.compiler.is_compiling() else _GramWithTangent
+    products: Any = _Gram if torch.compiler.is_compiling() else _GramWithTangent
     with without_autocast(x.device.type):
-        return product.apply(rows) / divisor
+        return products.apply(rows) / divisor
 
 
 class _Gram(torch.autograd.Function):
@@ -67,7 +68,7 @@ class _Gram(torch.autograd.Function):
         if rows.is_cuda and rows.dtype in (torch.bfloat16, torch.float16):
             return torch.bmm(rows.mT, rows, out_dtype=torch.float32)
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        return rows.mT @ rows
+        return product(rows.mT, rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004 (torch's own)
@@ -78,8 +79,8 @@ class _Gram(torch.autograd.Function):
         (rows,) = ctx.saved_tensors
         gradient = grad_outputs[0] + grad_outputs[0].mT
         if rows.dtype == torch.float16:
-            return (rows.float() @ gradient).to(rows.dtype)
-        return rows @ gradient.to(rows.dtype)
+            return product(rows.float(), gradient).to(rows.dtype)
+        return product(rows, gradient.to(rows.dtype))
 
 
 class _GramWithTangent(_Gram):
@@ -93,8 +94,8 @@ class _GramWithTangent(_Gram):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         work = torch.promote_types(tangents[0].dtype, torch.float32)
-        product = ctx.saved_tensors[0].to(work).mT @ tangents[0].to(work)
-        return product + product.mT
+        found = product(ctx.saved_tensors[0].to(work).mT, tangents[0].to(work))
+        return found + found.mT
 
 
 def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
@@ -184,7 +185,7 @@ class _TraceOfRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, root: Tensor) -> Tensor:
-        values, vectors = _eigh(root @ a @ root)
+        values, vectors = _eigh(_between(root, a))
         ctx.save_for_backward(a, b, root, values, vectors)
         return values.clamp_min(0).sqrt().sum(-1)
 
@@ -193,20 +194,25 @@ class _TraceOfRoot(torch.autograd.Function):
         a, b, root, values, vectors = ctx.saved_tensors
         if torch.is_grad_enabled():  # under create_graph: the gradient must itself be differentiable
             root = matrix_root(b) if ctx.needs_input_grad[1] else root
-            values, vectors = _eigh(root @ a @ root)
+            values, vectors = _eigh(_between(root, a))
         gradient = grad_outputs[0][:, None, None] / 2
-        to_a = gradient * (root @ _power(values, vectors, -0.5) @ root) if ctx.needs_input_grad[0] else None
+        to_a = gradient * _between(root, _power(values, vectors, -0.5)) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return to_a, None, None
         root = matrix_root(a)
-        return to_a, gradient * (root @ _power(*_eigh(root @ b @ root), -0.5) @ root), None
+        return to_a, gradient * _between(root, _power(*_eigh(_between(root, b)), -0.5)), None
+
+
+def _between(outer: Tensor, inner: Tensor) -> Tensor:
+    """The product of outer, inner and outer again."""
+    return product(product(outer, inner), outer)
 
 
 def _power(values: Tensor, vectors: Tensor, exponent: float) -> Tensor:
     """A power of the matrices with these eigenvalues and eigenvectors, at least 0: zero eigenvalues stay zero."""
     least = values[..., -1:].clamp_min(0) * torch.finfo(values.dtype).eps * values.shape[-1]
     powers = torch.where(values > least, values.clamp_min(torch.finfo(values.dtype).tiny) ** exponent, 0.0)
-    return (vectors * powers[..., None, :]) @ vectors.mT
+    return product(vectors * powers[..., None, :], vectors.mT)
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,7 +228,7 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def sorted_projections(x: Tensor, directions: Tensor) -> Tensor:
     """Project features on directions and sort over positions: (N, C, H, W) and (C, K) to (N, K, H·W)."""
-    return (at_least_float32(x).flatten(2).mT @ directions).mT.sort(dim=2).values
+    return product(at_least_float32(x).flatten(2).mT, directions).mT.sort(dim=2).values
 
 
 def quantile_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -260,12 +266,12 @@ class _SlicedDistance(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             gradient = rows.new_zeros(count, positions, channels)
         for some, target in zip(directions.split(chunk, 1), y.split(chunk, 1), strict=True):
-            ordered, places = (rows @ some).mT.contiguous().sort(2)
+            ordered, places = product(rows, some).mT.contiguous().sort(2)
             ordered -= _resampled(target, positions)
             value += ordered.square().sum((1, 2))
             if gradient is not None:
                 unsorted = torch.empty_like(ordered).scatter_(2, places, ordered)
-                gradient.baddbmm_(unsorted.mT, some.mT.expand(count, -1, -1))
+                add_product(gradient, unsorted.mT, some.mT.expand(count, -1, -1))
         total = directions.shape[1] * positions
         ctx.size, ctx.dtype, ctx.scale = x.shape[2:], x.dtype, 2 / total
         ctx.save_for_backward(gradient)
@@ -294,7 +300,7 @@ def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk
     y = y.expand(len(x), -1, -1)
 
     def greatest(part: Tensor) -> Tensor:
-        distance = 1 - part.mT @ y
+        distance = 1 - product(part.mT, y)
         relative = distance / (distance.amin(2, keepdim=True) + 1e-5)
         return ((1 - relative) / bandwidth).softmax(2).amax(1)
 
@@ -323,9 +329,9 @@ def nearest_cosine_distance(x: Tensor, y: Tensor, *, chunk: int = 1024) -> Tenso
 def _nearest(x: Tensor, y: Tensor) -> Tensor:
     """The number of the column of `y` (N, C, Q) with the largest product, for each row of `x` (N, P, C): (N, P)."""
     some = max(1, CHUNK_BYTES // (y.element_size() * x.shape[0] * x.shape[1]))
-    best, nearest = (x @ y[:, :, :some]).max(2)
+    best, nearest = product(x, y[:, :, :some]).max(2)
     for start in range(some, y.shape[2], some):
-        found, places = (x @ y[:, :, start : start + some]).max(2)
+        found, places = product(x, y[:, :, start : start + some]).max(2)
         nearest = torch.where(found > best, places + start, nearest)
         best = torch.maximum(found, best)
     return nearest

@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from vggfeat.errors import WeightsError, one_of
 from vggfeat.features import steps, tensors
 from vggfeat.features.convolution import convolve
+from vggfeat.features.products import product
 from vggfeat.losses import formulas
 from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
 from vggfeat.networks import weights as weights_table
@@ -206,7 +207,7 @@ class _HeadDistance(torch.autograd.Function):
         values = torch.empty(x.shape[0], dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         for part in _parts(x):
             (unit_x, _), (unit_y, _) = (_unit(z[part].to(values.dtype)) for z in (x, y))
-            values[part] = (unit_x - unit_y).square_() @ head.to(values.dtype)
+            values[part] = product((unit_x - unit_y).square_(), head.to(values.dtype))
         return values
 
     @staticmethod

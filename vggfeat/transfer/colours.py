@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import RecipeError, one_of
+from vggfeat.features.device import settings
 from vggfeat.pictures import images
 from vggfeat.transfer.recipe import CHOICES, Color
 
@@ -59,8 +60,9 @@ def linear(picture: Tensor, reference: Tensor) -> Tensor:
     between, _ = _roots(root @ target_covariance @ root)
     matrix = (inverse @ between @ inverse).to(picture)
     centred = picture - mean.to(picture).view(1, 3, 1, 1)
-    mapped = torch.einsum("ij,njhw->nihw", matrix, centred) + target_mean.to(picture).view(1, 3, 1, 1)
-    return mapped.clamp(0, 1)
+    with settings(picture.device, "float32"):
+        mapped = torch.einsum("ij,njhw->nihw", matrix, centred)
+    return (mapped + target_mean.to(picture).view(1, 3, 1, 1)).clamp(0, 1)
 
 
 def histogram(picture: Tensor, reference: Tensor) -> Tensor:
@@ -104,7 +106,9 @@ def _moments(rgb: Tensor) -> tuple[Tensor, Tensor]:
     pixels = rgb.detach()[0].flatten(1)
     mean = pixels.mean(1, keepdim=True)
     centred = pixels - mean
-    return mean[:, 0].cpu().double(), (centred @ centred.T).cpu().double() / pixels.shape[1]
+    with settings(pixels.device, "float32"):
+        products = centred @ centred.T
+    return mean[:, 0].cpu().double(), products.cpu().double() / pixels.shape[1]
 
 
 def _roots(covariance: Tensor) -> tuple[Tensor, Tensor]:

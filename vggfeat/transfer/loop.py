@@ -215,7 +215,7 @@ def _conditions(stage: Stage, device: torch.device) -> Generator[None]:
             torch.inference_mode(mode=False),
             torch.enable_grad(),
             tensors.without_autocast(device.type),
-            settings(device, deterministic=True),
+            settings(device, "float32", deterministic=True),
         ):
             yield
     except (MemoryError, RuntimeError) as error:

@@ -141,7 +141,7 @@ class Visualization:
 
     def responses(self) -> list[float]:
         """The largest response of the aim's layer in each picture as it is, over all positions."""
-        with torch.no_grad(), settings(self._device):
+        with torch.no_grad(), settings(self._device, "float32"):
             found = self._extract(self.image)[self.aim.layer.name].float()
         return self.aim.response(found).amax((1, 2)).tolist()
 
@@ -149,7 +149,7 @@ class Visualization:
         began = time.monotonic()
         optimiser = torch.optim.Adam(self._spectrum.parameters(), lr=_RATE)
         for step in range(1, self._steps + 1):
-            with torch.inference_mode(False), torch.enable_grad(), settings(self._device):
+            with torch.inference_mode(False), torch.enable_grad(), settings(self._device, "float32"):
                 images = self._spectrum()
                 x = tensors.at_least_float32(self._extract(_moved(images, self._generator))[self._raised])
                 terms = {"activation": -self.aim.score(x).sum()}
