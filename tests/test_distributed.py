@@ -1,4 +1,4 @@
-"""Two real processes, joined by gloo."""
+"""Real processes, joined by gloo."""
 
 import os
 
@@ -7,10 +7,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
 from torch.nn.parallel import DistributedDataParallel
 from vggfeat.metrics import MeanDistance
 
 from vggfeat import LPIPS, PerceptualLoss
+from vggfeat.errors import WeightsError
 
 BATCH = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -71,3 +73,34 @@ def test_metric_is_the_mean_over_all_processes(ranks):
     expected = LPIPS("alex")(*BATCH)
     for rank in ranks:
         torch.testing.assert_close(rank["metric"], expected)
+
+
+@pytest.fixture
+def one_process(tmp_path, monkeypatch):
+    """Make this process a group of its own."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def sharded(model, **options):
+    """Train in bfloat16 by FSDP, as trainers configure it: parameters, gradients and buffers."""
+    half = MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, buffer_dtype=torch.bfloat16)
+    return FullyShardedDataParallel(model, mixed_precision=half, device_id=torch.device("cpu"), **options)
+
+
+@pytest.mark.usefixtures("one_process")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_fsdp_that_casts_buffers_trains_with_the_criterion_ignored():
+    model = Model()
+    before = model.own.weight.detach().clone()
+    with pytest.raises(WeightsError, match=r"were cast to torch\.bfloat16, .* ignored_modules=\[criterion\]"):
+        sharded(Model())(*BATCH)
+    wrapped = sharded(model, ignored_modules=[model.criterion], use_orig_params=True)
+    step(wrapped, *BATCH)
+    assert model.criterion.trunk.offset.dtype == torch.float32
+    plain = Model()
+    step(plain, *BATCH)
+    moved, expected = model.own.weight.detach() - before, plain.own.weight.detach() - before
+    assert torch.cosine_similarity(moved.flatten(), expected.flatten(), dim=0) > 0.99
