@@ -98,7 +98,8 @@ def _pool(
     x: Tensor, layer: arch.Layer, pooling: arch.Pooling, tensors: Sequence[Tensor], arithmetic: Arithmetic
 ) -> Tensor:
     if layer.kind == "avgpool":
-        return F.adaptive_avg_pool2d(x, layer.fixed_side)
+        average = _average_by_products if torch.onnx.is_in_onnx_export() else F.adaptive_avg_pool2d
+        return average(x, layer.fixed_side)
     match pooling:
         case "max":
             return F.max_pool2d(x, layer.kernel, layer.step, layer.padding)
@@ -116,6 +117,18 @@ def _pool(
                 arithmetic=arithmetic,
             )
             return (squares + 1e-12).sqrt().to(x.dtype)
+
+
+def _average_by_products(x: Tensor, side: int) -> Tensor:
+    """`adaptive_avg_pool2d` of images of any size as ONNX can express it: by two matrix products."""
+    return _averages(x.shape[2], side).to(x) @ x @ _averages(x.shape[3], side).to(x).mT
+
+
+def _averages(length: int, side: int) -> Tensor:
+    """(side, length): each row averages the positions that one output covers."""
+    outputs, positions = torch.arange(side)[:, None], torch.arange(length)
+    first, last = outputs * length // side, -(-(outputs + 1) * length // side)
+    return ((positions >= first) & (positions < last)) / (last - first)
 
 
 def hann_window(place: torch.device) -> Tensor:

@@ -61,7 +61,7 @@ class _Gram(torch.autograd.Function):
     def forward(rows: Tensor) -> Tensor:
         if rows.dtype == torch.bfloat16 and not rows.is_cuda:
             each = rows.shape[1] // _GRAM_PARTS
-            parts = rows[:, : each * _GRAM_PARTS].reshape(len(rows), _GRAM_PARTS, each, rows.shape[2])
+            parts = rows[:, : each * _GRAM_PARTS].reshape(rows.shape[0], _GRAM_PARTS, each, rows.shape[2])
             rest = rows[:, each * _GRAM_PARTS :]
             return (parts.mT @ parts).sum(1, dtype=torch.float32) + (rest.mT @ rest).float()
         # float16 would overflow. On a GPU, half-precision inputs with float32 output run at full speed.
@@ -112,7 +112,7 @@ def total_variation(images: Tensor, *, power: Literal[1, 2] = 2) -> Tensor:
         tensor([1.])
     """
     x = images.to(torch.promote_types(images.dtype, torch.float32))
-    total = x.new_zeros(len(x))
+    total = x.new_zeros(x.shape[0])
     for axis in (2, 3):
         if x.shape[axis] > 1:
             difference = x.diff(dim=axis)
@@ -297,7 +297,7 @@ def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk
     x, y = at_least_float32(x).flatten(2), at_least_float32(y).flatten(2)
     centre = y.mean(2, keepdim=True)
     x, y = (unit_normalize((z - centre)[..., None])[..., 0] for z in (x, y))
-    y = y.expand(len(x), -1, -1)
+    y = y.expand(x.shape[0], -1, -1)
 
     def greatest(part: Tensor) -> Tensor:
         distance = 1 - product(part.mT, y)
@@ -319,7 +319,7 @@ def nearest_cosine_distance(x: Tensor, y: Tensor, *, chunk: int = 1024) -> Tenso
     x, y = at_least_float32(x).flatten(2), at_least_float32(y.detach()).flatten(2)
     centre = y.mean(2, keepdim=True)
     x, y = (unit_normalize((z - centre)[..., None])[..., 0] for z in (x, y))
-    y = y.expand(len(x), -1, -1)
+    y = y.expand(x.shape[0], -1, -1)
     with torch.no_grad():
         nearest = torch.cat([_nearest(part.mT, y) for part in x.split(chunk, 2)], dim=1)
     matched = y.gather(2, nearest[:, None].expand_as(x))

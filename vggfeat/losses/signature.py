@@ -13,8 +13,8 @@ from vggfeat.networks.weights import WeightsEntry
 from vggfeat.pictures.ranges import RANGES
 
 
-def signature(trunk: Trunk, loss: FeatureLoss | WeightedSum, *, resize: str = "none") -> str:
-    """The line that identifies the values of `loss` over the features of `trunk`.
+def signature(trunk: Trunk, loss: FeatureLoss | WeightedSum | None = None, *, resize: str = "none") -> str:
+    """The line that identifies the values of `loss` over the features of `trunk`, or those features.
 
     Values can be compared or averaged only if their lines are equal. The hash of the weights is that of the published
     file, or else that of the weights' values; the hash of a loss is that of its heads. `resize` says how the images
@@ -38,7 +38,7 @@ def signature(trunk: Trunk, loss: FeatureLoss | WeightedSum, *, resize: str = "n
         "resize": resize,
         "precision": trunk.precision,
     }
-    return line([_loss(loss), _network(trunk)], fields)
+    return line([*([] if loss is None else [_loss(loss)]), _network(trunk)], fields)
 
 
 def line(parts: list[str], fields: Mapping[str, str]) -> str:
