@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from vggfeat import FeatureExtractor, vgg
-from vggfeat.errors import WeightsError
+from vggfeat import Classifier, FeatureExtractor, vgg
+from vggfeat.errors import InputError, WeightsError
 from vggfeat.networks import arch, network, weights
-from vggfeat.networks.checkpoints import with_torchvision_keys
+from vggfeat.networks.checkpoints import fitting_networks
+from vggfeat.networks.naming import with_torchvision_keys
 
 PLAN = "8,M,16"
 
@@ -92,6 +93,93 @@ def test_heads_of_timm_and_of_caffe_conversions(state):
         found = with_torchvision_keys(renamed)
         assert found.keys() == state.keys()
         assert all(torch.equal(found[key], x) for key, x in state.items())
+
+
+@pytest.mark.parametrize("heads", [("fc6", "fc7", "fc8"), ("linear0", "linear1", "last_linear")])
+def test_the_names_of_the_paper(heads, state):
+    """As in the files of Gatys et al. and of pretrainedmodels."""
+    places = {0: "conv1_1", 3: "conv2_1"}
+    theirs = {}
+    for key, x in state.items():
+        part, index, field = key.split(".")
+        name = places[int(index)] if part == "features" else heads[int(index) // 3]
+        theirs[f"{name}.{field}"] = x
+    found = with_torchvision_keys(theirs)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], x) for key, x in state.items())
+
+
+def test_the_names_of_a_paper_with_batch_norm():
+    made = vgg("8,8,M,16+bn", head=None, seed=0).state_dict()
+    names = {0: "conv1_1", 1: "bn1_1", 3: "conv1_2", 4: "bn1_2", 7: "conv2_1", 8: "bn2_1"}
+    theirs = {f"{names[int(key.split('.')[1])]}.{key.split('.')[2]}": x for key, x in made.items()}
+    assert with_torchvision_keys(theirs).keys() == made.keys()
+
+
+@pytest.mark.parametrize("name", ["classifier", "fc", "head", "linear", "module.classifier"])
+def test_a_single_linear_layer_of_any_name(name, tmp_path):
+    made = vgg(PLAN, head="gap", num_classes=3, seed=0)
+    theirs = {key.replace("classifier.0", name): x for key, x in made.state_dict().items()}
+    torch.save(theirs, path := tmp_path / "own.pth")
+    loaded = network.load(path, PLAN)
+    assert (loaded.head, len(loaded.classes)) == ("gap", 3)
+    assert torch.equal(loaded.classifier[0].weight, made.classifier[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ({}, "holds features without a classifier"),
+        ({"projection.weight": (3, 16)}, r"and no classifier that is known among projection.weight \(3x16\)"),
+        (
+            {f"mlp.{index}.weight": (3, 3) for index in range(5)},
+            r"known among mlp.0.weight \(3x3\), mlp.1.weight \(3x3\), mlp.2.weight \(3x3\), 2 others",
+        ),
+        ({f"classifier.{index}.weight": (3, 3) for index in (0, 2)}, "has a head that is neither the paper's nor one"),
+        ({"fc.weight": (3, 784), "fc.bias": (3,)}, r"does not fit 8,M,16 with the gap head"),
+    ],
+)
+def test_what_is_said_of_a_classifier_is_true(others, reason, state, tmp_path):
+    features = {key: x for key, x in state.items() if key.startswith("features.")}
+    torch.save(features | {key: torch.zeros(shape) for key, shape in others.items()}, path := tmp_path / "own.pth")
+    with pytest.raises((WeightsError, InputError), match=rf"own.pth' .*{reason}"):
+        Classifier(PLAN, path, device="cpu")
+
+
+def test_shapes_name_a_network():
+    """No two networks with different layers have the same shapes, so `auto` is never in doubt."""
+    for name in arch.NETWORKS:
+        shapes = arch.state_shapes(name)
+        state = {f"module.{key}": torch.empty(shape, device="meta") for key, shape in shapes.items()}
+        state |= {"epoch": 3, "module.features.0.num_batches_tracked": torch.empty((), device="meta")}
+        assert arch.same_stack(weights.network_for("auto", state), name)
+        assert all(arch.same_stack(other, name) for other in fitting_networks(state))
+        if arch.network(name).batch_norm:  # without the biases of convolutions
+            convolutions = {layer.index for layer in arch.layers(name) if layer.kind == "conv"}
+            for index in convolutions:
+                del state[f"module.features.{index}.bias"]
+            assert arch.same_stack(weights.network_for("auto", state), name)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_plain_file_names_its_network(legacy, tmp_path):
+    made = vgg("vgg11_bn", head="gap", num_classes=2, seed=0)
+    path = tmp_path / "own.pth"
+    torch.save({"state_dict": made.state_dict()}, path, _use_new_zipfile_serialization=not legacy)
+    classify = Classifier(weights=path, device="cpu")
+    assert classify.model.network.name == "vgg11_bn"
+    assert FeatureExtractor("auto", "relu1_1", weights=path).network == "vgg11_bn"
+
+
+def test_weights_that_name_no_network(state, tmp_path):
+    torch.save(state, path := tmp_path / "own.pth")
+    for origin, given in (("the state dict", state), (f"'{path}'", path)):
+        with pytest.raises(WeightsError, match=f"{origin} records no network, and its shapes are those of none that"):
+            weights.network_for("auto", given)
+    with pytest.raises(WeightsError, match="only a file or a state dict names its network, and the weights are None"):
+        weights.network_for("auto", None)
+    with pytest.raises(WeightsError, match="no weights file"):
+        weights.network_for("auto", tmp_path / "missing.pth")
 
 
 def test_two_networks_in_one_state_dict_are_refused(state):

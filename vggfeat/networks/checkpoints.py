@@ -1,4 +1,4 @@
-"""Read state dicts in the forms that people save, rename their keys to torchvision's, check and write them."""
+"""Read state dicts in the forms that people save, check and write them."""
 
 import argparse
 import hashlib
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vggfeat import files
 from vggfeat.errors import WeightsError
-from vggfeat.networks import arch
+from vggfeat.networks import arch, formats
+from vggfeat.networks.naming import unnamed, with_torchvision_keys
 from vggfeat.networks.table import WeightsEntry
 
 if TYPE_CHECKING:
@@ -21,31 +22,38 @@ if TYPE_CHECKING:
 
 # Keys under which checkpoints keep a state dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "net")
-# Prefixes that training code adds to torchvision's keys, in any combination.
-_PREFIXES = re.compile(r"(?:(?:module|_orig_mod|model|net|backbone|encoder|features)\.)+")
-# {timm's prefix: torchvision's}.
-_HEADS = {
-    "pre_logits.fc1.": "classifier.0.",
-    "pre_logits.fc2.": "classifier.3.",
-    "head.fc.": "classifier.6.",
-}
 
 
 def read_state(path: Path) -> dict[str, "Tensor"]:
     """The tensors of a state-dict file, also if the state dict is nested in a checkpoint. Executes nothing in the file.
 
-    Raises `WeightsError` for a file that is missing, damaged, or not a state dict.
+    Files of Keras and MatConvNet are converted, see `formats`. Raises `WeightsError` for a file that is missing,
+    damaged, or not a state dict.
     """
+    return _read(path, check=True)
+
+
+def read_shapes(path: Path) -> dict[str, "Tensor"]:
+    """The tensors of a state-dict file, for their shapes only: values are read on use, and damage is not found.
+
+    Raises `WeightsError`, see `read_state`.
+    """
+    return _read(path, check=False)
+
+
+def _read(path: Path, *, check: bool) -> dict[str, "Tensor"]:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        _check_file(path)
+        archive = _check_file(path, check=check)
+        if kind := formats.format_of(path):
+            return {key: torch.from_numpy(array) for key, array in formats.read_arrays(path, kind).items()}
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_harmless()):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=archive and not check)
     except WeightsError:
         raise
     except OSError as error:
@@ -73,18 +81,20 @@ def _harmless() -> list[Any]:
     return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
-def _check_file(path: Path) -> None:
-    """Refuse a folder, a missing or empty file, and an archive with a wrong checksum."""
+def _check_file(path: Path, *, check: bool) -> bool:
+    """Whether a file is an archive. Refuses a folder, a missing or empty file, and with `check` a wrong checksum."""
     if path.is_dir():
         raise WeightsError(f"cannot read weights '{path}': it is a folder")
     if not path.exists():
         raise WeightsError(f"no weights file '{path}'")
     if not path.stat().st_size:
         raise WeightsError(f"'{path}' is empty")
-    if path.suffix.lower() != ".safetensors" and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise WeightsError(f"'{path}' is damaged: {damaged} does not match its checksum")
+    if path.suffix.lower() == ".safetensors" or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        if check and (damaged := archive.testzip()):
+            raise WeightsError(f"'{path}' is damaged: {damaged} does not match its checksum")
+    return True
 
 
 def _unwrapped(content: object) -> object:
@@ -96,42 +106,6 @@ def _unwrapped(content: object) -> object:
             return mapping
         content = mapping[key]
     return content
-
-
-def with_torchvision_keys(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
-    """The tensors of a VGG's state dict as `features.N.*` and `classifier.N.*`; other entries are left out.
-
-    Prefixes such as `module.` and `_orig_mod.` are removed in any combination. timm's heads and classifiers numbered
-    1, 4, 6 (converted from Caffe) are renamed. Raises `WeightsError` if two entries have the same name afterwards.
-    """
-    import torch
-
-    renamed: dict[str, Tensor] = {}
-    origin: dict[str, str] = {}
-    for key, value in state.items():
-        if (name := _torchvision_key(str(key))) is None or not isinstance(value, torch.Tensor):
-            continue
-        if name in renamed:
-            raise WeightsError(f"the state dict holds {name} twice: as {origin[name]} and as {key}")
-        renamed[name], origin[name] = value, str(key)
-    if "classifier.1.weight" in renamed:
-        renamed = {re.sub(r"^classifier\.([14])\.", _one_less, key): tensor for key, tensor in renamed.items()}
-    # timm's fully connected layers are convolutions.
-    return {key: x.flatten(1) if key.startswith("classifier.") and x.ndim > 2 else x for key, x in renamed.items()}
-
-
-def _torchvision_key(key: str) -> str | None:
-    stem = _PREFIXES.sub("", key)
-    for theirs, ours in _HEADS.items():
-        if stem.startswith(theirs):
-            return ours + stem.removeprefix(theirs)
-    if stem[:1].isdecimal():
-        return f"features.{stem}"
-    return stem.replace("classifier.module.", "classifier.") if stem.startswith("classifier.") else None
-
-
-def _one_less(found: re.Match[str]) -> str:
-    return f"classifier.{int(found[1]) - 1}."
 
 
 def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -166,15 +140,12 @@ def fit(state: Mapping[str, Any], network: str, origin: str, depth: int | None =
     """
     import torch
 
-    named = with_torchvision_keys(state)
-    features = {
-        key: x for key, x in named.items() if key.startswith("features.") and not key.endswith("num_batches_tracked")
-    }
-    features |= _zero_biases(network, features)
+    features = _features(state)
+    features |= {key: torch.zeros(shape) for key, shape in _missing_biases(network, features).items()}
     expected = {key: x for key, x in arch.state_shapes(network).items() if depth is None or index(key) < depth}
     came = {key: tuple(tensor.shape) for key, tensor in features.items()}
     if came != expected:
-        fitting = [name for name in arch.NETWORKS if arch.state_shapes(name) == came]
+        fitting = fitting_networks(state)
         hint = f"; it fits {', '.join(fitting)}" if fitting else ""
         raise WeightsError(f"{origin} does not fit {network}: {_difference(came, expected)}{hint}")
     if odd := [
@@ -199,7 +170,7 @@ def fit_classifier(state: Mapping[str, Any], network: str, origin: str) -> dict[
     came = {key: tuple(x.shape) for key, x in named.items()}
     head, classes, hidden = arch.head_of(came, origin)
     if head is None:
-        raise WeightsError(f"{origin} holds features without a classifier: pass the file of a whole network")
+        raise WeightsError(f"{no_classifier(state, origin)}: pass the file of a whole network")
     expected = arch.head_shapes(network, head, classes, hidden=hidden)
     if came != expected:
         raise WeightsError(f"the classifier of {origin} does not fit {network}: {_difference(came, expected)}")
@@ -209,12 +180,40 @@ def fit_classifier(state: Mapping[str, Any], network: str, origin: str) -> dict[
     return result
 
 
-def _zero_biases(network: str, features: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """The biases of a batch-normalised network whose convolutions were saved without any: zeros."""
-    import torch
+def no_classifier(state: Mapping[str, Any], origin: str) -> str:
+    """The beginning of an error message for weights without a known classifier: the tensors that might be one."""
+    if not (others := unnamed(state)):
+        return f"{origin} holds features without a classifier"
+    texts = [f"{key} ({_shape_text(x.shape)})" for key, x in others.items()]
+    if len(texts) > 4:
+        texts[3:] = [f"{len(texts) - 3} others"]
+    return f"{origin} holds features, and no classifier that is known among {', '.join(texts)}"
 
+
+def fitting_networks(state: Mapping[str, Any]) -> list[str]:
+    """The names of the networks whose features have the shapes of those in `state`. They all have the same layers.
+
+    >>> from vggfeat import weights
+    >>> fitting_networks(weights.load("vgg16")[0])
+    ['vgg16', 'D']
+    """
+    features = _features(state)
+    came = {key: tuple(x.shape) for key, x in features.items()}
+    return [name for name in arch.NETWORKS if came | _missing_biases(name, features) == arch.state_shapes(name)]
+
+
+def _features(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
+    return {
+        key: x
+        for key, x in with_torchvision_keys(state).items()
+        if key.startswith("features.") and not key.endswith("num_batches_tracked")
+    }
+
+
+def _missing_biases(network: str, features: Mapping[str, "Tensor"]) -> dict[str, tuple[int, ...]]:
+    """The biases of a batch-normalised network whose convolutions were saved without any."""
     convolutions = [layer for layer in arch.layers(network) if layer.kind == "conv"]
-    biases = {f"features.{layer.index}.bias": torch.zeros(layer.channels) for layer in convolutions}
+    biases = {f"features.{layer.index}.bias": (layer.channels,) for layer in convolutions}
     return biases if arch.network(network).batch_norm and features and not biases.keys() & features.keys() else {}
 
 
@@ -277,9 +276,11 @@ def pack(path: Path, entry: WeightsEntry, features: Mapping[str, "Tensor"], stor
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """The metadata that `write` recorded in a file; for other files `{"layers": {}}`."""
+    """The metadata that `write` recorded in a file; for others `layers` is empty, see also `formats`."""
     from safetensors import SafetensorError, safe_open
 
+    if kind := formats.format_of(path):
+        return {"layers": {}, **formats.describe_format(path, kind)}
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return {"layers": {}}
     try:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vggfeat.errors import InputError, LayerError, WeightsError, one_of
 from vggfeat.networks import arch, checkpoints
 from vggfeat.networks import weights as weights_table
+from vggfeat.networks.naming import with_torchvision_keys
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
 
 Init = Literal["torchvision", "paper", "glorot"]
@@ -251,7 +252,7 @@ def load(
     network reads RGB. Raises `WeightsError` if the file cannot be read or does not fit. See `save` for an example.
     """
     path = Path(path)
-    state = checkpoints.with_torchvision_keys(checkpoints.decode(checkpoints.read_state(path)))
+    state = with_torchvision_keys(checkpoints.decode(checkpoints.read_state(path)))
     about = checkpoints.metadata(path)
     known = arch.network(weights_table.network_for(network, path))
     features, entry = weights_table.load(known.name, path, **preprocessing)

@@ -26,13 +26,15 @@ from vggfeat.networks.checkpoints import (
     fingerprints,
     fit,
     fit_classifier,
+    fitting_networks,
     index,
     metadata,
     pack,
+    read_shapes,
     read_state,
-    with_torchvision_keys,
 )
 from vggfeat.networks.downloads import cache_dir, sha256
+from vggfeat.networks.naming import with_torchvision_keys
 from vggfeat.networks.preprocessing import (
     BYTE_STD,
     IMAGENET_MEAN,
@@ -82,9 +84,10 @@ def load(
 ) -> tuple[dict[str, "Tensor"], WeightsEntry]:
     """The float32 features of a network under torchvision's keys, and the weights entry that describes them.
 
-    `weights`: the name of an entry; the path of a `.pth`, `.pt` or `.safetensors` state dict, of a whole VGG or of its
-    features; such a state dict itself; or None for random weights drawn from `seed`. Of bundled weights, only the first
-    `depth` layers are decoded and returned (all if None); others are always returned whole.
+    `weights`: the name of an entry; the path of a `.pth`, `.pt` or `.safetensors` state dict, or of a `.h5` or `.keras`
+    file of Keras or a `.mat` file of MatConvNet, of a whole VGG or of its features; such a state dict itself; or None
+    for random weights drawn from `seed`. Of bundled weights, only the first `depth` layers are decoded and returned
+    (all if None); others are always returned whole.
 
     `classifier` adds the tensors of the classifier. It needs a whole network: a file, a state dict, random weights, or
     torchvision's `imagenet1k_v1`, which is downloaded whole; the bundled entries hold features only. None adds it if a
@@ -92,9 +95,9 @@ def load(
 
     `preprocessing`: `mean`, `std` and `input_order`, see `Preprocessing`. The returned weights always read RGB, and the
     returned entry has the mean and std to use. By default, files of torchvision and the well-known conversions from
-    Caffe, `vgg16-00b39a1b.pth` and `vgg19-d01eb7cb.pth`, are recognised by their sha256 whatever their name, and files
-    that vggfeat wrote record theirs. Other files and state dicts are assumed to read RGB with ImageNet's mean and std;
-    those that look like BGR cause a warning.
+    Caffe, `vgg16-00b39a1b.pth` and `vgg19-d01eb7cb.pth`, are recognised by their sha256 whatever their name, files that
+    vggfeat wrote record theirs, and those of Keras and MatConvNet have their own, see `formats`. Other files and state
+    dicts are assumed to read RGB with ImageNet's mean and std; those that look like BGR cause a warning.
 
     Raises `WeightsError` for weights that are unknown, cannot be downloaded, do not fit the network, or are not finite,
     and `InputError` for preprocessing that is not possible.
@@ -184,6 +187,12 @@ def _in_rgb(
         warnings.warn(
             f"the weights '{entry.name}' look as if they read BGR: pass input_order='bgr' (--channels bgr), and the "
             "mean and std of their training; or input_order='rgb' if they read RGB",
+            stacklevel=users_line(),
+        )
+    if preprocessing.get("input_order") is None and entry.input_order == "bgr" and looks_bgr(first.flip(1)):
+        warnings.warn(
+            f"the weights '{entry.name}' are taken for {entry.source}'s, which read BGR, and look as if they read RGB: "
+            "pass input_order='rgb' (--channels rgb), and the mean and std of their training; or input_order='bgr'",
             stacklevel=users_line(),
         )
     if found.input_order == "bgr":
@@ -285,27 +294,29 @@ def file_of(weights: WeightsLike) -> Path | None:
     return None
 
 
+_ENDINGS = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".h5", ".hdf5", ".keras", ".mat")
+
+
 def _looks_like_a_file(text: str) -> bool:
-    if Path(text).suffix.lower() in (".pth", ".pt", ".safetensors", ".ckpt", ".bin") or os.sep in text:
+    if Path(text).suffix.lower() in _ENDINGS or os.sep in text:
         return True
     return text != "default" and all(text != entry.name for entry in TABLE) and Path(text).is_file()
 
 
 def network_for(network: str, weights: WeightsLike) -> str:
-    """The name of the network to build; `auto` is the network that the file `weights` records.
+    """The name of the network to build; `auto` is the network that `weights` name, see `named_network`.
 
-    If the file records the same network with another slope of its activations, the recorded one is returned. Raises
-    `LayerError` for an unknown name, and `WeightsError` for `auto` if the file records no network.
+    If a file records the same network with another slope of its activations, the recorded one is returned. Raises
+    `LayerError` for an unknown name, and `WeightsError` for `auto` if the weights name no network.
 
     >>> network_for("D", "default")
     'D'
     """
-    recorded = named_network(weights)
     if network == "auto":
-        if recorded is None:
-            raise WeightsError(f"network 'auto': '{weights}' does not record which network it holds: name the network")
-        return recorded
-    known = arch.network(network)
+        if (named := named_network(weights)) is None:
+            raise WeightsError(f"network 'auto': {_nameless(weights)}: name the network, such as vgg16 or 64,M,128,M")
+        return named
+    known, recorded = arch.network(network), _recorded_network(weights)
     slope = arch.network(recorded).slope if recorded else known.slope
     if recorded and slope != known.slope and arch.same_stack(replace(known, slope=slope), recorded):
         return recorded
@@ -313,12 +324,36 @@ def network_for(network: str, weights: WeightsLike) -> str:
 
 
 def named_network(weights: WeightsLike) -> str | None:
-    """The name of the network that the file `weights` records; None if it records none or is not a file."""
+    """The network that a file records, or whose features have the shapes of a file or a state dict; else None.
+
+    No two networks with different layers have the same shapes. Raises `WeightsError` for a file that cannot be read.
+
+    >>> named_network(load("vgg16")[0])
+    'vgg16'
+    """
+    if recorded := _recorded_network(weights):
+        return recorded
+    path = file_of(weights)
+    if path is None and not isinstance(weights, Mapping):
+        return None
+    state = weights if isinstance(weights, Mapping) else read_shapes(cast("Path", path))
+    return next(iter(fitting_networks(state)), None)
+
+
+def _recorded_network(weights: WeightsLike) -> str | None:
     path = file_of(weights)
     try:
         return arch.network(str(metadata(path)["network"])).name if path else None
     except (KeyError, LayerError):
         return None
+
+
+def _nameless(weights: WeightsLike) -> str:
+    """Why `weights` name no network."""
+    if weights is None or (isinstance(weights, str) and file_of(weights) is None):
+        return f"only a file or a state dict names its network, and the weights are {weights!r}"
+    origin = "the state dict" if isinstance(weights, Mapping) else f"'{weights}'"
+    return f"{origin} records no network, and its shapes are those of none that has a name"
 
 
 def _entry_of(path: Path, network: str) -> WeightsEntry:
@@ -332,7 +367,8 @@ def _entry_of(path: Path, network: str) -> WeightsEntry:
     except (KeyError, TypeError, ValueError):
         known = next((entry for entry in entries if entry.name == about.get("weights")), None)
         return known or WeightsEntry(network, path.name, path.name, _UNKNOWN)
-    return WeightsEntry(network, path.name, path.name, str(about.get("source") or _UNKNOWN), "", mean, std)
+    source, order = str(about.get("source") or _UNKNOWN), cast("InputOrder", about.get("input_order", "rgb"))
+    return WeightsEntry(network, path.name, path.name, source, "", mean, std, input_order=order)
 
 
 def _fetch(entry: WeightsEntry) -> None:

@@ -12,7 +12,7 @@ from vggfeat.errors import InputError, did_you_mean, similar
 from vggfeat.explore.cam import CamMethod, class_activation
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device, choose_precision, resolve_precision, settings
-from vggfeat.networks import arch, network
+from vggfeat.networks import arch, checkpoints, network
 from vggfeat.networks import weights as weights_table
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.ranges import check_range
@@ -49,9 +49,10 @@ class Classifier:
     """Classifies pictures with a VGG and its linear layers.
 
     Args:
-        network: a name of `arch.NETWORKS`; `auto` is the one that the file names, else `vgg16`.
+        network: a name of `arch.NETWORKS`; `auto` is the one that the file records or its shapes tell, and `vgg16` for
+            `imagenet1k_v1`.
         weights: `imagenet1k_v1`, which is downloaded once (about 550 MB) and checked against its hash; or a file from
-            `vggfeat train`, or a state dict with torchvision's keys.
+            `vggfeat train`, a state dict with torchvision's keys, or a file of Keras or MatConvNet.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         precision: of the network's arithmetic.
         preprocessing: `mean`, `std` and `input_order` of the weights, see `weights.Preprocessing`.
@@ -180,7 +181,7 @@ def _load(name: str, weights: str | os.PathLike[str], preprocessing: weights_tab
         path = weights_table.whole(name, str(weights))
     model = network.load(path, name, **preprocessing)
     if model.head is None:
-        raise InputError(f"'{path}' holds features without a classifier")
+        raise InputError(checkpoints.no_classifier(checkpoints.read_shapes(path), f"'{path}'"))
     numbered = model.classes == tuple(map(str, range(len(model.classes))))
     if numbered and len(model.classes) == 1000:
         from torchvision.models import VGG16_Weights
