@@ -1,13 +1,15 @@
 """The manifest of a dump: one entry for each input, as CSV or parquet."""
 
 import csv
+import io
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import islice, pairwise
+from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, BinaryIO, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,8 @@ from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError
 
 ManifestFormat = Literal["csv", "parquet"]
-_T = TypeVar("_T")
+Integers = npt.NDArray[np.int64]
+Places = npt.NDArray[np.int32]
 FORMATS: tuple[ManifestFormat, ...] = get_args(ManifestFormat)
 
 COLUMNS: Mapping[str, type] = {
@@ -37,8 +40,15 @@ COLUMNS: Mapping[str, type] = {
 # A parquet file is written in groups of this many entries, which are in memory together.
 _GROUP = 65536
 
-# A manifest is read in blocks of this many entries, which fit into the cache of a processor.
-_BLOCK = 256
+# Columns of integers; the others are texts.
+_NUMBERS = tuple(name for name, kind in COLUMNS.items() if kind is int)
+
+# A manifest is read in blocks of this many entries or bytes, which fit into the cache of a processor.
+_BLOCK = 4096
+_BLOCK_BYTES = 2**19
+
+_DIGITS = 18
+"""Integers with at most this many digits fit into 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +91,29 @@ class Manifest(Sequence[ManifestEntry]):
     (True, ['a'], [48])
     """
 
-    def __init__(self, blocks: Iterable[Sequence[Sequence[Any]]], columns: Sequence[str] = ()) -> None:
-        """`blocks`: the `COLUMNS` and further `columns` of `_BLOCK` entries each, and the rest in the last one."""
+    def __init__(self, blocks: Iterable["_Block"], columns: Sequence[str] = ()) -> None:
+        """`blocks`: the `COLUMNS` and further `columns` of consecutive entries."""
         self.columns = tuple(columns)
-        kinds = {**COLUMNS, **dict.fromkeys(columns, str)}
-        stored = [_Integers() if kind is int else _Texts() for kind in kinds.values()]
-        good: list[npt.NDArray[np.bool_]] = []
-        status = list(COLUMNS).index("status")
-        for block in blocks:
-            for column, values in zip(stored, block, strict=True):
-                column.extend(values)
-            good.append(np.fromiter(map("ok".__eq__, block[status]), np.bool_, len(block[status])))
-        found = dict(zip(kinds, stored, strict=True))
-        self._texts = {name: column for name, column in found.items() if isinstance(column, _Texts)}
-        self.numbers: Mapping[str, npt.NDArray[np.int64]] = {
-            name: column.array() for name, column in found.items() if isinstance(column, _Integers)
+        self._blocks = list(blocks)
+        self._starts = [0, *accumulate(len(block) for block in self._blocks)]
+        none = np.empty(0, np.int64)
+        self.numbers: Mapping[str, Integers] = {
+            name: np.concatenate([none, *(block.numbers.pop(name) for block in self._blocks)]) for name in _NUMBERS
         }
-        self.ok: npt.NDArray[np.bool_] = np.concatenate([np.empty(0, np.bool_), *good])
+        ok = [block.texts["status"].equal(b"ok") for block in self._blocks]
+        self.ok: npt.NDArray[np.bool_] = np.concatenate([np.empty(0, np.bool_), *ok])
 
     @classmethod
     def of(cls, entries: Iterable[ManifestEntry]) -> "Manifest":
         """The manifest of `entries`."""
         entries = list(entries)
         columns = list(dict.fromkeys(name for entry in entries for name in entry.columns))
-        return cls((_transposed(block, columns) for block in _blocks(entries)), columns)
+        parts = (entries[start : start + _BLOCK] for start in range(0, len(entries), _BLOCK))
+        return cls((_block_of(_transposed(part, columns), columns) for part in parts), columns)
 
     def texts(self, name: str) -> list[str]:
         """The whole column `name`: `id`, `path`, `sha256`, `status`, `error` or one of `columns`."""
-        return list(self._texts[name])
+        return [text for block in self._blocks for text in block.texts[name]]
 
     def __len__(self) -> int:
         return len(self.ok)
@@ -122,9 +127,12 @@ class Manifest(Sequence[ManifestEntry]):
         return self._entry(places) if isinstance(places, int) else tuple(map(self._entry, places))
 
     def __iter__(self) -> Iterator[ManifestEntry]:
-        columns = [self._texts[name] if kind is str else map(int, self.numbers[name]) for name, kind in COLUMNS.items()]
-        columns += [self._texts[name] for name in self.columns]
-        return map(self._made, zip(*columns, strict=True))
+        for start, block in zip(self._starts, self._blocks, strict=False):
+            values = [
+                self.numbers[name][start : start + len(block)].tolist() if name in _NUMBERS else block.texts[name]
+                for name in (*COLUMNS, *self.columns)
+            ]
+            yield from map(self._made, zip(*values, strict=True))
 
     def __eq__(self, other: object) -> bool:
         return tuple(self) == tuple(other) if isinstance(other, Manifest) else NotImplemented
@@ -132,11 +140,12 @@ class Manifest(Sequence[ManifestEntry]):
     __hash__ = None  # pyright: ignore[reportAssignmentType] (a list of entries is not hashable)
 
     def _entry(self, place: int) -> ManifestEntry:
-        values: list[Any] = [
-            self._texts[name][place] if kind is str else int(self.numbers[name][place])
-            for name, kind in COLUMNS.items()
-        ]
-        return self._made([*values, *(self._texts[name][place] for name in self.columns)])
+        number = bisect_right(self._starts, place) - 1
+        texts, inside = self._blocks[number].texts, place - self._starts[number]
+        return self._made([
+            int(self.numbers[name][place]) if name in _NUMBERS else texts[name][inside]
+            for name in (*COLUMNS, *self.columns)
+        ])  # fmt: skip
 
     def _made(self, values: Sequence[Any]) -> ManifestEntry:
         further = zip(self.columns, values[len(COLUMNS) :], strict=True)
@@ -144,44 +153,61 @@ class Manifest(Sequence[ManifestEntry]):
         return ManifestEntry(**own, columns={name: text for name, text in further if text})
 
 
-class _Integers:
-    """A column of integers."""
-
-    def __init__(self) -> None:
-        self._blocks: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-
-    def extend(self, values: Sequence[Any]) -> None:
-        self._blocks.append(np.fromiter(map(int, values), np.int64, len(values)))
-
-    def array(self) -> npt.NDArray[np.int64]:
-        return np.concatenate(self._blocks)
-
-
+@dataclass(frozen=True, slots=True)
 class _Texts:
-    """A column of texts: each block of `_BLOCK` texts is one string, and the ends of the texts in it."""
+    """A column of texts in UTF-8: text number n is `data[starts[n] : ends[n]]`."""
 
-    def __init__(self) -> None:
-        self._blocks: list[tuple[str, npt.NDArray[np.int64]]] = []
+    data: bytes
+    starts: Places
+    ends: Places
 
-    def extend(self, values: Sequence[Any]) -> None:
-        ends = np.zeros(len(values) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=ends[1:])
-        self._blocks.append(("".join(values), ends))
+    @classmethod
+    def of(cls, values: Sequence[str]) -> "_Texts":
+        encoded = [text.encode("utf-8", "surrogatepass") for text in values]
+        edges = np.zeros(len(values) + 1, np.int32)
+        np.cumsum(np.fromiter(map(len, encoded), np.int32, len(values)), out=edges[1:])
+        return cls(b"".join(encoded), edges[:-1], edges[1:])
+
+    def equal(self, text: bytes) -> npt.NDArray[np.bool_]:
+        """Which texts are `text`."""
+        found = self.ends - self.starts == len(text)
+        data, starts = np.frombuffer(self.data, np.uint8), self.starts[found]
+        same = [data[starts + place] == value for place, value in enumerate(text)]
+        found[found] = np.logical_and.reduce(same)
+        return found
 
     def __getitem__(self, place: int) -> str:
-        text, ends = self._blocks[place // _BLOCK]
-        return text[ends[place % _BLOCK] : ends[place % _BLOCK + 1]]
+        return self.data[self.starts[place] : self.ends[place]].decode("utf-8", "surrogatepass")
 
     def __iter__(self) -> Iterator[str]:
-        for text, ends in self._blocks:
-            places = ends.tolist()
-            yield from (text[start:end] for start, end in pairwise(places))
+        edges = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+        if self.data.isascii():  # slicing one text is faster than decoding many
+            text = self.data.decode("ascii")
+            return (text[start:end] for start, end in edges)
+        return (self.data[start:end].decode("utf-8", "surrogatepass") for start, end in edges)
 
 
-def _blocks(items: Iterable[_T]) -> Iterator[list[_T]]:
-    remaining = iter(items)
-    while block := list(islice(remaining, _BLOCK)):
-        yield block
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Consecutive entries, by column. `Manifest` joins the numbers of all blocks, and takes them from here."""
+
+    texts: Mapping[str, _Texts]
+    numbers: dict[str, Integers]
+
+    def __len__(self) -> int:
+        return len(self.texts["id"].starts)
+
+
+def _block_of(values: Sequence[Sequence[Any]], columns: Sequence[str]) -> _Block:
+    """The block with `values`, one sequence for each of `COLUMNS` and `columns`."""
+    texts: dict[str, _Texts] = {}
+    numbers: dict[str, Integers] = {}
+    for name, column in zip((*COLUMNS, *columns), values, strict=True):
+        if name in _NUMBERS:
+            numbers[name] = np.fromiter(map(int, column), np.int64, len(column))
+        else:
+            texts[name] = _Texts.of(column)
+    return _Block(texts, numbers)
 
 
 def _transposed(entries: Sequence[ManifestEntry], columns: Sequence[str]) -> list[list[Any]]:
@@ -207,7 +233,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             return _read_csv(path) if form == "csv" else _read_parquet(path)
         except InputError:  # pyarrow is missing
             raise
-        except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, csv.Error) as error:
             raise damaged_manifest(folder, path.name, str(error)) from error
     return None
 
@@ -243,28 +269,111 @@ def _write_parquet(path: Path, entries: Iterable[ManifestEntry], columns: Sequen
 
 
 def _read_csv(path: Path) -> Manifest:
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        names = next(lines, [])
+    with path.open("rb") as file:
+        blocks = _whole_lines(file)
+        first = next(blocks, b"")
+        end = _first_end(first)
+        names = next(csv.reader(io.StringIO(first[:end].decode(), newline="")), [])
         places = _places(names)
-        blocks = (_columns(block, places) for block in _blocks(filter(None, lines)))
-        return Manifest(blocks, [names[place] for place in places[len(COLUMNS) :]])
+        columns = [names[place] for place in places[len(COLUMNS) :]]
+        parts = (data for data in chain([first[end:]], blocks) if data)
+        return Manifest((_csv_block(data, places, columns) for data in parts), columns)
 
 
-def _columns(lines: Sequence[Sequence[str]], places: Sequence[int]) -> list[Sequence[str]]:
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a CSV file in blocks of whole lines, each with its end; a quoted field may hold ends of lines."""
+    rest = b""
+    while more := file.read(_BLOCK_BYTES):
+        data = rest + more
+        if end := _last_end(data):
+            yield data[:end]
+        rest = data[end:]
+    if rest:
+        yield rest if rest.endswith(b"\n") else rest + b"\n"
+
+
+def _last_end(data: bytes) -> int:
+    """The end of the last line of `data` that is whole: the ends of lines in quoted fields do not count."""
+    end = data.rfind(b"\n") + 1
+    inside = data.count(b'"', 0, end) % 2
+    while inside:
+        before = data.rfind(b"\n", 0, data.rindex(b'"', 0, end)) + 1
+        inside = (inside + data.count(b'"', before, end)) % 2
+        end = before
+    return end
+
+
+def _first_end(data: bytes) -> int:
+    """The end of the first line of `data`."""
+    end = data.find(b"\n") + 1
+    while data.count(b'"', 0, end) % 2:
+        end = data.find(b"\n", end) + 1
+    return end
+
+
+def _csv_block(data: bytes, places: Sequence[int], columns: Sequence[str]) -> _Block:
+    """The entries in some lines of a CSV file. `places` are those of `COLUMNS` and `columns` in a line."""
+    text = data.decode()  # raises ValueError if it is not UTF-8
+    if (found := _plain_block(data, places, columns)) is not None:
+        return found
+    lines = list(filter(None, csv.reader(io.StringIO(text, newline=""))))
     try:
-        columns = list(zip(*lines, strict=True))
-        return [columns[place] for place in places]
+        every = list(zip(*lines, strict=True)) if lines else [()] * len(places)
+        values = [every[place] for place in places]
     except (ValueError, IndexError) as error:
         raise ValueError("a line has more or fewer fields than others") from error
+    return _block_of(values, columns)
+
+
+def _plain_block(data: bytes, places: Sequence[int], columns: Sequence[str]) -> _Block | None:
+    """What `_csv_block` does, by numpy and without copying texts; None if the lines are not plain, or damaged."""
+    if b'"' in data or b"\r" in data:
+        return None
+    array = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero((array == ord(",")) | (array == ord("\n"))).astype(np.int32)
+    if len(ends) % len(places):
+        return None
+    ends = ends.reshape(-1, len(places))
+    kinds = array[ends]
+    if (kinds[:, -1] != ord("\n")).any() or (kinds[:, :-1] != ord(",")).any():
+        return None
+    starts = np.concatenate(([0], ends.reshape(-1)[:-1] + 1), dtype=np.int32).reshape(ends.shape)
+    texts: dict[str, _Texts] = {}
+    numbers: dict[str, Integers] = {}
+    for name, place in zip((*COLUMNS, *columns), places, strict=True):
+        if name not in _NUMBERS:
+            texts[name] = _Texts(data, starts[:, place], ends[:, place])
+        elif (found := _integers(array, starts[:, place], ends[:, place])) is None:
+            return None
+        else:
+            numbers[name] = found
+    return _Block(texts, numbers)
+
+
+def _integers(data: npt.NDArray[np.uint8], starts: Places, ends: Places) -> Integers | None:
+    """The integers that stand in `data` as digits, maybe after a minus; None if a text is something else."""
+    negative = data[starts] == ord("-")
+    lengths = ends - starts - negative
+    if lengths.min() < 1 or lengths.max() > _DIGITS:
+        return None
+    value = np.zeros(len(starts), np.int64)
+    for place in range(int(lengths.max())):
+        there = place < lengths
+        digits = np.where(there, data[np.maximum(ends - 1 - place, starts)] - np.uint8(ord("0")), 0)
+        if (digits > 9).any():
+            return None
+        value += digits.astype(np.int64) * 10**place
+    return np.where(negative, -value, value)
 
 
 def _read_parquet(path: Path) -> Manifest:
     table = import_parquet(f"reading '{printable(path)}'").read_table(path)
     places = _places(table.column_names)
+    columns = [table.column_names[place] for place in places[len(COLUMNS) :]]
     parts = (table.slice(start, _BLOCK) for start in range(0, table.num_rows, _BLOCK))
-    blocks = ([part.column(place).to_pylist() for place in places] for part in parts)
-    return Manifest(blocks, [table.column_names[place] for place in places[len(COLUMNS) :]])
+    return Manifest(
+        (_block_of([part.column(place).to_pylist() for place in places], columns) for part in parts), columns
+    )
 
 
 def _places(names: Sequence[str]) -> list[int]:
