@@ -44,7 +44,7 @@ _ORDERS = ("rgb", "bgr")
     "--channels",
     callback=parsed(lambda text: text if text in _ORDERS else parse_channels(text)),
     metavar="N,...",
-    help="Channels to draw; rgb or bgr means --input-order.  [default: all]",
+    help="Channels to draw; rgb or bgr means --input-order.  [default: all; of fc6 to fc8 the 64 most active]",
 )
 @click.option("--top", type=click.IntRange(1), metavar="K", help="Draw only the K most active channels or pictures.")
 @click.option(

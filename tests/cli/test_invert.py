@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vggfeat import write_picture
+from vggfeat import vgg, write_picture
 from vggfeat.transfer.record import read_record
 
 QUICK = ("--size", 64, "--first-size", 32, "--steps", 2)
@@ -43,3 +43,12 @@ def test_options_are_the_recipes(vggfeat):
 def test_refusals(arguments, message, vggfeat):
     assert message in vggfeat("invert", *arguments, code=2).stderr
     assert not list(Path().glob("*-invert*"))
+
+
+def test_a_network_without_the_layers_of_the_preset(vggfeat):
+    torch.save(vgg("8,M,16", head=None, seed=0).state_dict(), "own.pth")
+    arguments = ("--network", "8,M,16", "--weights", "own.pth", *QUICK)
+    vggfeat("invert", "in.png", "-l", "relu2_1", *arguments, "-o", "out.png")
+    assert read_record("out.png").recipe.content_layers == {"relu2_1": 1.0}
+    found = vggfeat("invert", "in.png", *arguments, code=2)
+    assert "relu4_2" in found.stderr

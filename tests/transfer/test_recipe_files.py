@@ -52,9 +52,9 @@ def test_presets_differ_from_the_default_in_what_they_are_for():
         "fine": {"growth", "steps", "step_decay"},
         "print": {"size", "steps", "step_decay"},
         "gatys": {"weights", "content_weight", "steps", "step_decay", "margin"},
-        "texture": {"content_weight", "start", "first_size", "steps", "step_decay", "margin"},
+        "texture": {"content_layers", "content_weight", "start", "first_size", "steps", "step_decay", "margin"},
         "invert": {
-            *("size", "content_weight", "style_weight", "tv_weight", "start", "first_size"),
+            *("size", "style_layers", "content_weight", "style_weight", "tv_weight", "start", "first_size"),
             *("steps", "step_decay", "margin"),
         },
     }

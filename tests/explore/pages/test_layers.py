@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vggfeat import InputError
+from vggfeat import InputError, vgg
 from vggfeat.explore import view
 from vggfeat.explore.pages import canvas, layers
 from vggfeat.explore.pages.layers import sheet
@@ -66,6 +66,22 @@ def test_the_most_active_channels(seen, words):
         peaks = [f"{max(features[0, channel].flatten(), key=abs):.3g}" for channel in chosen]
         place = words.index(str(chosen[0]), words.index(name))
         assert words[place : place + 6] == [word for pair in zip(map(str, chosen), peaks, strict=True) for word in pair]
+
+
+def test_fully_connected_layers_show_the_most_active_units(picture, words):
+    state = vgg("4,M,8", num_classes=3, hidden=70, seed=0).state_dict()
+    found = view.inspect(picture, "fc7,fc8", "4,M,8", weights=state, device="cpu")
+    sheet(found)
+    start, end = words.index("fc7"), words.index("fc8")
+    chosen = view.most_active(found.features["fc7"], 64)
+    assert [word for word in words[start:end] if word.isdecimal() and "." not in word][: len(chosen)] == [
+        str(channel) for channel in chosen
+    ]
+    assert any("the 64 most active channels" in word for word in words[start:end])
+    assert not any("most active" in word for word in words[end:])
+    words.clear()
+    sheet(view.inspect(picture, "fc7", "4,M,8", weights=state, device="cpu"), channels=range(70))
+    assert {str(channel) for channel in range(70)} <= set(words)
 
 
 def test_tiles_hold_their_channels(seen):

@@ -31,6 +31,9 @@ _LEAST_BESIDE = 100  # Narrower tiles go below the panels.
 
 _DIMMED = 0.3
 
+# A unit of a fully connected layer has one value and no picture, so thousands of tiles would say little.
+_MOST_UNITS = 64
+
 
 @dataclass(frozen=True)
 class Row:
@@ -75,7 +78,8 @@ def sheet(
 
     Args:
         found: a result of `view.inspect`.
-        channels: the channels of every layer to show; None shows all.
+        channels: the channels of every layer to show; None shows all, and of fully connected layers (`fc6`, `relu7`)
+            the 64 most active ones.
         top: how many of the most active channels of every layer to show instead.
         at: a pixel (x, y) of the original picture, counted from 0. Also shows the receptive field there.
         scale: `channel` scales the colours to each channel, `layer` to the whole layer.
@@ -93,14 +97,16 @@ def sheet(
     page = canvas.Canvas(_WIDTH, y)
     _paint_header(page, found, scale)
     for layer, row in zip(found.layers, rows, strict=True):
-        _paint_panels(page, found, layer, row, at)
+        _paint_panels(page, found, layer, row, at, top=None if channels is not None else len(shown[layer.name]))
         _paint_channels(page, found.features[layer.name], shown[layer.name], row, scale)
     return page.tensor()
 
 
 def _choose(found: Inspection, layer: arch.Layer, channels: Sequence[int] | None, top: int | None) -> Sequence[int]:
     if channels is None and top is None:
-        return range(layer.channels)
+        if layer.fixed_side != 1 or layer.channels <= _MOST_UNITS:
+            return range(layer.channels)
+        top = _MOST_UNITS
     if top is not None:
         return view.most_active(found.features[layer.name], top)
     assert channels is not None  # noqa: S101 (one of the two is)
@@ -157,7 +163,13 @@ def _paint_header(page: canvas.Canvas, found: Inspection, scale: Scale) -> None:
 
 
 def _paint_panels(
-    page: canvas.Canvas, found: Inspection, layer: arch.Layer, row: Row, at: tuple[float, float] | None
+    page: canvas.Canvas,
+    found: Inspection,
+    layer: arch.Layer,
+    row: Row,
+    at: tuple[float, float] | None,
+    *,
+    top: int | None,
 ) -> None:
     features = found.features[layer.name]
     height, width = features.shape[2:]
@@ -167,6 +179,8 @@ def _paint_panels(
         f"{layer.channels} channels of {width} x {height} · stride {layer.stride} · "
         f"each position sees {layer.receptive_field} x {layer.receptive_field} pixels"
     )
+    if top is not None and top < layer.channels:
+        facts += f" · the {top} most active channels"
     page.write(_MARGIN + used + 16, row.top + 19, facts, size=17, fill=canvas.DIM)
     heat = view.at_pixels(view.mean_heat(features), layer, *found.picture.shape[2:])
     principal = view.components(features)
