@@ -1,7 +1,10 @@
 """State dicts as people save them become torchvision's."""
 
 import argparse
+import collections
 import fractions
+import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,6 +47,34 @@ def test_prefixes_and_wrappers_in_any_combination(rename, wrappers, state, tmp_p
     assert all(torch.equal(loaded[key], x) for key, x in state.items())
 
 
+PREFIXES = ("module", "_orig_mod", "model", "net", "backbone", "encoder")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_every_order_of_prefixes(count, state):
+    for chosen in itertools.permutations(PREFIXES, count):
+        prefix = ".".join(chosen)
+        for inside in ("features", "features.module", "features._orig_mod"):
+            renamed = {f"{prefix}.{key}".replace("features", inside): x for key, x in state.items()}
+            assert with_torchvision_keys(renamed).keys() == state.keys()
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, lambda model: nn.DataParallel(torch.compile(model))])
+def test_a_tap_reads_through_compile(wrap, images):
+    model = vgg(PLAN, head=None, seed=0)
+    expected = FeatureExtractor.of(model, "relu2_1")(images)["relu2_1"]
+    assert torch.equal(FeatureExtractor.of(wrap(model), "relu2_1")(images)["relu2_1"], expected)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_a_tap_reads_features_that_are_wrapped(wrap, images):
+    """As in torchvision's example of training on ImageNet."""
+    model = vgg(PLAN, head=None, seed=0)
+    expected = FeatureExtractor.of(model, "relu2_1")(images)["relu2_1"]
+    model.features = wrap(model.features)
+    assert torch.equal(FeatureExtractor.of(model, "relu2_1")(images)["relu2_1"], expected)
+
+
 def test_features_wrapped_by_data_parallel(state, tmp_path):
     torch.save(
         {key.replace("features.", "features.module."): x for key, x in state.items()}, path := tmp_path / "own.pth"
@@ -70,6 +101,20 @@ def test_settings_beside_the_tensors_are_read(state, tmp_path):
     settings = argparse.Namespace(lr=0.1, arch="vgg16")
     content = {"state_dict": state, "args": settings, "best": np.float64(71.5), "loss": np.float32(0.5)}
     torch.save(content, path := tmp_path / "own.pth")
+    assert torch.equal(weights.load(PLAN, path)[0]["features.0.bias"], state["features.0.bias"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(3.0), np.int64(3), np.uint8(3), np.bool_(True), np.str_("cat"), np.complex64(1j), Path("runs"),
+        argparse.Namespace(out=Path("runs")), collections.OrderedDict(a=1), {1, 2},
+        b"bytes", torch.float32, torch.device("cpu"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_harmless_types_beside_the_tensors(value, state, tmp_path):
+    torch.save({"state_dict": state, "other": value}, path := tmp_path / "own.pth")
     assert torch.equal(weights.load(PLAN, path)[0]["features.0.bias"], state["features.0.bias"])
 
 

@@ -8,7 +8,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from vggfeat import files
@@ -75,10 +75,18 @@ def _harmless() -> list[Any]:
     """Types of settings and metrics that checkpoints hold besides tensors. Loading one executes no code."""
     import numpy as np
 
-    scalar = cast("Any", np.float64(0)).__reduce__()[0]
-    kinds = [type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")]
-    # Files written with NumPy 1 name this function by its former module.
-    return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+    functions = [cast("Any", value).__reduce__()[0] for value in (np.float64(0), np.zeros(1))]
+    # Files written with NumPy 1 name these functions by their former module.
+    former = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
+    names = ("bool", "str", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
+    kinds = [type(np.dtype(name)) for name in (*names, "float16", "float32", "float64", "complex64", "complex128")]
+    # A path of another system can be read, but not used.
+    paths = [
+        (pure, f"{module}.{name}")
+        for pure, name in ((PurePosixPath, "PosixPath"), (PureWindowsPath, "WindowsPath"))
+        for module in ("pathlib", "pathlib._local")
+    ]
+    return [argparse.Namespace, *functions, *former, np.ndarray, np.dtype, *kinds, *paths]
 
 
 def _check_file(path: Path, *, check: bool) -> bool:

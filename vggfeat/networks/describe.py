@@ -10,7 +10,7 @@ from vggfeat.networks import arch
 
 
 def stack_of(model: nn.Module) -> nn.Sequential:
-    """The `features` of a VGG, or a bare `nn.Sequential` itself; wrappers for parallel training are removed.
+    """The `features` of a VGG, or a bare `nn.Sequential` itself, without wrappers of either: see `unwrapped`.
 
     Raises `LayerError` for another module.
 
@@ -18,7 +18,7 @@ def stack_of(model: nn.Module) -> nn.Sequential:
     2
     """
     found = unwrapped(model)
-    found = getattr(found, "features", found)
+    found = unwrapped(getattr(found, "features", found))
     if not isinstance(found, nn.Sequential):
         raise LayerError(f"a {type(model).__name__} has no `features` that is a torch.nn.Sequential")
     return found
