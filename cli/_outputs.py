@@ -2,12 +2,18 @@
 
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vggfeat import files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # The longest chain of symbolic links that Linux follows, too.
 _MOST_LINKS = 40
@@ -38,14 +44,43 @@ def chosen_output(output: str | None, default: str) -> Path:
     return path if not path.exists() else next(other for other in candidates if not other.exists())
 
 
-def picture_output(output: str | None, default: str, inputs: Iterable[str | Path]) -> Path:
-    """As `chosen_output`. Refuses a picture that cannot be written or is one of the inputs."""
+def picture_output(
+    output: str | None, default: str, inputs: Iterable[str | Path], *, size: tuple[int, int] | None = None
+) -> Path:
+    """As `chosen_output`. Refuses a picture that cannot be written or is one of the inputs.
+
+    `size`: its (height, width), if that is known already.
+    """
     from vggfeat.pictures import images
 
     path = chosen_output(output, default)
-    images.check_writable(path)
+    images.check_writable(path, size=size)
     check_paths([("the output", path)], inputs)
     return path
+
+
+def save_picture(path: Path, rgb: "Tensor", **options: Any) -> None:
+    """Write a picture as `write_picture` does, and never lose it.
+
+    If nothing can be written to its folder, it becomes a PNG in the current folder, or in that for temporary files.
+    Raises `ImageError` if it could not be written to `path`; it says where the picture is instead.
+    """
+    from vggfeat.errors import ImageError
+    from vggfeat.pictures import images
+
+    try:
+        images.write_picture(path, rgb, **options)
+    except ImageError as error:
+        if "it is saved as" in str(error):
+            raise
+        for folder in (Path(), Path(tempfile.gettempdir())):
+            spare = chosen_output(None, str(folder.resolve() / f"{path.stem}.png"))
+            with suppress(ImageError):
+                images.write_picture(spare, rgb, alpha=options.get("alpha"), text=options.get("text"))
+                break
+        else:
+            raise
+        raise ImageError(f"{error}; it is saved as '{spare}'") from error
 
 
 def check_text_outputs(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import click
 
 from ._options import Command, Decorator, device_option, precision_option, quiet_option, summary_option
-from ._outputs import check_paths, check_text_file, chosen_output
+from ._outputs import check_paths, check_text_file, chosen_output, save_picture
 from ._progress import report, tell
 from ._signals import load_torch, saving, uninterrupted
 
@@ -172,14 +172,20 @@ def paint(
     load_torch()
     from vggfeat.pictures import images
 
-    if like is not None:
-        images.check_writable(painting.output, bits=like.bits)  # 16 bits may need a package that is missing
+    size = run.stages[-1].height, run.stages[-1].width
+    if like is None:
+        images.check_writable(painting.output, size=size)
+    else:
+        images.check_writable(painting.output, size=size, bits=like.bits, icc=like.icc)
+        if not painting.options.quiet:
+            for line in images.left_out(painting.output, bits=like.bits, alpha=like.alpha is not None):
+                tell(line)
     painting.options.keep_freed_memory()
     writer = _Writer(painting, run, text, facts, like)
     with saving(writer.save_interrupted):
         writer.run_to_end()
-        with uninterrupted():
-            writer.save_finished()
+    with uninterrupted():
+        writer.save_finished()
 
 
 @dataclass
@@ -227,10 +233,12 @@ class _Writer:
         self._print_summary(self.painting.output, self.latest, quiet=self.painting.options.quiet)
 
     def _save_all(self, path: Path, progress: "Progress") -> None:
-        self._write(path, progress.image)
+        try:
+            self._write(path, progress.image)
+        finally:  # whatever happens to the picture, the run can be continued
+            self._save_checkpoint()
         if self.painting.options.plot is not None and self.losses:
             self._plot(self.painting.options.plot)
-        self._save_checkpoint()
 
     def _save_checkpoint(self) -> None:
         if self.painting.options.checkpoint is not None:
@@ -240,10 +248,10 @@ class _Writer:
         from vggfeat.pictures import images
 
         if self.like is None:
-            images.write_picture(path, image, text=self.text)
+            save_picture(path, image, text=self.text)
             return
         alpha = None if self.like.alpha is None else images.resize(self.like.alpha, *image.shape[2:])
-        images.write_picture(path, image, alpha=alpha, icc=self.like.icc, text=self.text, bits=self.like.bits)
+        save_picture(path, image, alpha=alpha, icc=self.like.icc, text=self.text, bits=self.like.bits)
 
     def _plot(self, path: Path) -> None:
         from vggfeat.explore.plots import line_chart

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._outputs import save_picture
 from ._progress import tell
 from ._text import seconds_text
 
@@ -46,15 +47,24 @@ class Sheet:
             elif not quiet:
                 tell(f"{label}, about {seconds_text((time.monotonic() - began) / done * (count - done))} left")
 
+    def check(self) -> None:
+        """Refuse a page that could not be drawn or written, before its cells are painted."""
+        from vggfeat.pictures import images
+
+        images.check_writable(self.target, size=tuple(self._page().shape[2:]))
+
     def save(self) -> None:
         """Write the page."""
+        save_picture(self.target, self._page())
+
+    def _page(self) -> "Tensor":
         from vggfeat.explore.pages.variations import grid
         from vggfeat.pictures import images
 
         height, width = self.sources["content"].shape[2:]
         height, width = images.fit(height, width, self.recipe.size)
         facts = f"recipe {self.recipe.name} · {width}x{height} · content weight {self.recipe.content_weight:g}"
-        page = grid(
+        return grid(
             self.cells,
             [f"{weight:g}" for weight in self.weights],
             [f"{scale:g}" for scale in self.scales],
@@ -64,7 +74,6 @@ class Sheet:
             sources=self.sources,
             size=(height, width),
         )
-        images.write_picture(self.target, page)
 
     def save_interrupted(self) -> bool:
         """Write the cells so far. Returns whether there were any."""

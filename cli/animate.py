@@ -59,6 +59,7 @@ def command(
     check_paths([("the output", target)], files_read(chosen, options, content, style))
     run = stylize(content, style, chosen, **run_with.arguments())
     height, width = run.stages[-1].height, run.stages[-1].width
+    check_animation(target, size=(height, width))
     every = every or max(1, sum(stage.steps for stage in run.stages) // _FRAMES)
     frames: list[Image.Image] = [frame(run.image, height, width)]
     last = 0

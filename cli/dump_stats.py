@@ -1,10 +1,12 @@
 """`vggfeat dump-stats`: print the statistics that were collected while a dump was made."""
 
 import json
+from pathlib import Path
 
 import click
 
 from ._dumps import print_statistics
+from ._outputs import save_picture
 
 
 @click.command()
@@ -31,7 +33,7 @@ def command(dump: str, *, layer: str | None, unbiased: bool, as_json: bool, plot
         from vggfeat.pictures import images
 
         images.check_writable(plot)
-        images.write_picture(plot, images.from_pil(chart(opened, layer)).rgb)
+        save_picture(Path(plot), images.from_pil(chart(opened, layer)).rgb)
     if as_json:
         click.echo(json.dumps(summary(opened), allow_nan=False))
     else:

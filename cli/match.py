@@ -18,7 +18,7 @@ from ._options import (
     size_option,
     weights_option,
 )
-from ._outputs import check_text_outputs, chosen_output, write_texts
+from ._outputs import check_text_outputs, chosen_output, save_picture, write_texts
 
 
 @click.command()
@@ -70,6 +70,6 @@ def command(
     found = found if limit is None else found.best(limit)
     free = write_texts(texts, {"--json": found.as_json, "--csv": found.as_csv})
     if target is not None:
-        images.write_picture(target, side_by_side(found, *pictures, lines=lines))
+        save_picture(target, side_by_side(found, *pictures, lines=lines))
     if free:
         click.echo(f"{len(found)} matches" + (f", drawn in {target}" if target else ""))

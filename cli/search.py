@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._options import array_option, device_option, result_option
-from ._outputs import picture_output
+from ._outputs import picture_output, save_picture
 from ._progress import tell
 from ._signals import exiting
 from ._text import print_table, printable
@@ -41,9 +41,8 @@ def command(
         result = opened.search(queries, array, **options)
         if target is not None:
             from vggfeat.explore.pages.neighbours import sheet
-            from vggfeat.pictures import images
 
-            images.write_picture(target, sheet(opened, result, title=f"'{Path(dump).resolve().name}'"))
+            save_picture(target, sheet(opened, result, title=f"'{Path(dump).resolve().name}'"))
     if result.left_out:
         tell(f"left out, for infinite or NaN features: {len(result.left_out)} pictures")
     if as_json:

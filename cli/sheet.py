@@ -72,6 +72,7 @@ def command(
     pictures = {"content": sources.read(content, "content"), "style": sources.read(style, "style")}
     title = f"{Path(content).name} in the style of {Path(style).name}"
     sheet = Sheet(target, chosen, weights, scales, title, pictures)
+    sheet.check()
     run_with.keep_freed_memory()
     with saving(sheet.save_interrupted):
         cells = variations(pictures["content"], pictures["style"], chosen, weights, scales, **run_with.arguments())

@@ -19,7 +19,7 @@ from ._options import (
     weights_option,
     words,
 )
-from ._outputs import picture_output
+from ._outputs import picture_output, save_picture
 
 _ORDERS = ("rgb", "bgr")
 
@@ -103,7 +103,6 @@ def command(
         raise click.UsageError("give an IMAGE, or --dump DUMP with --channel N")
     from vggfeat.explore.pages.layers import sheet
     from vggfeat.explore.view import inspect
-    from vggfeat.pictures import images
 
     target = picture_output(output, f"{Path(image).stem}-show.png", [image])
     options["network"] = chosen_network(options)
@@ -112,7 +111,7 @@ def command(
             raise click.UsageError(f"--channels {channels} contradicts --input-order {options['input_order']}")
         options["input_order"], channels = channels, None
     page = sheet(inspect(image, layers, **options), channels=channels, top=top, at=at, scale=scale)
-    images.write_picture(target, page)
+    save_picture(target, page)
     click.echo(str(target))
 
 
@@ -132,7 +131,6 @@ def _show_cam(
         raise click.UsageError("--cam needs an IMAGE")
     from vggfeat.explore.colours import over
     from vggfeat.explore.pages.variations import grid
-    from vggfeat.pictures import images
     from vggfeat.training.classification import Classifier
 
     target = picture_output(output, f"{Path(image).stem}-cam.png", [image])
@@ -155,7 +153,7 @@ def _show_cam(
         sources={"picture": found.picture},
         size=(224, 224),
     )
-    images.write_picture(target, page)
+    save_picture(target, page)
     click.echo(str(target))
 
 
@@ -169,10 +167,9 @@ def _show_patches(
         raise click.UsageError("--dump needs one --layer and a --channel")
     from vggfeat.explore.pages.patches import sheet
     from vggfeat.explore.patches import most_activating
-    from vggfeat.pictures import images
 
     title = Path(dump).resolve().name
     target = picture_output(output, f"{title}-{layers[0]}-{channel}.png", [])
     patches = most_activating(dump, layers[0], channel, top=top, device=device)
-    images.write_picture(target, sheet(patches, layers[0], channel, title=f"'{title}'"))
+    save_picture(target, sheet(patches, layers[0], channel, title=f"'{title}'"))
     click.echo(str(target))

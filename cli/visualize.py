@@ -15,7 +15,7 @@ from ._options import (
     size_option,
     weights_option,
 )
-from ._outputs import picture_output
+from ._outputs import picture_output, save_picture
 from ._progress import report, tell
 from ._signals import saving, uninterrupted
 from ._text import printable
@@ -59,7 +59,6 @@ def command(
     as it is.
     """
     from vggfeat.explore.patches import strongest
-    from vggfeat.pictures import images
     from vggfeat.transfer.visualize import visualize
 
     if dump is not None and channel is None:
@@ -67,11 +66,13 @@ def command(
     options["network"] = chosen_network(options)
     best = None if dump is None or channel is None else strongest(dump, layer, channel, network=options["network"])
     name = f"{layer}-{Path(direction).stem if direction else channel}.png"
-    target = picture_output(output, name, [path for path in (direction, options["weights"]) if path])
+    read = [path for path in (direction, options["weights"]) if path]
+    size = options["size"], options["size"] * options["count"]
+    target = picture_output(output, name, read, size=size)
     run = visualize(layer, channel=channel, direction=None if direction is None else _read(direction), **options)
 
     def save() -> bool:
-        images.write_picture(target, _side_by_side(run))
+        save_picture(target, _side_by_side(run))
         return True
 
     def save_interrupted() -> bool:

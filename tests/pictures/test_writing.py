@@ -301,7 +301,7 @@ def test_what_a_format_cannot_hold_is_saved_as_png(tmp_path: Path, ending: str, 
     write_picture(path, torch.zeros(1, 3, 1, most))
     path.unlink()
     rgb = torch.arange(most + 1).remainder(256).div(255).expand(1, 3, 1, -1)
-    told = f"at most {most} pixels a side, not 1x{most + 1}"
+    told = f"at most {most} pixels a side, not {most + 1}x1"
     with pytest.raises(ImageError, match=told):
         check_writable(path, size=(1, most + 1))
     (tmp_path / "a.png").write_bytes(b"another")

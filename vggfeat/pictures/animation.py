@@ -12,15 +12,25 @@ from torch import Tensor
 from vggfeat import files
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pictures import images
+from vggfeat.pictures.guard import refusing
 
-ENDINGS = (".gif", ".webp", ".mp4")
+_MOST = {".gif": 65535, ".webp": 16383, ".mp4": 16384}
+
+ENDINGS = tuple(_MOST)
 """The endings that `write_animation` accepts."""
 
 
-def check_animation(path: str | os.PathLike[str]) -> None:
-    """Raise the error that `write_animation` would raise for `path`; call it before long work."""
+def check_animation(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> None:
+    """Raise the error that `write_animation` would raise for frames of (height, width) `size`.
+
+    Call it before long work.
+    """
     path = Path(path)
     images.writable(path, ENDINGS)
+    most = _MOST[path.suffix.lower()]
+    if size and max(size) > most:
+        kind = path.suffix[1:].upper()
+        raise ImageError(f"cannot write '{path}': {kind} holds at most {most} pixels a side, not {size[1]}x{size[0]}")
     if path.suffix.lower() == ".mp4" and (find_spec("imageio") is None or find_spec("imageio_ffmpeg") is None):
         raise VggfeatError('MP4 needs imageio and its ffmpeg: pip install "vggfeat[video]", or write .gif or .webp')
 
@@ -34,6 +44,8 @@ def write_animation(
     path: str | os.PathLike[str], frames: Sequence[Image.Image], *, fps: float = 12.0, hold: float = 2.0
 ) -> None:
     """Write RGB `frames` of one size as .gif or .webp, which loop forever, or .mp4.
+
+    If that cannot be done, they are written as an animated PNG beside it, whose name the error states.
 
     Args:
         path: the file. It appears whole or not at all.
@@ -49,13 +61,25 @@ def write_animation(
     ...     write_animation(f"{folder}/a.gif", [Image.new("RGB", (8, 6), name) for name in ("red", "blue")])
     """
     path = Path(path)
-    check_animation(path)
+    check_animation(path, size=frames[0].size[::-1] if frames else None)
     if not frames or len({item.size for item in frames}) > 1:
         raise InputError(f"an animation needs frames of one size, not {len({item.size for item in frames})} sizes")
     if not 0.1 <= fps <= 60 or not 0 <= hold <= 600:
         raise InputError(f"an animation has 0.1 to 60 frames a second and holds 0 to 600 s, not {fps:g} and {hold:g}")
+    try:
+        _write(path, frames, fps, hold)
+    except ImageError as error:
+        spare = next(name for name in images.spares(path) if not name.exists())
+        try:
+            _write(spare, frames, fps, hold)
+        except ImageError:
+            raise error from error.__cause__
+        raise ImageError(f"{error}; it is saved as '{spare}'") from error
+
+
+def _write(path: Path, frames: Sequence[Image.Image], fps: float, hold: float) -> None:
     save = _write_video if path.suffix.lower() == ".mp4" else _write_pictures
-    with files.os_errors_as(ImageError, f"cannot write '{path}'"), files.replacing(path) as unfinished:
+    with refusing(f"cannot write '{path}'", "it cannot be encoded"), files.replacing(path) as unfinished:
         save(unfinished, frames, fps, hold)
 
 
@@ -67,7 +91,7 @@ def _write_pictures(path: Path, frames: Sequence[Image.Image], fps: float, hold:
         frames = [item.quantize(256, dither=Image.Dither.FLOYDSTEINBERG) for item in frames]
         options: dict[str, Any] = {"optimize": False, "disposal": 1}
     else:
-        options = {"quality": 90, "method": 4}
+        options = {"quality": 90, "method": 4} if path.suffix == ".webp" else {}
     frames[0].save(path, save_all=True, append_images=list(frames[1:]), duration=durations, loop=0, **options)
 
 

@@ -11,7 +11,7 @@ from vggfeat.pictures.reading import (
     read_text,
 )
 from vggfeat.pictures.resizing import fit, middle, middle_square, resize
-from vggfeat.pictures.writing import check_writable, to_pil, writable, write_picture
+from vggfeat.pictures.writing import check_writable, left_out, spares, to_pil, writable, write_picture
 
 __all__ = [
     "Picture",
@@ -20,6 +20,7 @@ __all__ = [
     "fit",
     "flatten",
     "from_pil",
+    "left_out",
     "middle",
     "middle_square",
     "read_bytes",
@@ -27,6 +28,7 @@ __all__ = [
     "read_side",
     "read_text",
     "resize",
+    "spares",
     "to_pil",
     "writable",
     "write_picture",

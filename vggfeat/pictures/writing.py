@@ -19,6 +19,7 @@ from vggfeat.pictures import deep, profiles
 from vggfeat.pictures.guard import refusing
 from vggfeat.pictures.ranges import check_tensor
 
+_Levels = npt.NDArray[np.float32]
 _Encoder = Callable[[deep.Pixels, bytes | None, Mapping[str, str]], bytes]
 
 
@@ -57,28 +58,45 @@ def to_pil(rgb: torch.Tensor, alpha: torch.Tensor | None = None) -> Image.Image:
     (6, 4)
     """
     _check_picture(rgb, alpha)
-    image = Image.fromarray(_eight_bits(rgb))
-    if alpha is not None:
-        image.putalpha(Image.fromarray(_eight_bits(alpha)[..., 0]))
-    return image
+    return _image(_levels(rgb, 255), None if alpha is None else _levels(alpha, 255))
 
 
-def check_writable(path: str | os.PathLike[str], *, bits: int = 8, size: tuple[int, int] | None = None) -> None:
-    """Raise the `ImageError` that `write_picture` would raise for a picture of (height, width) `size` with `bits`.
+def check_writable(
+    path: str | os.PathLike[str], *, bits: int = 8, size: tuple[int, int] | None = None, icc: bytes | None = None
+) -> None:
+    """Raise the `ImageError` that `write_picture` would raise for a picture of (height, width) `size`.
 
-    Call it before long work.
+    `bits` and `icc` are those of `write_picture`. Call it before long work.
     """
     _target(Path(path))
     kind = _KINDS[Path(path).suffix.lower()]
-    if size and max(size) > kind.most:
-        raise ImageError(f"cannot write {str(path)!r}: {_too_large(kind, *size)}")
-    if bits == 16 and _KINDS[Path(path).suffix.lower()].deep is deep.encode_tiff:
-        with refusing(f"cannot write {str(path)!r}", ""):
-            deep.library("tifffile")
+    with refusing(f"cannot write {str(path)!r}", ""):
+        if size:
+            _check_size(kind, *size)
+        if bits == 16 and kind.deep:
+            if kind.deep is deep.encode_tiff:
+                deep.library("tifffile")
+            if icc and profiles.transform(icc, "RGB", back=True):
+                deep.library("imagecodecs")
 
 
-def _too_large(kind: _Kind, height: int, width: int) -> str:
-    return f"{kind.format} holds at most {kind.most} pixels a side, not {height}x{width}; PNG and TIFF hold more"
+def left_out(path: str | os.PathLike[str], *, bits: int = 8, alpha: bool = False) -> list[str]:
+    """What a file named `path` cannot hold of a picture, as lines for its owner.
+
+    >>> left_out("a.jpg", alpha=True)
+    ["JPEG has no transparency: 'a.jpg' will be opaque"]
+    """
+    kind = _KINDS[Path(path).suffix.lower()]
+    opaque = f"{kind.format} has no transparency: {str(path)!r} will be opaque"
+    rounded = f"{kind.format} has 8 bits a channel: {str(path)!r} will be rounded from {bits}"
+    return [opaque] * (alpha and not kind.alpha) + [rounded] * (bits > 8 and not kind.deep)
+
+
+def _check_size(kind: _Kind, height: int, width: int) -> None:
+    if max(height, width) > kind.most:
+        raise ImageError(
+            f"{kind.format} holds at most {kind.most} pixels a side, not {width}x{height}; PNG and TIFF hold more"
+        )
 
 
 def write_picture(
@@ -93,7 +111,8 @@ def write_picture(
     """Write a picture as .png, .jpg or .jpeg (quality 95, 4:4:4), .webp (lossless), .tif or .tiff.
 
     The file appears whole or not at all, and keeps the mode of the file that it replaces; a symbolic link is followed.
-    A picture that is too large for its format is written as PNG beside it, under an unused name that the error states.
+    A picture that cannot be written so, because it is too large for its format or for another reason, is written as
+    8-bit PNG beside it if that can be done, under an unused name that the error states.
 
     Args:
         path: the file.
@@ -119,20 +138,23 @@ def write_picture(
     if bits not in {8, 16}:
         raise InputError(f"bits is {bits}: a channel has 8 or 16")
     kind = _KINDS[Path(path).suffix.lower()]
-    if max(rgb.shape[2:], default=0) > kind.most:
-        spare = next(p for p in _spares(Path(path)) if not p.exists())
-        write_picture(spare, rgb, alpha=alpha, icc=icc, text=text, bits=bits)
-        reason = _too_large(kind, rgb.shape[2], rgb.shape[3])
-        raise ImageError(f"cannot write {str(path)!r}: {reason}; it is saved as {str(spare)!r}")
-    if bits == 16 and kind.deep:
-        _check_picture(rgb, alpha)
-        levels = _levels(rgb, 65535), None if alpha is None else _levels(alpha, 65535)
-        with refusing(f"cannot write {str(path)!r}", "it cannot be encoded"):
-            files.write(target, _encode_deep(*levels, kind.deep, icc, text or {}))
-        return
-    image = to_pil(rgb, alpha)
-    with refusing(f"cannot write {str(path)!r}", "Pillow refuses it"):
-        files.write(target, _encode(image, kind, icc, text or {}))
+    _check_picture(rgb, alpha)
+    most = 65535 if bits == 16 and kind.deep else 255
+    pixels = _levels(rgb, most), None if alpha is None else _levels(alpha, most)
+    try:
+        with refusing(f"cannot write {str(path)!r}", f"{kind.format} refuses it"):
+            _check_size(kind, rgb.shape[2], rgb.shape[3])
+            encode = _encode if most == 255 else _encode_deep
+            files.write(target, encode(*pixels, kind, icc, text or {}))
+    except ImageError as error:
+        if (kind.format, most) == ("PNG", 255):
+            raise
+        spare = next(name for name in spares(path) if not name.exists())
+        try:
+            write_picture(spare, rgb, alpha=alpha, text=text)
+        except ImageError:
+            raise error from error.__cause__
+        raise ImageError(f"{error}; it is saved as {str(spare)!r}") from error
 
 
 def _check_picture(rgb: torch.Tensor, alpha: torch.Tensor | None) -> None:
@@ -141,11 +163,15 @@ def _check_picture(rgb: torch.Tensor, alpha: torch.Tensor | None) -> None:
         check_tensor("alpha", alpha, (1, 1, *rgb.shape[2:]))
 
 
-def _eight_bits(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
-    return _levels(tensor, 255).astype(np.uint8)
+def _image(rgb: _Levels, alpha: _Levels | None) -> Image.Image:
+    """The PIL image, RGB or RGBA, of levels up to 255."""
+    image = Image.fromarray(rgb.astype(np.uint8))
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha[..., 0].astype(np.uint8)))
+    return image
 
 
-def _levels(tensor: torch.Tensor, most: int) -> npt.NDArray[np.float32]:
+def _levels(tensor: torch.Tensor, most: int) -> _Levels:
     """Round (1, C, H, W) in [0, 1] to (H, W, C) whole numbers up to `most`."""
     values = tensor.detach().to("cpu", torch.float32)
     if not (finite := values.isfinite()).all():
@@ -153,8 +179,9 @@ def _levels(tensor: torch.Tensor, most: int) -> npt.NDArray[np.float32]:
     return values[0].clamp(0, 1).mul(most).round().permute(1, 2, 0).contiguous().numpy()
 
 
-def _spares(path: Path) -> Iterator[Path]:
-    """Names of a PNG beside `path`."""
+def spares(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Names for a PNG beside `path`."""
+    path = Path(path)
     yield path.with_suffix(".png")
     for number in itertools.count(2):
         yield path.with_name(f"{path.stem}-{number}.png")
@@ -193,31 +220,25 @@ def _check_text(text: Mapping[str, str]) -> None:
             raise InputError(f"the text {name!r} has a NUL character")
 
 
-def _encode(image: Image.Image, kind: _Kind, icc: bytes | None, text: Mapping[str, str]) -> bytes:
-    alpha = image.getchannel("A") if image.mode == "RGBA" and kind.alpha else None
-    image = image.convert("RGB")
+def _encode(rgb: _Levels, alpha: _Levels | None, kind: _Kind, icc: bytes | None, text: Mapping[str, str]) -> bytes:
+    image = _image(rgb, None)
     if transform := profiles.transform(icc, "RGB", back=True) if icc else None:
         image = transform.apply(image)
-    if alpha:
-        image.putalpha(alpha)
+    if alpha is not None and kind.alpha:
+        image.putalpha(Image.fromarray(alpha[..., 0].astype(np.uint8)))
     buffer = io.BytesIO()
     image.save(buffer, kind.format, icc_profile=icc if transform else None, **kind.options, **_labels(kind, text))
     return buffer.getvalue()
 
 
-def _encode_deep(
-    rgb: npt.NDArray[np.float32],
-    alpha: npt.NDArray[np.float32] | None,
-    encode: _Encoder,
-    icc: bytes | None,
-    text: Mapping[str, str],
-) -> bytes:
+def _encode_deep(rgb: _Levels, alpha: _Levels | None, kind: _Kind, icc: bytes | None, text: Mapping[str, str]) -> bytes:
+    assert kind.deep is not None  # noqa: S101 (the caller has asked)
     if icc and not profiles.transform(icc, "RGB", back=True):
         icc = None
     if icc:
         rgb = np.rint(profiles.convert(rgb / np.float32(65535), icc, back=True) * 65535)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha], axis=2)
-    return encode(pixels.astype(np.uint16), icc, text)
+    return kind.deep(pixels.astype(np.uint16), icc, text)
 
 
 def _labels(kind: _Kind, text: Mapping[str, str]) -> dict[str, object]:
