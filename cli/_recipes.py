@@ -53,7 +53,11 @@ def recipe_options(preset: str, names: Sequence[str] | None = None) -> Decorator
             default = format_layers(default) if name in LAYER_FIELDS else default
             flags = _FLAGS.get(name, (f"--{name.replace('_', '-')}",))
             suffix = "" if default == () else f"  [default: {default}]"
-            command = field_option(known[name], type(default), CHOICES.get(name), *flags, suffix=suffix)(command)
+            settings: dict[str, Any] = {}
+            if isinstance(default, bool):
+                flags, suffix, settings = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",), "", {"default": None}
+            add_option = field_option(known[name], type(default), CHOICES.get(name), *flags, suffix=suffix, **settings)
+            command = add_option(command)
         sources = f"{', '.join(RECIPES)}, a .toml file, or a picture made by vggfeat; options override it."
         return click.option("--recipe", "recipe_name", help=f"{sources}  [default: {preset}]")(command)
 

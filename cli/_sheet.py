@@ -62,7 +62,7 @@ class Sheet:
         from vggfeat.pictures import images
 
         height, width = self.sources["content"].shape[2:]
-        height, width = images.fit(height, width, self.recipe.size)
+        height, width = images.fit(height, width, self.recipe.size, enlarge=self.recipe.enlarge)
         facts = f"recipe {self.recipe.name} · {width}x{height} · content weight {self.recipe.content_weight:g}"
         return grid(
             self.cells,

@@ -31,7 +31,16 @@ _FRAMES = 60
 @recipe_options(
     "preview",
     (
-        *("size", "objective", "content_weight", "style_weight", "content_layers", "style_layers", "style_scale"),
+        *(
+            "size",
+            "enlarge",
+            "objective",
+            "content_weight",
+            "style_weight",
+            "content_layers",
+            "style_layers",
+            "style_scale",
+        ),
         *("color", "start", "steps", "first_size", "growth", "seed"),
     ),
 )

@@ -28,6 +28,7 @@ from ._painting import PaintingFiles, RunOptions, paint, run_options
 )
 @output_option("IMAGE-dream.png")
 @size_option(512, "Long side of the result; smaller pictures are not enlarged.")
+@click.option("--enlarge", is_flag=True, help="Enlarge a picture that is smaller than the size.")
 @click.option("--octaves", type=int, default=4, help="Number of sizes, from small to large.")
 @click.option("--octave-scale", type=float, default=1.4, help="Ratio of one size to the previous.")
 @click.option("--steps", type=int, default=20, help="Steps at each size.")

@@ -18,7 +18,7 @@ from ._recipes import chosen_recipe, files_read, recipe_files, recipe_options
 @recipe_options(
     "invert",
     (
-        *("size", "tv_weight", "network", "weights", "mean", "std", "input_order", "pooling"),
+        *("size", "enlarge", "tv_weight", "network", "weights", "mean", "std", "input_order", "pooling"),
         *("steps", "first_size", "growth", "margin", "start", "seed"),
     ),
 )

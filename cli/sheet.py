@@ -46,7 +46,18 @@ def _parse_axis(text: str) -> tuple[float, ...]:
 @run_options("device", "precision", "memory_limit", "quiet")
 @recipe_options(
     "preview",
-    ("size", "objective", "content_weight", "content_layers", "style_layers", "color", "steps", "first_size", "seed"),
+    (
+        "size",
+        "enlarge",
+        "objective",
+        "content_weight",
+        "content_layers",
+        "style_layers",
+        "color",
+        "steps",
+        "first_size",
+        "seed",
+    ),
 )
 def command(
     content: str,

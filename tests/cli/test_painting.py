@@ -14,6 +14,7 @@ from vggfeat import read_picture, write_picture
 from vggfeat.errors import RecipeError
 
 SMALL = ("--size", 32, "--first-size", 16, "--steps", 3)
+SHALLOW = ("--style-layers", "relu1_1", "--content-layers", "relu1_1", "--first-size", 32, "--steps", 2)
 COMMANDS = {
     "texture": ("in.png", *SMALL, "--style-layers", "relu1_1,relu2_1"),
     "dream": ("in.png", "--size", 32, "--octaves", 2, "--layer", "relu2_1", "--steps", 3),
@@ -81,6 +82,28 @@ def test_what_was_interrupted_goes_on_to_the_same_picture(command, vggfeat, end_
     assert sorted(path.name for path in Path().glob("part-*")) == [f"part-000{number}.png" for number in (4, 5, 6)]
     wrong = vggfeat(command, "in.png", "--resume", "run.ckpt", "--seed", 4, "-o", "x.png", code=2)
     assert "the checkpoint belongs to another run, which differs in recipe (seed)" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", ["texture", "invert"])
+def test_a_finished_run_takes_more_steps(command, vggfeat):
+    options = (*COMMANDS[command], "--first-size", 32, "--quiet", "--json")
+    vggfeat(command, *options, "--checkpoint", "run.ckpt", "-o", "a.png")
+    vggfeat(command, "in.png", "--resume", "run.ckpt", "--steps", 5, "-o", "b.png")
+    vggfeat(command, *options, "--steps", 5, "-o", "whole.png")
+    assert Path("b.png").read_bytes() == Path("whole.png").read_bytes() != Path("a.png").read_bytes()
+    stderr = vggfeat(command, "in.png", "--resume", "run.ckpt", "--steps", 2, "-o", "x.png", code=2).stderr
+    assert "has taken 3 steps at 32x32 pixels, and now 2 are asked for" in stderr
+
+
+@pytest.mark.parametrize("command", ["stylize", "dream", "invert"])
+def test_a_small_picture_is_enlarged_if_asked(command, vggfeat):
+    arguments = {**COMMANDS, "stylize": ("in.png", "in.png", *SHALLOW)}[command]
+    for name, more, side in (("a.png", (), 32), ("b.png", ("--enlarge",), 48)):
+        vggfeat(command, *arguments, "--size", 48, *more, "-o", name)
+        assert read_picture(name).rgb.shape == (1, 3, side, side)
+    if command != "dream":
+        vggfeat(command, "in.png", *(("in.png",) * (command == "stylize")), "--recipe", "b.png", "-o", "c.png")
+        assert Path("c.png").read_bytes() == Path("b.png").read_bytes()
 
 
 def test_a_checkpoint_spares_what_is_read_and_what_is_written(vggfeat):

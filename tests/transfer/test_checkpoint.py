@@ -136,3 +136,28 @@ def test_resuming_another_run_is_refused(pictures, tmp_path):
         stylize(*pictures, recipe("default", **SMALL | {"steps": 5}), size=64, resume=tmp_path / "run.ckpt")
     with pytest.raises(InputError, match="differs in inputs"):
         stylize(pictures[0], pictures[0], recipe("default", **SMALL), size=64, resume=tmp_path / "run.ckpt")
+
+
+def test_more_steps_continue_a_run_that_had_ended(pictures, tmp_path):
+    """With one stage, the picture is that of a run that was asked for all steps at once."""
+    one = SMALL | {"first_size": 64}
+    short, long = (recipe("default", **one | {"steps": steps}) for steps in (3, 7))
+    ended = stylize(*pictures, short, size=64)
+    ended.result()
+    ended.save(tmp_path / "run.ckpt")
+    resumed = stylize(*pictures, long, size=64, resume=tmp_path / "run.ckpt")
+    assert [progress.step for progress in resumed] == [4, 5, 6, 7]
+    assert torch.equal(resumed.image, stylize(*pictures, long, size=64).result())
+    resumed.save(tmp_path / "run.ckpt")
+    with pytest.raises(InputError, match="has taken 7 steps at 64x48 pixels, and now 3 are asked for: more steps"):
+        stylize(*pictures, short, size=64, resume=tmp_path / "run.ckpt")
+
+
+def test_fewer_steps_end_the_stage_of_an_interrupted_run(pictures, tmp_path):
+    run = stylize(*pictures, recipe("default", **SMALL), size=64)
+    for progress in run:
+        if (progress.stage, progress.step) == (1, 3):
+            break
+    run.save(tmp_path / "run.ckpt")
+    fewer = stylize(*pictures, recipe("default", **SMALL | {"steps": 2}), size=64, resume=tmp_path / "run.ckpt")
+    assert [(progress.stage, progress.step) for progress in fewer] == [(2, 1), (2, 2)]

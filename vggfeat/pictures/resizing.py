@@ -10,8 +10,10 @@ from vggfeat.pictures.ranges import check_tensor
 from vggfeat.pictures.sizes import Interpolation
 
 
-def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
-    """The (height, width) of a picture shrunk to at most `long_side`: never enlarged, each at least 1.
+def fit(height: int, width: int, long_side: int, *, enlarge: bool = False) -> tuple[int, int]:
+    """The (height, width) of a picture shrunk to at most `long_side`, each at least 1.
+
+    A smaller picture keeps its size, unless `enlarge` is true.
 
     Raises `InputError` unless all three are at least 1.
 
@@ -21,7 +23,7 @@ def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
     if min(height, width, long_side) < 1:
         raise InputError(f"sizes must be at least 1, not height {height}, width {width}, long_side {long_side}")
     longest = max(height, width)
-    scale = min(1.0, long_side / longest)
+    scale = long_side / longest if enlarge else min(1.0, long_side / longest)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

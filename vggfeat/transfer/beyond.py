@@ -93,7 +93,8 @@ def invert(
         image: the picture: a file, or a float RGB tensor (1, 3, H, W) in [0, 1].
         layer: a layer of the recipe's network, or several as `relu1_1:0.5,relu3_*`; None takes the recipe's.
         recipe: a `Recipe`, or the name of one. Its style layers are ignored.
-        size: long side of the result in pixels, the recipe's if None; a smaller picture is not enlarged.
+        size: long side of the result in pixels, the recipe's if None; a smaller picture is not enlarged, unless the
+            recipe has `enlarge`.
         options: `seconds`, `memory_limit`, `resume`, `device` and `precision`, as in `stylize`.
 
     Raises what `stylize` raises.

@@ -72,7 +72,7 @@ class Dream(Run):
         image: (1, 3, H, W) in [0, 1].
         recipe: network, schedule, margin and seed.
         target: a layer, and one of its channels or None.
-        size: long side of the result in pixels; a smaller picture is not enlarged.
+        size: long side of the result in pixels; a smaller picture is enlarged only if the recipe says so.
         rate, jitter, seconds, memory_limit: as in `dream`.
         device: where to compute.
         precision: of the network.
@@ -99,7 +99,7 @@ class Dream(Run):
         device: torch.device,
         precision: Precision,
     ) -> None:
-        stages = plan(recipe, *images.fit(image.shape[2], image.shape[3], size))
+        stages = plan(recipe, *images.fit(*image.shape[2:], size, enlarge=recipe.enlarge))
         layer, channel = target
         extract = extractor(recipe, [layer], device, precision)
         self._terms = [Term("dream", 1.0, Activation(layer, channel), {layer: torch.zeros(1, 1, device=device)})]
@@ -137,6 +137,7 @@ def dream(
     layer: str = "relu4_3",
     *,
     size: int = 512,
+    enlarge: bool = False,
     octaves: int = 4,
     octave_scale: float = 1.4,
     steps: int = 20,
@@ -159,7 +160,8 @@ def dream(
     Args:
         image: the picture: a file, or a float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1].
         layer: a layer such as `relu4_3`, or one of its channels, counted from 0, such as `relu4_3:12`.
-        size: long side of the result in pixels; a smaller picture is not enlarged.
+        size: long side of the result in pixels.
+        enlarge: enlarge a picture that is smaller than that.
         octaves: number of sizes, 1 to 20.
         octave_scale: factor from one size to the next, 1.1 to 16.
         steps: at each size.
@@ -196,7 +198,7 @@ def dream(
         check_number(name, value, least, most)
     target = parse_target(network, layer)
     picture = sources.read(image, "image")
-    long_side = min(size, max(picture.shape[2:]))
+    long_side = max(images.fit(*picture.shape[2:], size, enlarge=enlarge))
     recipe = Recipe(
         network=network,
         weights=weights,
@@ -206,6 +208,7 @@ def dream(
         content_layers={target[0]: 1.0},
         style_layers={},
         size=size,
+        enlarge=enlarge,
         first_size=max(16, round(long_side / octave_scale ** (octaves - 1))),
         growth=octave_scale,
         steps=steps,

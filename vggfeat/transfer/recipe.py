@@ -44,6 +44,9 @@ TRIPLE_FIELDS = ("mean", "std")
 LABELS = ("name", "about")
 """The fields of a recipe that do not affect the picture."""
 
+SCHEDULE = ("steps", "step_decay", "until_plateau")
+"""The fields of a recipe that say when a stage ends. They may change when a run is resumed."""
+
 
 def _help(text: str) -> dict[str, str]:
     return {"help": text}
@@ -75,6 +78,7 @@ class Recipe:
     size: int = field(
         default=512, metadata=_help("long side of the result in pixels; a smaller content is not enlarged")
     )
+    enlarge: bool = field(default=False, metadata=_help("enlarge a content that is smaller than the size"))
     network: str = field(default="vgg19", metadata=_help("network that computes the features"))
     weights: str = field(default="default", metadata=_help("weights of the network: a name, or a file"))
     mean: Sequence[float] = field(default=(), metadata=_help(f"of the weights: {MEAN_HELP}"))
@@ -142,6 +146,8 @@ class Recipe:
             raise RecipeError(f"margin is {self.margin}: it must be a multiple of {stride}, the deepest layer's stride")
 
     def _check_numbers(self) -> None:
+        if not isinstance(self.enlarge, bool):  # pyright: ignore[reportUnnecessaryIsInstance] (callers may not be typed)
+            raise RecipeError(f"enlarge is {self.enlarge!r}: it must be true or false")
         for option in TRIPLE_FIELDS:
             object.__setattr__(self, option, tuple(getattr(self, option)))
         try:
@@ -330,15 +336,17 @@ def _mistyped(key: str, value: object, kind: type[object]) -> str | None:
         return None if len(numbers) in (0, 3) and all(map(_is_number, numbers)) else "not a list of three numbers"
     if kind is float:
         return None if _is_number(value) else "not a number"
-    if isinstance(value, kind) and not isinstance(value, bool):
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return None
-    return "not a whole number" if kind is int else "not text"
+    return {int: "not a whole number", bool: "neither true nor false"}.get(kind, "not text")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _toml(value: str | float | list[float]) -> str:
+def _toml(value: str | bool | float | list[float]) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     # A JSON string is a TOML string, except for the one control character that JSON does not escape.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

@@ -98,15 +98,16 @@ def dream_text(image: str | os.PathLike[str], options: Mapping[str, Any]) -> dic
 def _dream_command(text: str) -> str:
     """The command that reproduces a dream."""
     try:
-        values = {
-            str(name): ",".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
-            for name, value in json.loads(text).items()
-        }
-    except (ValueError, AttributeError):
+        values: dict[str, object] = dict(json.loads(text))
+    except (TypeError, ValueError):
         return "vggfeat dream IMAGE"
-    words = ["vggfeat", "dream", values.pop("image", "IMAGE")]
+    words = ["vggfeat", "dream", str(values.pop("image", "IMAGE"))]
     for name, value in values.items():
-        words += [f"--{name.replace('_', '-')}", value]
+        flag = f"--{str(name).replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [flag, ",".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)]
     return shlex.join(words)
 
 

@@ -22,8 +22,8 @@ from vggfeat.transfer.loop import Position, Run
 from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.objective import Term, content_losses, style_losses
 from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, LossAndGradient, Optimiser
-from vggfeat.transfer.recipe import LABELS, Recipe
-from vggfeat.transfer.stages import plan
+from vggfeat.transfer.recipe import LABELS, SCHEDULE, Recipe
+from vggfeat.transfer.stages import Stage, plan
 from vggfeat.transfer.tiles import Blocks
 
 _StyleTargets = dict[tuple[str, int, int], list[Features]]
@@ -54,7 +54,7 @@ class Stylization(Run):
     Args:
         inputs: the pictures.
         recipe: how to optimise.
-        size: long side of the result in pixels; a smaller content is not enlarged.
+        size: long side of the result in pixels; a smaller content is enlarged only if the recipe says so.
         requested: the recipe that a checkpoint records for its resumption, `recipe` if None.
     The rest is as in `stylize`.
 
@@ -87,7 +87,7 @@ class Stylization(Run):
         precision: Precision = "auto",
     ) -> None:
         place = choose_device(device)
-        height, width = images.fit(inputs.content.shape[2], inputs.content.shape[3], size)
+        height, width = images.fit(*inputs.content.shape[2:], size, enlarge=recipe.enlarge)
         stages = plan(recipe, height, width)
         self._requested = requested or recipe
         self._facts = {
@@ -127,7 +127,7 @@ class Stylization(Run):
         else:
             # Other blocks than the first run's would change the last digits.
             blocks = [each and Blocks(*each) for each in found.facts["blocks"]]
-        position = None if found is None else _position(found, place)
+        position = None if found is None else _position(found, place, recipe, stages)
         super().__init__(recipe, stages, self._extract, start, blocks=blocks, seconds=seconds, position=position)
 
     @property
@@ -266,7 +266,8 @@ def stylize(
             float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]. Transparent parts get the mean visible colour.
         style: the picture whose style is taken, in the same form; or several of them.
         recipe: a `Recipe`, or the name of one.
-        size: long side of the result in pixels, the recipe's if None; a smaller content is not enlarged.
+        size: long side of the result in pixels, the recipe's if None; a smaller content is not enlarged, unless the
+            recipe has `enlarge`.
         weights: one for each style, at least 0: the proportions in which they mix. None weighs them equally.
         masks: one for each style: where it applies. A picture of any size whose white is inside, or a tensor
             (1, 1, H, W) in [0, 1]; None applies the style everywhere.
@@ -274,7 +275,8 @@ def stylize(
         seconds: time for the optimisation in seconds, above 0, divided among the stages; None runs the recipe's steps.
         memory_limit: memory for a step, in bytes or as text such as `4GB`; None allows 0.6 of what is free. A picture
             that needs more is computed in blocks, with the same gradient.
-        resume: a checkpoint that `Stylization.save` wrote during a run with the same inputs and recipe.
+        resume: a checkpoint that `Stylization.save` wrote during a run with the same inputs and recipe. More `steps`
+            continue a run that had ended.
         after: an earlier run whose network and style targets are reused if styles, sizes and recipe allow it.
         device: `auto` (CUDA, else MPS, else the CPU) or the name of a torch device.
         precision: of the network; `auto` takes bfloat16 if the device is fast at it, else float32.
@@ -308,12 +310,19 @@ def stylize(
     )
 
 
-def _position(found: checkpoint.Checkpoint, device: torch.device) -> Position:
-    """Where the run of a checkpoint was."""
+def _position(found: checkpoint.Checkpoint, device: torch.device, recipe: Recipe, stages: Sequence[Stage]) -> Position:
+    """Where the run of a checkpoint was. Raises `InputError` if it has taken more steps than are now asked for."""
     tensors = {name: x.to(device) for name, x in found.tensors.items()}
     recent = list(tensors.pop("recent", ()))
     facts = found.facts
-    return Position(facts["stage"], facts["step"], facts["taken"], facts["seconds"], tensors, recent)
+    stage, step = facts["stage"], facts["step"]
+    changed = any(facts["recipe"].get(name) != getattr(recipe, name) for name in SCHEDULE)
+    if changed and stage == len(stages) and step > stages[-1].steps:
+        raise InputError(
+            f"the checkpoint has taken {step} steps at {facts['width']}x{facts['height']} pixels, and now "
+            f"{stages[-1].steps} are asked for: more steps continue it"
+        )
+    return Position(stage, step, facts["taken"], facts["seconds"], tensors, recent)
 
 
 def _style_size(style: Style, area: int, recipe: Recipe, least: int) -> tuple[int, int]:
@@ -329,7 +338,8 @@ def _hash(tensor: Tensor) -> str:
 
 def _check_resumable(found: checkpoint.Checkpoint, facts: Mapping[str, Any]) -> None:
     theirs, ours = found.facts["recipe"], facts["recipe"]
-    fields = [name for name in ours if name not in LABELS and theirs.get(name) != ours[name]]
+    free = (*LABELS, *SCHEDULE)
+    fields = [name for name in ours if name not in free and theirs.get(name, ours[name]) != ours[name]]
     differing = [name for name, value in facts.items() if name != "recipe" and found.facts.get(name) != value]
     if fields:
         differing.insert(0, f"recipe ({', '.join(fields)})")
