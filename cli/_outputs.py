@@ -76,7 +76,7 @@ def save_picture(path: Path, rgb: "Tensor", **options: Any) -> None:
         for folder in (Path(), Path(tempfile.gettempdir())):
             spare = chosen_output(None, str(folder.resolve() / f"{path.stem}.png"))
             with suppress(ImageError):
-                images.write_picture(spare, rgb, alpha=options.get("alpha"), text=options.get("text"))
+                images.write_picture(spare, rgb, **{**options, "bits": 8, "icc": None})
                 break
         else:
             raise

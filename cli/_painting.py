@@ -18,7 +18,7 @@ from ._signals import load_torch, saving, uninterrupted
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vggfeat.pictures.images import Picture
+    from vggfeat.pictures.images import Metadata, Picture
     from vggfeat.transfer.loop import Progress, Run
     from vggfeat.transfer.run import Stylization
 
@@ -167,7 +167,8 @@ def paint(
         run: the run to iterate over.
         text: the picture's metadata.
         facts: what the JSON summary contains besides size, time and losses.
-        like: a picture whose transparency, colour profile and bit depth the painted one gets.
+        like: the first input as a picture, whose transparency, colour profile, bit depth and metadata the painted one
+            gets.
     """
     load_torch()
     from vggfeat.pictures import images
@@ -181,7 +182,8 @@ def paint(
             for line in images.left_out(painting.output, bits=like.bits, alpha=like.alpha is not None):
                 tell(line)
     painting.options.keep_freed_memory()
-    writer = _Writer(painting, run, text, facts, like)
+    metadata = images.read_metadata(painting.inputs[0][1]) if like is not None and painting.inputs else None
+    writer = _Writer(painting, run, text, facts, like, metadata)
     with saving(writer.save_interrupted):
         writer.run_to_end()
     with uninterrupted():
@@ -197,6 +199,7 @@ class _Writer:
     text: Mapping[str, str]
     facts: Mapping[str, object]
     like: "Picture | None"
+    metadata: "Metadata | None"
     latest: "Progress | None" = None
     losses: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
 
@@ -251,7 +254,15 @@ class _Writer:
             save_picture(path, image, text=self.text)
             return
         alpha = None if self.like.alpha is None else images.resize(self.like.alpha, *image.shape[2:])
-        save_picture(path, image, alpha=alpha, icc=self.like.icc, text=self.text, bits=self.like.bits)
+        save_picture(
+            path,
+            image,
+            alpha=alpha,
+            icc=self.like.icc,
+            text=self.text,
+            bits=self.like.bits,
+            metadata=self.metadata,
+        )
 
     def _plot(self, path: Path) -> None:
         from vggfeat.explore.plots import line_chart

@@ -86,8 +86,8 @@ def command(
                 frames.append(frame(progress.image, height, width))
         if last % every:
             frames.append(frame(run.image, height, width))
-        with uninterrupted():
-            write_animation(target, frames, fps=fps, hold=hold)
+    with uninterrupted():
+        write_animation(target, frames, fps=fps, hold=hold)
     if run_with.as_json:
         facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
         click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))

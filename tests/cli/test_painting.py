@@ -12,6 +12,7 @@ from vggfeat_cli._recipes import chosen_recipe
 
 from vggfeat import read_picture, write_picture
 from vggfeat.errors import RecipeError
+from vggfeat.pictures.images import Metadata, read_metadata
 
 SMALL = ("--size", 32, "--first-size", 16, "--steps", 3)
 SHALLOW = ("--style-layers", "relu1_1", "--content-layers", "relu1_1", "--first-size", 32, "--steps", 2)
@@ -134,6 +135,18 @@ def test_transparency_profile_and_depth_are_given_back(command, vggfeat):
     assert (painted.bits, painted.icc) == (16, profile)
     assert (painted.alpha is None) == (command == "texture")
     assert command == "texture" or torch.equal(painted.alpha, alpha)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "stylize"])
+def test_author_date_and_resolution_are_given_back(command, vggfeat):
+    metadata = Metadata("Ann Lee", "© Ann", "2024-05-31 18:30:07", (300.0, 300.0))
+    write_picture("in.png", read_picture("in.png").rgb, metadata=metadata)
+    arguments = {**COMMANDS, "stylize": ("in.png", "in.png", *SHALLOW)}[command]
+    for output in ("out.jpg", "out.png"):
+        vggfeat(command, *arguments, "-o", output)
+        painted = read_metadata(output)
+        assert painted.dpi == pytest.approx((300, 300), abs=0.02)
+        assert (painted.author, painted.copyright, painted.created) == ("Ann Lee", "© Ann", metadata.created)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

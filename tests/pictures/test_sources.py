@@ -44,3 +44,10 @@ def test_names(tmp_path):
     assert sources.name(torch.zeros(1, 3, 2, 2)) == "a tensor"
     assert sources.name(np.zeros((2, 2, 3))) == "an array"
     assert sources.name(b"") == "a picture"
+
+
+def test_an_array_that_cannot_be_written_is_read_without_a_warning(recwarn):
+    array = np.asarray(Image.new("RGB", (6, 4), (255, 0, 0)))
+    assert not array.flags.writeable
+    assert sources.read(array)[0, :, 0, 0].tolist() == [1, 0, 0]
+    assert not recwarn.list

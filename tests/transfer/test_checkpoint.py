@@ -132,8 +132,8 @@ def test_resuming_another_run_is_refused(pictures, tmp_path):
     run = stylize(*pictures, recipe("default", **SMALL), size=64)
     next(iter(run))
     run.save(tmp_path / "run.ckpt")
-    with pytest.raises(InputError, match=r"differs in recipe \(steps\)"):
-        stylize(*pictures, recipe("default", **SMALL | {"steps": 5}), size=64, resume=tmp_path / "run.ckpt")
+    with pytest.raises(InputError, match=r"differs in recipe \(seed\)"):
+        stylize(*pictures, recipe("default", **SMALL | {"seed": 5}), size=64, resume=tmp_path / "run.ckpt")
     with pytest.raises(InputError, match="differs in inputs"):
         stylize(pictures[0], pictures[0], recipe("default", **SMALL), size=64, resume=tmp_path / "run.ckpt")
 

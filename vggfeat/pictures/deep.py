@@ -18,9 +18,10 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from vggfeat.errors import ImageError
+from vggfeat.pictures.metadata import NOTHING, Metadata, as_exif, as_texts, exif_date
 
 Pixels = npt.NDArray[np.uint16]
 
@@ -30,6 +31,7 @@ _PNG_MODES = frozenset({"RGB;16B", "RGBA;16B", "LA;16B"})
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _RGB, _UNSIGNED = 2, 1
 _PREMULTIPLIED, _STRAIGHT = 1, 2
+_METRES_PER_INCH = 0.0254
 _CHANNELS = {3: 2, 4: 6}  # the colour types of PNG
 
 
@@ -68,8 +70,13 @@ def decode(image: Image.Image, data: bytes) -> Pixels:
     return library("imagecodecs").png_decode(data)
 
 
-def encode_png(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str] | None = None) -> bytes:
-    """Encode pixels as the bytes of a PNG, with a profile and iTXt texts.
+def encode_png(
+    pixels: Pixels,
+    icc: bytes | None = None,
+    text: Mapping[str, str] | None = None,
+    metadata: Metadata = NOTHING,
+) -> bytes:
+    """Encode pixels as the bytes of a PNG, with a profile, iTXt texts and metadata.
 
     Implemented here because imagecodecs' encoder takes neither profile nor text.
     """
@@ -81,18 +88,28 @@ def encode_png(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str]
     parts = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, _CHANNELS[channels], 0, 0, 0))]
     if icc:
         parts.append(_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
-    for name, value in (text or {}).items():
+    if metadata.dpi:
+        across, down = (round(each / _METRES_PER_INCH) for each in metadata.dpi)
+        parts.append(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+    for name, value in {**as_texts(metadata), **(text or {})}.items():
         parts.append(_chunk(b"iTXt", name.encode("ascii") + b"\0\0\0\0\0" + value.encode()))
     parts += [_chunk(b"IDAT", zlib.compress(filtered.data)), _chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def encode_tiff(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str] | None = None) -> bytes:
-    """Encode pixels as the bytes of a deflated TIFF, with a profile, and texts as JSON in ImageDescription.
+def encode_tiff(
+    pixels: Pixels,
+    icc: bytes | None = None,
+    text: Mapping[str, str] | None = None,
+    metadata: Metadata = NOTHING,
+) -> bytes:
+    """Encode pixels as the bytes of a deflated TIFF, with a profile, metadata, and texts as JSON in ImageDescription.
 
     Raises `ImageError` if tifffile is not installed.
     """
     buffer = io.BytesIO()
+    tags = as_exif(metadata)
+    tags.pop(ExifTags.Base.DateTime, None)
     library("tifffile").imwrite(
         buffer,
         pixels,
@@ -104,6 +121,10 @@ def encode_tiff(pixels: Pixels, icc: bytes | None = None, text: Mapping[str, str
         description=json.dumps(dict(text)) if text else None,
         metadata=None,
         software=False,
+        datetime=exif_date(metadata),
+        resolution=metadata.dpi,
+        resolutionunit="INCH" if metadata.dpi else None,
+        extratags=[(int(tag), "s", 0, value, True) for tag, value in tags.items()],
     )
     return buffer.getvalue()
 

@@ -1,11 +1,13 @@
 """The functions on pictures that other folders import."""
 
+from vggfeat.pictures.metadata import Metadata
 from vggfeat.pictures.reading import (
     Picture,
     decode_picture,
     flatten,
     from_pil,
     read_bytes,
+    read_metadata,
     read_picture,
     read_side,
     read_text,
@@ -14,6 +16,7 @@ from vggfeat.pictures.resizing import fit, middle, middle_square, resize
 from vggfeat.pictures.writing import check_writable, left_out, spares, to_pil, writable, write_picture
 
 __all__ = [
+    "Metadata",
     "Picture",
     "check_writable",
     "decode_picture",
@@ -24,6 +27,7 @@ __all__ = [
     "middle",
     "middle_square",
     "read_bytes",
+    "read_metadata",
     "read_picture",
     "read_side",
     "read_text",

@@ -24,8 +24,9 @@ from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageErr
 
 from vggfeat import files
 from vggfeat.errors import ImageError
-from vggfeat.pictures import deep, profiles
+from vggfeat.pictures import deep, metadata, profiles
 from vggfeat.pictures.guard import quiet, refusing
+from vggfeat.pictures.metadata import Metadata
 
 MAX_PIXELS = 200_000_000
 
@@ -122,6 +123,22 @@ def read_text(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
         _check_readable(path)
         with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels):
             return _texts(image)
+
+
+def read_metadata(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Metadata:
+    """Author, copyright, date and resolution of the file at `path`. Raises `ImageError` as `read_picture` does.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     Image.new("RGB", (6, 4)).save(f"{folder}/a.tif", dpi=(300, 300))
+    ...     read_metadata(f"{folder}/a.tif").dpi
+    (300.0, 300.0)
+    """
+    path = Path(path)
+    with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
+        _check_readable(path)
+        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels):
+            return metadata.of_image(image)
 
 
 def from_pil(image: Image.Image) -> Picture:

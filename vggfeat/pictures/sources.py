@@ -87,7 +87,7 @@ def name(source: Source) -> str:
 def _from_array(array: npt.NDArray[Any], role: str) -> Tensor:
     if array.ndim != 3 or array.shape[2] != 3 or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
         raise InputError(f"{role} is {array.dtype} {array.shape}: pass one RGB array, (H, W, 3), uint8 or float")
-    rgb = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None].float()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
+    rgb = torch.from_numpy(np.array(array, order="C")).permute(2, 0, 1)[None].float()  # pyright: ignore[reportUnknownMemberType] (untyped upstream)
     return read(rgb / 255 if array.dtype == np.uint8 else rgb, role)
 
 

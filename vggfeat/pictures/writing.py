@@ -17,10 +17,18 @@ from vggfeat import files
 from vggfeat.errors import ImageError, InputError
 from vggfeat.pictures import deep, profiles
 from vggfeat.pictures.guard import refusing
+from vggfeat.pictures.metadata import NOTHING, Metadata, as_exif, as_texts, exif_date
 from vggfeat.pictures.ranges import check_tensor
 
 _Levels = npt.NDArray[np.float32]
-_Encoder = Callable[[deep.Pixels, bytes | None, Mapping[str, str]], bytes]
+_Encoder = Callable[[deep.Pixels, bytes | None, Mapping[str, str], Metadata], bytes]
+
+
+class _Labels(NamedTuple):
+    """What a file says besides its pixels."""
+
+    text: Mapping[str, str]
+    metadata: Metadata
 
 
 class _Kind(NamedTuple):
@@ -107,6 +115,7 @@ def write_picture(
     icc: bytes | None = None,
     text: Mapping[str, str] | None = None,
     bits: int = 8,
+    metadata: Metadata | None = None,
 ) -> None:
     """Write a picture as .png, .jpg or .jpeg (quality 95, 4:4:4), .webp (lossless), .tif or .tiff.
 
@@ -123,6 +132,7 @@ def write_picture(
         text: {name: text} for `read_text` to return: names of 1 to 79 printable ASCII characters, and texts without
             NUL. PNG stores each in an iTXt chunk, other formats one JSON object in the EXIF tag ImageDescription.
         bits: 8, or 16 a channel in PNG and TIFF; JPEG and WebP always have 8.
+        metadata: author, copyright, date and resolution, as texts and pHYs of a PNG, and EXIF of the others.
 
     Raises:
         ImageError: the file cannot be written, a value is not finite, or the extra `deep`, which 16-bit TIFF and 16-bit
@@ -145,13 +155,13 @@ def write_picture(
         with refusing(f"cannot write {str(path)!r}", f"{kind.format} refuses it"):
             _check_size(kind, rgb.shape[2], rgb.shape[3])
             encode = _encode if most == 255 else _encode_deep
-            files.write(target, encode(*pixels, kind, icc, text or {}))
+            files.write(target, encode(*pixels, kind, icc, _Labels(text or {}, metadata or NOTHING)))
     except ImageError as error:
         if (kind.format, most) == ("PNG", 255):
             raise
         spare = next(name for name in spares(path) if not name.exists())
         try:
-            write_picture(spare, rgb, alpha=alpha, text=text)
+            write_picture(spare, rgb, alpha=alpha, text=text, metadata=metadata)
         except ImageError:
             raise error from error.__cause__
         raise ImageError(f"{error}; it is saved as {str(spare)!r}") from error
@@ -220,36 +230,41 @@ def _check_text(text: Mapping[str, str]) -> None:
             raise InputError(f"the text {name!r} has a NUL character")
 
 
-def _encode(rgb: _Levels, alpha: _Levels | None, kind: _Kind, icc: bytes | None, text: Mapping[str, str]) -> bytes:
+def _encode(rgb: _Levels, alpha: _Levels | None, kind: _Kind, icc: bytes | None, labels: _Labels) -> bytes:
     image = _image(rgb, None)
     if transform := profiles.transform(icc, "RGB", back=True) if icc else None:
         image = transform.apply(image)
     if alpha is not None and kind.alpha:
         image.putalpha(Image.fromarray(alpha[..., 0].astype(np.uint8)))
     buffer = io.BytesIO()
-    image.save(buffer, kind.format, icc_profile=icc if transform else None, **kind.options, **_labels(kind, text))
+    options = {**kind.options, **_label_options(kind, *labels)}
+    image.save(buffer, kind.format, icc_profile=icc if transform else None, **options)
     return buffer.getvalue()
 
 
-def _encode_deep(rgb: _Levels, alpha: _Levels | None, kind: _Kind, icc: bytes | None, text: Mapping[str, str]) -> bytes:
+def _encode_deep(rgb: _Levels, alpha: _Levels | None, kind: _Kind, icc: bytes | None, labels: _Labels) -> bytes:
     assert kind.deep is not None  # noqa: S101 (the caller has asked)
     if icc and not profiles.transform(icc, "RGB", back=True):
         icc = None
     if icc:
         rgb = np.rint(profiles.convert(rgb / np.float32(65535), icc, back=True) * 65535)
     pixels = rgb if alpha is None else np.concatenate([rgb, alpha], axis=2)
-    return kind.deep(pixels.astype(np.uint16), icc, text)
+    return kind.deep(pixels.astype(np.uint16), icc, *labels)
 
 
-def _labels(kind: _Kind, text: Mapping[str, str]) -> dict[str, object]:
-    """Pillow's options that store `text` in a file."""
-    if not text:
-        return {}
+def _label_options(kind: _Kind, text: Mapping[str, str], metadata: Metadata) -> dict[str, object]:
+    """Pillow's options that store `text` and `metadata` in a file."""
+    options: dict[str, object] = {"dpi": metadata.dpi} if metadata.dpi and kind.format != "WEBP" else {}
     if kind.format == "PNG":
         chunks = PngImagePlugin.PngInfo()
-        for name, value in text.items():
+        for name, value in {**as_texts(metadata), **text}.items():
             chunks.add_itxt(name, value)
-        return {"pnginfo": chunks}
+        return {**options, "pnginfo": chunks}
     exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # the tag holds only ASCII, as JSON does
-    return {"exif": exif}
+    for tag, value in as_exif(metadata, resolution=kind.format == "WEBP").items():
+        exif[tag] = value
+    if text:
+        exif[ExifTags.Base.ImageDescription] = json.dumps(dict(text))  # the tag holds only ASCII, as JSON does
+    if metadata.created and kind.format != "TIFF":
+        exif[ExifTags.IFD.Exif] = {ExifTags.Base.DateTimeOriginal: exif_date(metadata)}
+    return {**options, "exif": exif} if len(exif) else options

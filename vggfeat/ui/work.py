@@ -64,7 +64,8 @@ def paint(content: Upload, style: Upload, recipe: Recipe, run: PageRun, folder: 
     image, alpha = progress.image.cpu(), _alpha(content, progress.image)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{content.path.stem[:60]}-{style.path.stem[:60]}.png"
-    images.write_picture(file, image, alpha=alpha, icc=content.picture.icc, text=text)
+    metadata = images.read_metadata(content.path)
+    images.write_picture(file, image, alpha=alpha, icc=content.picture.icc, text=text, metadata=metadata)
     yield Painting(progress, image, alpha, losses, stopped=run.stopped, file=file)
 
 
