@@ -91,7 +91,8 @@ def read_record(path: str | os.PathLike[str]) -> Record:
 
 def dream_text(image: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, str]:
     """The record of a dream, which has no recipe, as the `text` of `images.write_picture`."""
-    values = {"image": Path(image).name, **{name: value for name, value in sorted(options.items()) if value is not None}}
+    given = {name: value for name, value in sorted(options.items()) if value is not None}
+    values = {"image": Path(image).name, **given}
     return {"Software": f"vggfeat {version('vggfeat')}", _DREAM: json.dumps(values)}
 
 
