@@ -73,10 +73,11 @@ def save_picture(path: Path, rgb: "Tensor", **options: Any) -> None:
     except ImageError as error:
         if "it is saved as" in str(error):
             raise
+        plain: dict[str, Any] = {**options, "bits": 8, "icc": None}
         for folder in (Path(), Path(tempfile.gettempdir())):
             spare = chosen_output(None, str(folder.resolve() / f"{path.stem}.png"))
             with suppress(ImageError):
-                images.write_picture(spare, rgb, **{**options, "bits": 8, "icc": None})
+                images.write_picture(spare, rgb, **plain)
                 break
         else:
             raise

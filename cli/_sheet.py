@@ -51,7 +51,8 @@ class Sheet:
         """Refuse a page that could not be drawn or written, before its cells are painted."""
         from vggfeat.pictures import images
 
-        images.check_writable(self.target, size=tuple(self._page().shape[2:]))
+        height, width = self._page().shape[2:]
+        images.check_writable(self.target, size=(height, width))
 
     def save(self) -> None:
         """Write the page."""

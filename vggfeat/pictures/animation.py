@@ -61,7 +61,7 @@ def write_animation(
     ...     write_animation(f"{folder}/a.gif", [Image.new("RGB", (8, 6), name) for name in ("red", "blue")])
     """
     path = Path(path)
-    check_animation(path, size=frames[0].size[::-1] if frames else None)
+    check_animation(path, size=(frames[0].height, frames[0].width) if frames else None)
     if not frames or len({item.size for item in frames}) > 1:
         raise InputError(f"an animation needs frames of one size, not {len({item.size for item in frames})} sizes")
     if not 0.1 <= fps <= 60 or not 0 <= hold <= 600:

@@ -99,7 +99,7 @@ class Dream(Run):
         device: torch.device,
         precision: Precision,
     ) -> None:
-        stages = plan(recipe, *images.fit(*image.shape[2:], size, enlarge=recipe.enlarge))
+        stages = plan(recipe, *images.fit(image.shape[2], image.shape[3], size, enlarge=recipe.enlarge))
         layer, channel = target
         extract = extractor(recipe, [layer], device, precision)
         self._terms = [Term("dream", 1.0, Activation(layer, channel), {layer: torch.zeros(1, 1, device=device)})]
@@ -198,7 +198,7 @@ def dream(
         check_number(name, value, least, most)
     target = parse_target(network, layer)
     picture = sources.read(image, "image")
-    long_side = max(images.fit(*picture.shape[2:], size, enlarge=enlarge))
+    long_side = max(images.fit(picture.shape[2], picture.shape[3], size, enlarge=enlarge))
     recipe = Recipe(
         network=network,
         weights=weights,

@@ -338,7 +338,7 @@ def _mistyped(key: str, value: object, kind: type[object]) -> str | None:
         return None if _is_number(value) else "not a number"
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return None
-    return {int: "not a whole number", bool: "neither true nor false"}.get(kind, "not text")
+    return "neither true nor false" if kind is bool else "not a whole number" if kind is int else "not text"
 
 
 def _is_number(value: object) -> bool:

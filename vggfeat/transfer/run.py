@@ -87,7 +87,7 @@ class Stylization(Run):
         precision: Precision = "auto",
     ) -> None:
         place = choose_device(device)
-        height, width = images.fit(*inputs.content.shape[2:], size, enlarge=recipe.enlarge)
+        height, width = images.fit(inputs.content.shape[2], inputs.content.shape[3], size, enlarge=recipe.enlarge)
         stages = plan(recipe, height, width)
         self._requested = requested or recipe
         self._facts = {
