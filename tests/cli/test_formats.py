@@ -61,7 +61,7 @@ def test_a_picture_that_cannot_be_encoded_is_saved_as_png(command, vggfeat, monk
     assert last.endswith("(encoding error 6); it is saved as 'out.png'")
     with Image.open("out.png") as saved:
         saved.load()
-        assert getattr(saved, "n_frames", 1) == (3 if command == "animate" else 1)
+        assert (getattr(saved, "n_frames", 1) > 1) == (command == "animate")
     assert not list(Path().glob("out-*"))
 
 
