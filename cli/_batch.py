@@ -1,9 +1,10 @@
-"""Stylize one content or many with the same styles, recipe and options."""
+"""Paint one content or many with the same options."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -44,6 +45,7 @@ class Styling:
     recipe: Recipe
     weights: Sequence[float] | None
     masks: Sequence[str | None]
+    style_masks: Sequence[str | None]
     keep: str | None
     compiled: bool
     options: RunOptions
@@ -55,6 +57,7 @@ class Styling:
         return [
             *(("style", name) for name in self.styles),
             *(("mask", name) for name in self.masks if name),
+            *(("style mask", name) for name in self.style_masks if name),
             *([("keep", self.keep)] if self.keep else []),
             *recipe_files(self.recipe),
         ]
@@ -74,6 +77,7 @@ class Styling:
             self.recipe,
             weights=self.weights,
             masks=self.masks,
+            style_masks=self.style_masks,
             keep=self.keep,
             resume=self.options.resume,
             after=self._last,
@@ -82,6 +86,31 @@ class Styling:
         )
         text, facts = record(self.recipe, painting.inputs).text(), {"recipe": self.recipe.as_dict()}
         paint(painting, self._last, text=text, facts=facts, like=picture)
+
+
+@dataclass
+class Dreaming:
+    """The arguments of `vggfeat.dream` except the picture. `read`: other files that must not be overwritten."""
+
+    arguments: Mapping[str, Any]
+    options: RunOptions
+    read: Sequence[Path] = ()
+
+    def inputs(self) -> list[tuple[str, str]]:
+        """Every input except the picture, as (role, name)."""
+        return [(role, str(self.arguments[role])) for role in ("weights", "guide") if self.arguments.get(role)]
+
+    def paint(self, content: str, output: str | Path | None, default: str = "", partial: Path | None = None) -> None:
+        """Dream of `content`."""
+        from vggfeat.pictures import images
+        from vggfeat.transfer.dreams import dream
+        from vggfeat.transfer.record import dream_text
+
+        roles = [("content", content), *self.inputs()]
+        painting = PaintingFiles(output, default, roles, self.options, read=self.read, partial=partial)
+        picture = images.read_picture(content)
+        run = dream(images.flatten(picture), **self.arguments, **self.options.arguments())
+        paint(painting, run, text=dream_text(content, self.arguments), facts=self.arguments, like=picture)
 
 
 def expand(contents: Sequence[str]) -> tuple[list[str], bool]:
@@ -103,7 +132,8 @@ def target_folder(output: str | None, contents: Sequence[str]) -> Path:
     if output is None:
         raise click.UsageError("several contents need -o DIR, the folder that they are painted into")
     folder = Path(output)
-    if folder.is_file() or (folder.suffix.lower() in files.picture_endings() and not folder.is_dir()):
+    named = output.endswith(("/", os.sep)) or folder.is_dir()
+    if folder.is_file() or (folder.suffix.lower() in files.picture_endings() and not named):
         raise click.UsageError(f"several contents are painted into a folder, not into a file such as '{output}'")
     if any(Path(name).is_dir() and folder.resolve() == Path(name).resolve() for name in contents):
         raise click.UsageError(f"'{output}' is the folder of the contents: paint them into another one")

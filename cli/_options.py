@@ -31,6 +31,23 @@ json_option = click.option("--json", "json_file", metavar="FILE", help="Write re
 weights_option = click.option("--weights", default="default", help="A name from `vggfeat weights`, or a file.")
 
 
+def _raise_limit(context: click.Context, _option: click.Parameter, millions: float | None) -> None:
+    if millions is not None:
+        from vggfeat.pictures import images
+
+        context.with_resource(images.pixel_limit(round(millions * 1e6)))
+
+
+megapixels_option = click.option(
+    "--max-megapixels",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    expose_value=False,
+    callback=_raise_limit,
+    metavar="N",
+    help="Refuse to read larger pictures.  [default: 200]",
+)
+
+
 def arrays_options(command: Command) -> Command:
     """`--layer` and `--reduce`: which arrays of a dump to use, as lists of names or globs, empty for all."""
     for flag, name, metavar, text in (

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import click
 
-from ._options import Command, Decorator, device_option, precision_option, quiet_option, summary_option
+from ._options import (
+    Command,
+    Decorator,
+    device_option,
+    megapixels_option,
+    precision_option,
+    quiet_option,
+    summary_option,
+)
 from ._outputs import check_paths, check_text_file, chosen_output, save_picture
 from ._progress import report, tell
 from ._signals import load_torch, saving, uninterrupted
@@ -46,6 +54,7 @@ _OPTIONS: dict[str, Decorator] = {
         "--save-every", type=click.IntRange(1), metavar="STEPS", help="Also save OUTPUT-0001.png and so on."
     ),
     "plot": click.option("--plot", type=_FILE, help="Save a chart of the losses."),
+    "max_megapixels": megapixels_option,
     "quiet": quiet_option,
     "as_json": summary_option,
 }

@@ -27,7 +27,7 @@ _FRAMES = 60
 @click.option("--every", type=click.IntRange(1), metavar="STEPS", help="Steps per frame.  [default: about 60 frames]")
 @click.option("--fps", type=click.FloatRange(0.1, 60), default=12.0, help="Frames per second.")
 @click.option("--hold", type=click.FloatRange(0, 600), default=2.0, help="Seconds to show the last frame.")
-@run_options("seconds", "device", "precision", "memory_limit", "quiet", "as_json")
+@run_options("seconds", "device", "precision", "memory_limit", "max_megapixels", "quiet", "as_json")
 @recipe_options(
     "preview",
     (

@@ -19,6 +19,7 @@ from ._options import (
     device_option,
     flow_option,
     json_option,
+    megapixels_option,
     parsed,
     precision_option,
     quiet_option,
@@ -63,6 +64,7 @@ from ._signals import saving, uninterrupted
 @click.option(
     "--batch-size", type=click.IntRange(1), default=8, help="Pairs of one size to compare at once; fewer above 512x512."
 )
+@megapixels_option
 @device_option
 @precision_option(help_text="Precision of the networks; published values are for float32.")
 @quiet_option

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from ._batch import Dreaming, expand, paint_all, target_folder
 from ._options import (
     ORDER_FLAGS,
     chosen_network,
@@ -14,11 +15,11 @@ from ._options import (
     size_option,
     weights_option,
 )
-from ._painting import PaintingFiles, RunOptions, paint, run_options
+from ._painting import RunOptions, run_options
 
 
 @click.command()
-@click.argument("image", type=click.Path())
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(), metavar="IMAGE...")
 @click.option(
     "-l",
     "--layer",
@@ -26,7 +27,8 @@ from ._painting import PaintingFiles, RunOptions, paint, run_options
     metavar="NAME[:CHANNEL]",
     help="The layer, or one of its channels, whose activation is increased.",
 )
-@output_option("IMAGE-dream.png")
+@click.option("--guide", type=click.Path(), help="A picture whose features the layer shall show instead.")
+@output_option("IMAGE-dream.png", "PNG, JPEG, WebP or TIFF; a folder for several pictures.")
 @size_option(512, "Long side of the result; smaller pictures are not enlarged.")
 @click.option("--enlarge", is_flag=True, help="Enlarge a picture that is smaller than the size.")
 @click.option("--octaves", type=int, default=4, help="Number of sizes, from small to large.")
@@ -40,23 +42,23 @@ from ._painting import PaintingFiles, RunOptions, paint, run_options
 @click.option("--seed", type=int, default=0, help="Seed of the shifts.")
 @run_options(without=("checkpoint", "checkpoint_every", "resume"))
 def command(
-    image: str,
+    pictures: tuple[str, ...],
     *,
     output: str | None,
     **options: Any,
 ) -> None:
     """Change IMAGE so that a layer responds more strongly.
 
-    Deep layers bring out objects, shallow layers patterns. Ctrl-C saves the picture as it is.
+    Deep layers bring out objects, shallow layers patterns. IMAGE may be a folder, or several pictures; -o is then a
+    folder, and what is in it already is skipped. Ctrl-C saves the picture as it is.
     """
-    from vggfeat.pictures import images
-    from vggfeat.transfer.dreams import dream
-    from vggfeat.transfer.record import dream_text
-
     run_with = RunOptions.pop_from(options)
+    found, many = expand(pictures)
+    if many and (run_with.plot or run_with.save_every):
+        raise click.UsageError("--plot and --save-every are for a single picture")
     options["network"] = chosen_network(options)
-    inputs = [("content", image), ("weights", options["weights"])]
-    painting = PaintingFiles(output, f"{Path(image).stem}-dream.png", inputs, run_with)
-    picture = images.read_picture(image)
-    run = dream(images.flatten(picture), **options, **run_with.arguments())
-    paint(painting, run, text=dream_text(image, options), facts=options, like=picture)
+    painter = Dreaming(options=run_with, arguments=options)
+    if many:
+        paint_all(painter, found, target_folder(output, pictures))
+    else:
+        painter.paint(pictures[0], output, f"{Path(pictures[0]).stem}-dream.png")

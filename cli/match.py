@@ -11,6 +11,7 @@ from ._options import (
     csv_option,
     device_option,
     json_option,
+    megapixels_option,
     network_option,
     output_option,
     precision_option,
@@ -36,6 +37,7 @@ from ._outputs import check_text_outputs, chosen_output, save_picture, write_tex
 @weights_option
 @preprocessing_options(*ORDER_FLAGS)
 @size_option(1024, "Long side to which pictures are shrunk before matching.")
+@megapixels_option
 @device_option
 @precision_option()
 def command(

@@ -43,7 +43,7 @@ def _parse_axis(text: str) -> tuple[float, ...]:
     metavar="N,...",
     help="Style scales, one for each column.",
 )
-@run_options("device", "precision", "memory_limit", "quiet")
+@run_options("device", "precision", "memory_limit", "max_megapixels", "quiet")
 @recipe_options(
     "preview",
     (

@@ -8,6 +8,7 @@ import click
 from ._options import (
     chosen_network,
     device_option,
+    megapixels_option,
     network_option,
     output_option,
     parse_channels,
@@ -62,6 +63,7 @@ _ORDERS = ("rgb", "bgr")
     "--cam-method", type=click.Choice(["grad-cam", "layer-cam"]), default="grad-cam", help="With --cam: kind of map."
 )
 @size_option(512, "Long side to which IMAGE is shrunk.")
+@megapixels_option
 @device_option
 def command(
     image: str | None,

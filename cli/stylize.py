@@ -7,6 +7,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from vggfeat.errors import one_of
+
 from ._batch import Styling, expand, paint_all, target_folder
 from ._fast import paint_fast
 from ._options import output_option
@@ -45,6 +47,13 @@ from ._recipes import chosen_recipe, files_read, recipe_options
     metavar="MASK=STYLE",
     help="A style for the white parts of a mask. With this option, every argument is a content.",
 )
+@click.option(
+    "--style-mask",
+    "style_masks",
+    multiple=True,
+    metavar="MASK=STYLE",
+    help="Take the style from the white parts of a mask of STYLE, one of the styles.",
+)
 @click.option("--keep", type=click.Path(), help="A mask whose white parts keep the content unchanged.")
 @click.option("--sequence", is_flag=True, help="The contents are frames: start each from the painting before.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile; for CUDA.")
@@ -59,6 +68,7 @@ def command(
     output: str | None,
     mix: str | None,
     masks: tuple[str, ...],
+    style_masks: tuple[str, ...],
     keep: str | None,
     sequence: bool,
     compiled: bool,
@@ -92,6 +102,7 @@ def command(
         recipe=chosen,
         weights=_weights(mix, len(styles)),
         masks=places,
+        style_masks=_areas(style_masks, styles),
         keep=keep,
         compiled=compiled,
         options=run_with,
@@ -109,18 +120,33 @@ def _arguments(
     pictures: Sequence[str], named_styles: Sequence[str], masks: Sequence[str]
 ) -> tuple[list[str], list[str], list[str | None]]:
     """The contents, the styles, and for each style its mask or None."""
-    pairs: list[tuple[str, str]] = []
-    for item in masks:
-        mask, equals, style = item.partition("=")
-        if not equals or not mask or not style:
-            raise click.UsageError(f"--mask {item} is not MASK=STYLE, such as sky.png=waves.jpg")
-        pairs.append((mask, style))
+    pairs = _pairs("--mask", masks)
     if not pairs and not named_styles:
         if len(pictures) == 1:
             raise click.UsageError(f"there is no style for '{pictures[0]}': give CONTENT STYLE or --style STYLE")
         return [pictures[0]], list(pictures[1:]), [None] * (len(pictures) - 1)
     styles = [*named_styles, *(style for _, style in pairs)]
     return list(pictures), styles, [*([None] * len(named_styles)), *(mask for mask, _ in pairs)]
+
+
+def _pairs(option: str, items: Sequence[str]) -> list[tuple[str, str]]:
+    """The masks and styles of MASK=STYLE."""
+    pairs: list[tuple[str, str]] = []
+    for item in items:
+        mask, equals, style = item.partition("=")
+        if not equals or not mask or not style:
+            raise click.UsageError(f"{option} {item} is not MASK=STYLE, such as sky.png=waves.jpg")
+        pairs.append((mask, style))
+    return pairs
+
+
+def _areas(items: Sequence[str], styles: Sequence[str]) -> list[str | None]:
+    """For each style the mask of --style-mask, or None."""
+    areas: dict[str, str] = {}
+    for mask, style in _pairs("--style-mask", items):
+        one_of("style", style, styles, of="--style-mask")
+        areas[style] = mask
+    return [areas.get(style) for style in styles]
 
 
 def _weights(mix: str | None, styles: int) -> list[float] | None:

@@ -58,7 +58,7 @@ def command(
         size = facts["width"], facts["height"]
     picture = images.read_picture(style)
     run = texture(
-        images.flatten(picture),
+        style,
         chosen,
         size=(size, size) if isinstance(size, int) else size,
         seamless=seamless,

@@ -46,3 +46,29 @@ def test_json_summary(vggfeat):
 def test_refusals(arguments, message, vggfeat):
     assert message in vggfeat("dream", *arguments, code=2).stderr
     assert not list(Path().glob("*-dream*"))
+
+
+def test_folders_and_several_pictures(vggfeat):
+    Path("in").mkdir()
+    for number in (1, 2, 10):
+        write_picture(f"in/{number}.png", torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(number)))
+    Path("in/3.png").write_bytes(b"damaged")
+    quick = ("--layer", "relu1_1", "--octaves", 1, "--steps", 1, "--size", 32)
+    write_picture("guide.png", torch.rand(1, 3, 32, 32))
+    result = vggfeat("dream", "in", "-o", "out", *quick, "--guide", "guide.png", code=3)
+    told = [line for line in result.stderr.splitlines() if "/4 in" in line]
+    assert told == [f"{place}/4 in/{name}.png" for place, name in enumerate((1, 2, 3, 10), 1)]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["1.png", "10.png", "2.png"]
+    assert vggfeat("dream", "in", "-o", "out", *quick, code=3).stderr.count("already painted") == 3
+    vggfeat("dream", "in/1.png", "in/2.png", "-o", "two.png/", *quick)
+    assert sorted(path.name for path in Path("two.png").iterdir()) == ["1.png", "2.png"]
+    vggfeat("dream", "in/1.png", "-o", "one.png", *quick, "--guide", "guide.png")
+    assert Path("one.png").read_bytes() != Path("two.png/1.png").read_bytes()
+    for arguments, message in (
+        (("in",), "several contents need -o DIR"),
+        (("in", "-o", "in"), "is the folder of the contents"),
+        (("in", "-o", "new", "--plot", "plot.png"), "--plot and --save-every are for a single picture"),
+        (("in/1.png", "-o", "guide.png", "--guide", "guide.png"), "is one of the inputs"),
+        (("in/1.png", "--guide", "absent.png"), "cannot read 'absent.png'"),
+    ):
+        assert message in vggfeat("dream", *arguments, *quick, code=2).stderr

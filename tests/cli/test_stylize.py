@@ -14,6 +14,7 @@ from PIL import Image
 from vggfeat_cli import main
 
 from vggfeat import read_picture, write_picture
+from vggfeat.pictures.images import read_text
 from vggfeat.transfer.recipe import RECIPES
 
 # Shallow layers: what these tests show does not depend on depth, and a pass of three convolutions is short.
@@ -336,3 +337,30 @@ def test_files_of_a_run_differ(arguments, message, vggfeat):
     before = {path: path.read_bytes() for path in Path().rglob("*.*")}
     assert message in vggfeat("stylize", *arguments, *QUICK, code=2).stderr
     assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
+
+
+def test_a_mask_on_the_style(vggfeat):
+    white = torch.zeros(1, 3, 50, 50)
+    white[..., :25] = 1
+    write_picture("left.png", white)
+    vggfeat("stylize", *PAIR, "--style-mask", "left.png=style.jpg", "-o", "a.png", *QUICK)
+    vggfeat("stylize", *PAIR, "-o", "b.png", *QUICK)
+    assert not torch.equal(pixels("a.png"), pixels("b.png"))
+    assert '"role": "style mask", "file": "left.png"' in read_text("a.png")["vggfeat"]
+    for mask, message in (
+        ("left.png", "--style-mask left.png is not MASK=STYLE"),
+        ("left.png=stile.jpg", "unknown style 'stile.jpg' of --style-mask: did you mean style.jpg?"),
+        ("absent.png=style.jpg", "cannot read 'absent.png'"),
+    ):
+        assert message in vggfeat("stylize", *PAIR, "--style-mask", mask, *QUICK, code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["stylize", "dream", "invert", "texture", "show", "match", "compare", "sheet"])
+def test_the_limit_of_pixels_is_an_option(command, vggfeat):
+    arguments = (PAIR if command in {"stylize", "match", "compare", "sheet"} else PAIR[:1]) + (
+        ("--layer", "relu1_1") if command == "show" else ()
+    )
+    result = vggfeat(command, *arguments, "--max-megapixels", 0.004, code=None)
+    assert result.exit_code in {1, 2, 3}
+    assert "80 x 60 = 4800 pixels, the limit is 4000 (max_pixels, or --max-megapixels, allows more)" in result.stderr
+    assert read_picture("content.png").rgb.shape == (1, 3, 60, 80)  # the limit is the command's only

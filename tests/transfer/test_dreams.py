@@ -108,3 +108,27 @@ def test_refusals(image):
     ):
         with pytest.raises(InputError, match=message):
             dream(image, **options)
+
+
+def test_a_guide_gives_the_features_that_a_dream_takes_on(monkeypatch):
+    """After the dream, positions agree more with the guide's best features; the loss is written out here."""
+    generator = torch.Generator().manual_seed(0)
+    picture, guide = (torch.rand(1, 3, 32, side, generator=generator) for side in (32, 40))
+    extract = FeatureExtractor("vgg16", "relu2_1")
+
+    def agreement(image):
+        x, y = (extract(each)["relu2_1"][0].flatten(1) for each in (image, guide))
+        return float((x.T @ y).amax(1).mean())
+
+    options = {"octaves": 1, "steps": 6, "jitter": 0, "precision": "float32"}
+    run = dream(picture, "relu2_1", guide=guide, **options)
+    losses = [progress.losses["dream"] for progress in run]
+    assert losses[-1] < losses[0] < 0
+    guided, free = run.image, dream(picture, "relu2_1", **options).result()
+    assert agreement(guided) > 1.05 * agreement(picture)
+    assert (guided - free).abs().mean() > 1e-3
+    monkeypatch.setattr("vggfeat.transfer.memory.divide", lambda *_, **__: [Blocks(16)])
+    tiled = dream(picture, "relu2_1", guide=guide, **options).result()
+    assert (tiled - guided).abs().mean() < 1e-3
+    with pytest.raises(InputError, match="a guide needs a whole layer, not one channel"):
+        dream(picture, "relu2_1:3", guide=guide)

@@ -29,6 +29,9 @@ from vggfeat.pictures.guard import quiet, refusing
 from vggfeat.pictures.metadata import Metadata
 
 MAX_PIXELS = 200_000_000
+"""The most pixels of a picture that is read, unless the caller says otherwise."""
+
+_limits = [MAX_PIXELS]
 
 _HEIC = re.compile(rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1)", re.DOTALL)
 _DRAWINGS = frozenset({"EPS", "WMF"})  # Pillow renders these by running Ghostscript or Windows
@@ -60,7 +63,7 @@ class Picture:
     bits: int = 8
 
 
-def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Picture:
     """Read the first frame of the file at `path`, in any raster format that Pillow and its plugins read.
 
     A profile that is broken or of another colour space is ignored, and so is unreadable EXIF. Grey of 16-bit and 32-bit
@@ -68,7 +71,8 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
 
     Args:
         path: the file.
-        max_pixels: a larger picture is refused after its header is read, before it is decoded.
+        max_pixels: a larger picture is refused after its header is read, before it is decoded; None allows
+            200 million, or what `--max-megapixels` of a command says.
 
     Raises:
         ImageError: the file is missing, unreadable, damaged, truncated, not a picture or too large, holds integers
@@ -86,7 +90,7 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
         _check_readable(path)
         with path.open("rb") as file, _opened(file, max_pixels) as image:
-            return _picture(image, max_pixels)
+            return _picture(image, max_pixels or _limits[-1])
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -98,22 +102,22 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         return path.read_bytes()
 
 
-def decode_picture(data: bytes, *, name: str = "the picture", max_pixels: int = MAX_PIXELS) -> Picture:
+def decode_picture(data: bytes, *, name: str = "the picture", max_pixels: int | None = None) -> Picture:
     """Decode the bytes of a picture file, as `read_picture` does. Raises `ImageError`, which names it `name`."""
     with refusing(f"cannot read {name!r}", "the file is damaged"):
         if not data:
             raise ImageError("it is empty")
         with _opened(io.BytesIO(data), max_pixels) as image:
-            return _picture(image, max_pixels)
+            return _picture(image, max_pixels or _limits[-1])
 
 
 def read_side(data: bytes) -> tuple[int, int]:
     """(height, width) of the upright picture in the bytes of a file, from its header. Raises `ImageError`."""
-    with refusing("cannot read the picture", "the file is damaged"), _opened(io.BytesIO(data), MAX_PIXELS) as image:
+    with refusing("cannot read the picture", "the file is damaged"), _opened(io.BytesIO(data), None) as image:
         return (image.width, image.height) if _orientation(image) >= _SIDEWAYS else (image.height, image.width)
 
 
-def read_text(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> dict[str, str]:
+def read_text(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> dict[str, str]:
     """The texts that `write_picture` stored in the file at `path`; empty if there are none.
 
     For a PNG these are all its text chunks, whichever program wrote them. Raises `ImageError` as `read_picture` does.
@@ -121,11 +125,11 @@ def read_text(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> 
     path = Path(path)
     with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
         _check_readable(path)
-        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels):
+        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels or _limits[-1]):
             return _texts(image)
 
 
-def read_metadata(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Metadata:
+def read_metadata(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Metadata:
     """Author, copyright, date and resolution of the file at `path`. Raises `ImageError` as `read_picture` does.
 
     >>> from tempfile import TemporaryDirectory
@@ -137,7 +141,7 @@ def read_metadata(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS)
     path = Path(path)
     with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
         _check_readable(path)
-        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels):
+        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels or _limits[-1]):
             return metadata.of_image(image)
 
 
@@ -163,8 +167,20 @@ def flatten(picture: Picture) -> torch.Tensor:
 
 
 @contextmanager
-def _opened(file: BinaryIO, max_pixels: int) -> Generator[Image.Image]:
+def pixel_limit(most: int) -> Generator[None]:
+    """Read pictures of up to `most` pixels inside the block, in all threads, where the caller names no limit."""
+    _limits.append(most)
+    try:
+        yield
+    finally:
+        _limits.remove(most)
+
+
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int | None) -> Generator[Image.Image]:
     """Open an image and read only its header. Raises `ImageError` if it is too large or a vector drawing."""
+    hint = "" if max_pixels else " (max_pixels, or --max-megapixels, allows more)"
+    max_pixels = max_pixels or _limits[-1]
     try:
         files.picture_endings()  # registers the plugin for HEIC, if it is installed
         with quiet(max_pixels):
@@ -178,10 +194,12 @@ def _opened(file: BinaryIO, max_pixels: int) -> Generator[Image.Image]:
         if image.format in _DRAWINGS:
             raise ImageError("it is a vector drawing, not a raster picture")
         if (pixels := image.width * image.height) > max_pixels:
-            raise ImageError(f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}")
+            raise ImageError(
+                f"it has {image.width} x {image.height} = {pixels} pixels, the limit is {max_pixels}{hint}"
+            )
         yield image
     except Image.DecompressionBombError as error:
-        raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}") from error
+        raise ImageError(f"it has more than {2 * max_pixels} pixels, the limit is {max_pixels}{hint}") from error
 
 
 def _texts(image: Image.Image) -> dict[str, str]:

@@ -56,6 +56,19 @@ def read(source: Source, role: str = "the picture") -> Tensor:
     return rgb.detach().float().clamp(0, 1)
 
 
+def read_visible(source: Source, role: str = "the picture") -> tuple[Tensor, Tensor | None]:
+    """As `read`, with the opacity, (1, 1, H, W) in [0, 1], or None if there is no transparency.
+
+    >>> colours, opacity = read_visible(Image.new("LA", (6, 4)))
+    >>> colours.shape, opacity.shape
+    (torch.Size([1, 3, 4, 6]), torch.Size([1, 1, 4, 6]))
+    """
+    if isinstance(source, np.ndarray | Tensor):
+        return read(source, role), None
+    found = picture(source, role)
+    return images.flatten(found), found.alpha
+
+
 def picture(source: str | os.PathLike[str] | Image.Image | bytes | BinaryIO, role: str = "the picture") -> Picture:
     """Read a file, a PIL image, bytes or a file object, with its transparency.
 

@@ -55,9 +55,12 @@ class Accumulator:
         ]
 
     def _summary(self, index: int, loss: FeatureLoss, layer: str) -> Tensor:
+        masks, selections = self._terms[index].masks, self._terms[index].selections
         if isinstance(loss, PooledLoss):
-            return loss.from_moments(self._moments[index, layer], self._positions[layer]).float()
-        return loss.summary(self._gathered[layer])
+            positions = self._positions[layer] if masks is None else masks[layer].sum()
+            return loss.from_moments(self._moments[index, layer], positions).float()
+        gathered = self._gathered[layer]
+        return loss.summary(gathered if selections is None else selections[layer].of(gathered))
 
     def finish(self) -> dict[str, Tensor]:
         """The sum of the terms of each name, once every tile was added. Only then `gradients` may be called."""

@@ -37,7 +37,8 @@ def texture(
     The method is that of Gatys, Ecker & Bethge (2015).
 
     Args:
-        style: the picture whose texture is taken: a file, or a float RGB tensor (1, 3, H, W) in [0, 1].
+        style: the picture whose texture is taken: a file, or a float RGB tensor (1, 3, H, W) in [0, 1]. Transparent
+            parts do not count; of a grey picture the texture is grey.
         recipe: a `Recipe`, or the name of one. Its content layers are ignored. Its `style_scale` is relative to the
             pixels of `style`: 1 keeps the strokes as large as they are there. A style of more than twice the
             texture's sides is shrunk to that first.
@@ -60,8 +61,8 @@ def texture(
         raise InputError(f"the texture is {width}x{height}: both sides must be at least 1")
     if not requested.style_weight or not any(requested.style_layers.values()):
         raise RecipeError("a texture needs a style layer with a weight above 0")
-    picture = sources.read(style, "style")
-    larger = (picture.shape[2] * picture.shape[3] / (width * height)) ** 0.5
+    chosen_style = Style.read(style, 1.0)
+    larger = (chosen_style.picture.shape[2] * chosen_style.picture.shape[3] / (width * height)) ** 0.5
     chosen = replace(
         requested,
         content_layers={},
@@ -71,7 +72,7 @@ def texture(
         edges="wrap" if seamless else requested.edges,
     )
     # Only the size of the content matters.
-    inputs = Inputs(torch.full((1, 3, height, width), 0.5), (Style(picture),))
+    inputs = Inputs(torch.full((1, 3, height, width), 0.5), (chosen_style,))
     return Stylization(inputs, chosen, size=max(size), requested=requested, **options)
 
 

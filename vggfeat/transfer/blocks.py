@@ -71,11 +71,11 @@ class Whole:
         inner = {name: padding.crop(x, margin // self._stride[name]) for name, x in features.items()}
         return {**inner, "image": image}
 
-    def targets(self, image: Tensor, losses: Sequence[WeightedLoss]) -> list[Features]:
-        """The target of each loss, computed from `image`."""
+    def targets(self, image: Tensor, losses: Sequence[WeightedLoss], masks: Features | None = None) -> list[Features]:
+        """The target of each loss, computed from `image`; `masks` as in `Evaluator.targets`."""
         with torch.no_grad():
             features = self.features(image)
-            return [loss.target(features) for _, _, loss in losses]
+            return [loss.term({}, masks=masks, device=image.device).target_of(features) for loss in losses]
 
     def evaluate(self, terms: Sequence[Term], image: Tensor) -> LossAndGradient:
         """The objective at `image` (1, 3, H, W) and its gradient."""
@@ -109,10 +109,11 @@ class Blockwise(Whole):
         self.blocks = self._blocks = blocks
         self._tiled = self._parts[: blocks.tiled]
 
-    def targets(self, image: Tensor, losses: Sequence[WeightedLoss]) -> list[Features]:
-        """The target of each loss, computed from `image`."""
+    def targets(self, image: Tensor, losses: Sequence[WeightedLoss], masks: Features | None = None) -> list[Features]:
+        """The target of each loss, computed from `image`; `masks` as in `Evaluator.targets`."""
         with torch.no_grad():
-            sums = Accumulator([loss.term({}) for loss in losses], gather_local=True)
+            terms = [loss.term({}, masks=masks, device=image.device) for loss in losses]
+            sums = Accumulator(terms, gather_local=True)
             self._forward(self._normalised(image), image, sums)
             return sums.targets(losses)
 

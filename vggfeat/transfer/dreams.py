@@ -6,9 +6,10 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from vggfeat.errors import LayerError, check_number
+from vggfeat.errors import InputError, LayerError, check_number
 from vggfeat.features import tensors
-from vggfeat.features.device import Precision, choose_device
+from vggfeat.features.device import Precision, choose_device, settings
+from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.base import FeatureLoss, Features
 from vggfeat.networks import arch
 from vggfeat.networks.weights import Preprocessing
@@ -21,6 +22,12 @@ from vggfeat.transfer.objective import Term
 from vggfeat.transfer.optimise import BoundedDescent, LossAndGradient, Optimiser
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.stages import plan
+
+# The guide's long side in pixels, and the most positions of its features that count; and how many positions of the
+# picture are compared with them at a time.
+_GUIDE_SIZE = 224
+_GUIDE_POSITIONS = 1024
+_POSITIONS = 16384
 
 
 class Activation(FeatureLoss):
@@ -44,6 +51,28 @@ class Activation(FeatureLoss):
     def target(self, features: Features, *, graph: bool = False) -> dict[str, Tensor]:  # noqa: ARG002 (the base's)
         """Placeholders, since the loss has no target."""
         return {name: torch.zeros(1, 1) for name in self.layers}
+
+
+class Guided(FeatureLoss):
+    """Minus the mean product of each position's features with those of the guide that suit it best.
+
+    The target is the guide's features, (1, C, 1, G).
+    """
+
+    aligned = False
+    local = True
+
+    def summary(self, x: Tensor) -> Tensor:
+        """The features in float32."""
+        return tensors.at_least_float32(x)
+
+    def distance(self, x: Tensor, target: Tensor) -> Tensor:
+        """Minus the mean product: (N,)."""
+        positions, guide = x.flatten(2).mT, target[0, :, 0].T
+        with torch.no_grad():
+            best = torch.cat([(part @ guide.T).argmax(2) for part in positions.split(_POSITIONS, 1)], 1)
+        # No gradient reaches the guide: adding by index would differ from run to run on CUDA.
+        return -(positions * guide[best]).sum(2).mean(1)
 
 
 def parse_target(network: str, text: str) -> tuple[str, int | None]:
@@ -72,6 +101,7 @@ class Dream(Run):
         image: (1, 3, H, W) in [0, 1].
         recipe: network, schedule, margin and seed.
         target: a layer, and one of its channels or None.
+        guide: a picture, (1, 3, H, W) in [0, 1], whose features the picture is to have; None raises the activation.
         size: long side of the result in pixels; a smaller picture is enlarged only if the recipe says so.
         rate, jitter, seconds, memory_limit: as in `dream`.
         device: where to compute.
@@ -91,6 +121,7 @@ class Dream(Run):
         recipe: Recipe,
         target: tuple[str, int | None],
         *,
+        guide: Tensor | None = None,
         size: int,
         rate: float,
         jitter: int,
@@ -102,7 +133,11 @@ class Dream(Run):
         stages = plan(recipe, *images.fit(image.shape[2], image.shape[3], size, enlarge=recipe.enlarge))
         layer, channel = target
         extract = extractor(recipe, [layer], device, precision)
-        self._terms = [Term("dream", 1.0, Activation(layer, channel), {layer: torch.zeros(1, 1, device=device)})]
+        if guide is None:
+            loss, features = Activation(layer, channel), torch.zeros(1, 1, device=device)
+        else:
+            loss, features = Guided([layer]), _guide_features(extract, layer, guide.to(device))
+        self._terms = [Term("dream", 1.0, loss, {layer: features})]
         self._content = image.to(device)
         self._rate, self._jitter = rate, jitter
         self._generator = torch.Generator().manual_seed(recipe.seed)
@@ -132,10 +167,21 @@ class Dream(Run):
         return int(torch.randint(-self._jitter, self._jitter + 1, (), generator=self._generator))
 
 
+def _guide_features(extract: FeatureExtractor, layer: str, guide: Tensor) -> Tensor:
+    """Features of a guide, evenly chosen: (1, C, 1, G)."""
+    height, width = images.fit(guide.shape[2], guide.shape[3], _GUIDE_SIZE)
+    least = extract.minimum_size
+    with torch.no_grad(), settings(guide.device):
+        found = extract(images.resize(guide, max(least, height), max(least, width)))[layer].flatten(2)
+    step = -(-found.shape[2] // _GUIDE_POSITIONS)
+    return tensors.at_least_float32(found[:, :, None, ::step])
+
+
 def dream(
     image: Source,
     layer: str = "relu4_3",
     *,
+    guide: Source | None = None,
     size: int = 512,
     enlarge: bool = False,
     octaves: int = 4,
@@ -160,6 +206,8 @@ def dream(
     Args:
         image: the picture: a file, or a float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1].
         layer: a layer such as `relu4_3`, or one of its channels, counted from 0, such as `relu4_3:12`.
+        guide: a picture whose features the layer shall show instead: each position is drawn towards the features of
+            the guide that suit it best. Sources as for `image`.
         size: long side of the result in pixels.
         enlarge: enlarge a picture that is smaller than that.
         octaves: number of sizes, 1 to 20.
@@ -197,6 +245,8 @@ def dream(
     ):
         check_number(name, value, least, most)
     target = parse_target(network, layer)
+    if guide is not None and target[1] is not None:
+        raise InputError(f"a guide needs a whole layer, not one channel as in '{layer}'")
     picture = sources.read(image, "image")
     long_side = max(images.fit(picture.shape[2], picture.shape[3], size, enlarge=enlarge))
     recipe = Recipe(
@@ -220,6 +270,7 @@ def dream(
         picture,
         recipe,
         target,
+        guide=None if guide is None else sources.read(guide, "guide"),
         size=size,
         rate=rate,
         jitter=jitter,

@@ -64,9 +64,12 @@ class Evaluator:
         """{layer: (height, width)} of those features."""
         return self._method.sizes(image)
 
-    def targets(self, image: Tensor, losses: Sequence[WeightedLoss]) -> list[Features]:
-        """The target of each loss, computed from `image` (1, 3, H, W)."""
-        return self._method.targets(image, losses)
+    def targets(self, image: Tensor, losses: Sequence[WeightedLoss], masks: Features | None = None) -> list[Features]:
+        """The target of each loss, computed from `image` (1, 3, H, W).
+
+        `masks`: {layer: how much each position counts, (1, 1, h, w) in [0, 1]}; None counts all positions.
+        """
+        return self._method.targets(image, losses, masks)
 
     def evaluate(self, terms: Sequence[Term], image: Tensor) -> LossAndGradient:
         """The objective at `image` (1, 3, H, W) and its gradient.

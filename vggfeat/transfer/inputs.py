@@ -11,11 +11,16 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import InputError
-from vggfeat.pictures import sources
+from vggfeat.pictures import images, sources
 from vggfeat.pictures.ranges import check_range
 from vggfeat.pictures.sources import Source
 from vggfeat.transfer import colours
 from vggfeat.transfer.recipe import Color, Recipe
+
+# A mask whose white is below this, half a step of 8 bits, is black.
+_LEAST_COUNT = 0.5 / 255
+# Channels of a grey picture differ by up to this: profiles and JPEG round each on its own.
+_LEAST_CHROMA = 2.5 / 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +31,29 @@ class Style:
         picture: (1, 3, H, W) in [0, 1].
         weight: its share of the style term, 0 to 1.
         mask: where it applies, (1, 1, H, W) in [0, 1] on the CPU; None is everywhere.
+        area: how much each position of the picture counts, (1, 1, H, W) in [0, 1] on the CPU, of the picture's size;
+            None counts all positions.
     """
 
     picture: Tensor
     weight: float = 1.0
     mask: Tensor | None = None
+    area: Tensor | None = None
+
+    @classmethod
+    def read(cls, source: Source, weight: float, mask: Source | None = None, area: Source | None = None) -> Self:
+        """Read a style, whose transparent part does not count. Raises `ImageError`, `InputError`."""
+        picture, alpha = sources.read_visible(source, "style")
+        counts = None if area is None else images.resize(read_mask(area), picture.shape[2], picture.shape[3])
+        if alpha is not None:
+            counts = alpha if counts is None else counts * alpha
+        if counts is not None and float(counts.max()) < _LEAST_COUNT:
+            why = "its mask is black" if alpha is None else "it is transparent"
+            raise InputError(f"no part of the style {sources.name(source)!r} counts: {why}")
+        return cls(picture, weight, None if mask is None else read_mask(mask), counts)
 
     def to(self, device: torch.device) -> Self:
-        """The style with its picture on `device`; the mask stays where it is, since it is read once a stage."""
+        """The style with its picture on `device`; the masks stay where they are, since they are read once a stage."""
         return replace(self, picture=self.picture.to(device))
 
 
@@ -59,6 +79,7 @@ class Inputs:
         *,
         weights: Sequence[float] | None = None,
         masks: Sequence[Source | None] | None = None,
+        style_masks: Sequence[Source | None] | None = None,
         keep: Source | None = None,
     ) -> Self:
         """Read the arguments of `stylize`. Raises `ImageError`, `InputError`."""
@@ -66,17 +87,16 @@ class Inputs:
         if not styles:
             raise InputError("there is no style: pass one picture or several")
         shares = _shares(len(styles), weights)
-        regions = [None] * len(styles) if masks is None else list(masks)
-        if len(regions) != len(styles):
-            raise InputError(f"there are {len(regions)} masks for {len(styles)} styles: pass one for each, or None")
-        return cls(
-            sources.read(content, "content"),
-            tuple(
-                Style(sources.read(each, "style"), share, None if mask is None else read_mask(mask))
-                for each, share, mask in zip(styles, shares, regions, strict=True)
-            ),
-            None if keep is None else read_mask(keep),
-        )
+        regions, areas = _one_for_each(masks, styles, "masks"), _one_for_each(style_masks, styles, "style masks")
+        pictures = (Style.read(*each) for each in zip(styles, shares, regions, areas, strict=True))
+        inputs = cls(sources.read(content, "content"), tuple(pictures), None if keep is None else read_mask(keep))
+        _check_masks(inputs)
+        return inputs
+
+    @property
+    def grey(self) -> bool:
+        """Whether content and styles have no colour."""
+        return all(_is_grey(picture) for picture in (self.content, *(style.picture for style in self.styles)))
 
     def to(self, device: torch.device) -> Self:
         """The inputs on `device`."""
@@ -87,8 +107,11 @@ class Inputs:
 
     def recoloured(self, mode: Color) -> Self:
         """The inputs as the network sees them in a recipe's colour mode."""
-        pairs = [colours.prepare(self.content, style.picture, mode) for style in self.styles]
-        styles = (replace(style, picture=picture) for style, (_, picture) in zip(self.styles, pairs, strict=True))
+        pairs = [colours.prepare(self.content, _representative(style), mode) for style in self.styles]
+        styles = (
+            replace(style, picture=images.flatten(images.Picture(picture, _on(picture, style.area))))
+            for style, (_, picture) in zip(self.styles, pairs, strict=True)
+        )
         return replace(self, content=pairs[0][0], styles=tuple(styles))
 
     def start(self, recipe: Recipe) -> Tensor:
@@ -106,7 +129,8 @@ class Inputs:
         found = hashlib.sha256()
         for style in self.styles:
             found.update(repr(style.weight).encode())
-        for tensor in (self.content, self.keep, *(x for style in self.styles for x in (style.picture, style.mask))):
+        masks = (x for style in self.styles for x in (style.picture, style.mask, style.area))
+        for tensor in (self.content, self.keep, *masks):
             found.update(b"none" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
@@ -128,6 +152,43 @@ def read_mask(source: Source) -> Tensor:
     picture = sources.picture(source, "a mask")
     mask = picture.rgb.mean(1, keepdim=True)
     return mask if picture.alpha is None else mask * picture.alpha
+
+
+def _check_masks(inputs: Inputs) -> None:
+    """Refuse masks that leave nothing to paint."""
+    regions = [style.mask for style in inputs.styles if style.weight]
+    if all(mask is not None and float(mask.max()) < _LEAST_COUNT for mask in regions):
+        raise InputError("no style applies anywhere, since its mask is black: white is inside")
+    if inputs.keep is not None and float(inputs.keep.min()) > 1 - _LEAST_COUNT:
+        raise InputError("the whole content is kept, since the mask of what to keep is white: paint where it is black")
+
+
+def _one_for_each(given: Sequence[Source | None] | None, styles: Sequence[Source], name: str) -> list[Source | None]:
+    found: list[Source | None] = list([None] * len(styles) if given is None else given)
+    if len(found) != len(styles):
+        raise InputError(f"there are {len(found)} {name} for {len(styles)} styles: pass one for each, or None")
+    return found
+
+
+def _representative(style: Style) -> Tensor:
+    """The style's picture, with the positions that do not count replaced by those that do, for colour statistics."""
+    area = _on(style.picture, style.area)
+    if area is None:
+        return style.picture
+    counts = (area >= area.max() / 2).flatten()
+    pixels = style.picture.flatten(2)
+    inside, outside = pixels[..., counts], int((~counts).sum())
+    pixels = pixels.clone()
+    pixels[..., ~counts] = inside[..., torch.arange(outside, device=pixels.device) % inside.shape[2]]
+    return pixels.view_as(style.picture)
+
+
+def _on(picture: Tensor, area: Tensor | None) -> Tensor | None:
+    return None if area is None else area.to(picture.device)
+
+
+def _is_grey(picture: Tensor) -> bool:
+    return not picture.is_meta and float((picture.amax(1) - picture.amin(1)).max()) <= _LEAST_CHROMA
 
 
 def _shares(count: int, weights: Sequence[float] | None) -> list[float]:

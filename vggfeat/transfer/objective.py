@@ -97,6 +97,18 @@ class Term(NamedTuple):
         x = x if self.selections is None else self.selections[layer].of(x)
         return self.weighted(layer, loss.compare(x, layer_features(self.target, layer), layer))
 
+    def target_of(self, features: Features) -> Features:
+        """The target that the features of a picture make, where each position counts as the term's masks say."""
+        loss = self.loss
+        if self.masks is not None and isinstance(loss, PooledLoss):
+            moments = {name: loss.moments(features[name], mask) for name, mask in self.masks.items()}
+            return {
+                name: loss.prepared(loss.from_moments(moments[name], mask.sum())) for name, mask in self.masks.items()
+            }
+        if self.selections is not None:
+            features = {name: chosen.of(features[name]) for name, chosen in self.selections.items()}
+        return loss.target(features)
+
     def value_from_moments(self, loss: PooledLoss, layer: str, moments: Tensor, positions: Tensor | float) -> Tensor:
         """The same, from the `moments` of one layer that the term's `loss` summed over `positions`: a scalar."""
         summary = loss.from_moments(moments, positions).to(self.target[layer].dtype)
@@ -124,12 +136,23 @@ class WeightedLoss(NamedTuple):
     weight: float
     loss: FeatureLoss
 
-    def term(self, target: Features, *, share: float = 1.0, masks: Features | None = None) -> Term:
-        """The term with this target; `share` multiplies the weight, and `masks` may be on another device."""
+    def term(
+        self,
+        target: Features,
+        *,
+        share: float = 1.0,
+        masks: Features | None = None,
+        device: torch.device | None = None,
+    ) -> Term:
+        """The term with this target; `share` multiplies the weight.
+
+        `masks` may be on another device than the features, which is that of the target, or `device`.
+        """
         weight = self.weight * share
         if masks is None:
             return Term(self.name, weight, self.loss, target)
-        device = next(iter(target.values())).device
+        masks = {name: masks[name] for name in self.loss.layers}
+        device = device or next(iter(target.values())).device
         if isinstance(self.loss, PooledLoss):
             return Term(self.name, weight, self.loss, target, {name: mask.to(device) for name, mask in masks.items()})
         selections = {name: Selection.where(mask).to(device) for name, mask in masks.items()}

@@ -101,7 +101,9 @@ class Stylization(Run):
             _check_resumable(found, {**self._facts, "inputs": inputs.fingerprint()})
         self._inputs = inputs.to(place)
         self._recoloured = self._inputs.recoloured(recipe.color)
-        start = self._recoloured.start(recipe)
+        # With the luminance only, the colours are the content's in any case.
+        self._grey = recipe.color != "luminance" and self._recoloured.grey
+        start = _grey(self._recoloured.start(recipe)) if self._grey else self._recoloured.start(recipe)
         self._content_losses, self._style_losses = content_losses(recipe), style_losses(recipe)
         self._style_targets: _StyleTargets = {}
         reused = None if after is None else after.reusable(recipe, place, precision)
@@ -133,7 +135,8 @@ class Stylization(Run):
     @property
     def image(self) -> Tensor:
         """The picture so far, (1, 3, H, W) in [0, 1]: with its final colours, and with `keep` applied."""
-        image = colours.finish(self._picture, self._inputs.content, self.recipe.color)
+        picture = _grey(self._picture) if self._grey else self._picture
+        image = colours.finish(picture, self._inputs.content, self.recipe.color)
         if self._inputs.keep is None:
             return image
         height, width = image.shape[2:]
@@ -191,11 +194,10 @@ class Stylization(Run):
         keep = None if self._inputs.keep is None else images.resize(self._inputs.keep, height, width)
 
         def closure(image: Tensor) -> LossAndGradient:
-            if keep is None:
-                return evaluator.evaluate(terms, image)
             # The network sees the content where it is kept, and no gradient reaches it there.
-            found = evaluator.evaluate(terms, torch.lerp(image, content, keep))
-            return found._replace(gradient=found.gradient * (1 - keep))
+            found = evaluator.evaluate(terms, image if keep is None else torch.lerp(image, content, keep))
+            gradient = found.gradient if keep is None else found.gradient * (1 - keep)
+            return found._replace(gradient=_grey(gradient) if self._grey else gradient)
 
         wrap = self.recipe.edges == "wrap"
         image = images.resize(self._picture, height, width, wrap=wrap)
@@ -221,18 +223,19 @@ class Stylization(Run):
         height, width = _style_size(style, area, self.recipe, self._extract.minimum_size)
         if blocks is None and height * width > _MOST_WHOLE * area:
             blocks = Blocks(_STYLE_BLOCK)
-        key = (_hash(style.picture), height, width)
+        key = (_hash(style.picture) + ("" if style.area is None else _hash(style.area)), height, width)
         if key not in self._style_targets:
             # A style need not tile: its margin is always mirrored.
             evaluator = Evaluator(self._extract, self.recipe.margin, blocks=blocks)
             resized = images.resize(style.picture, height, width)
-            self._style_targets[key] = evaluator.targets(resized, self._style_losses)
+            masks = None if style.area is None else self._masks(style.area, resized, evaluator)
+            self._style_targets[key] = evaluator.targets(resized, self._style_losses, masks)
         return self._style_targets[key]
 
-    def _masks(self, mask: Tensor, content: Tensor, evaluator: Evaluator) -> Features:
-        """The mask at the size of each style layer's features."""
-        fine = images.resize(mask, content.shape[2], content.shape[3])
-        sizes = evaluator.sizes(content)
+    def _masks(self, mask: Tensor, picture: Tensor, evaluator: Evaluator) -> Features:
+        """The mask at the size of the features of `picture` in each style layer."""
+        fine = images.resize(mask, picture.shape[2], picture.shape[3])
+        sizes = evaluator.sizes(picture)
         return {
             name: F.adaptive_avg_pool2d(fine, sizes[name]) for _, _, loss in self._style_losses for name in loss.layers
         }
@@ -246,6 +249,7 @@ def stylize(
     size: int | None = None,
     weights: Sequence[float] | None = None,
     masks: Sequence[Source | None] | None = None,
+    style_masks: Sequence[Source | None] | None = None,
     keep: Source | None = None,
     seconds: float | None = None,
     memory_limit: int | str | None = None,
@@ -263,14 +267,17 @@ def stylize(
 
     Args:
         content: the picture to paint: a file, its bytes, a binary file object, a PIL image, an array (H, W, 3), or a
-            float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]. Transparent parts get the mean visible colour.
-        style: the picture whose style is taken, in the same form; or several of them.
+            float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1]. Transparent parts get the mean visible colour. If
+            content and styles are grey, so is the result.
+        style: the picture whose style is taken, in the same form; or several of them. Transparent parts do not count.
         recipe: a `Recipe`, or the name of one.
         size: long side of the result in pixels, the recipe's if None; a smaller content is not enlarged, unless the
             recipe has `enlarge`.
         weights: one for each style, at least 0: the proportions in which they mix. None weighs them equally.
         masks: one for each style: where it applies. A picture of any size whose white is inside, or a tensor
             (1, 1, H, W) in [0, 1]; None applies the style everywhere.
+        style_masks: one for each style, in the form of a mask: the part of the style picture that counts; None counts
+            all of it.
         keep: where the content stays as it is, in the form of a mask.
         seconds: time for the optimisation in seconds, above 0, divided among the stages; None runs the recipe's steps.
         memory_limit: memory for a step, in bytes or as text such as `4GB`; None allows 0.6 of what is free. A picture
@@ -297,7 +304,7 @@ def stylize(
     """
     chosen = named(recipe) if isinstance(recipe, str) else recipe
     return Stylization(
-        Inputs.read(content, style, weights=weights, masks=masks, keep=keep),
+        Inputs.read(content, style, weights=weights, masks=masks, style_masks=style_masks, keep=keep),
         chosen,
         size=chosen.size if size is None else size,
         after=after,
@@ -330,6 +337,11 @@ def _style_size(style: Style, area: int, recipe: Recipe, least: int) -> tuple[in
     height, width = style.picture.shape[2:]
     scale = recipe.style_scale * (area / (height * width)) ** 0.5
     return max(least, round(height * scale)), max(least, round(width * scale))
+
+
+def _grey(x: Tensor) -> Tensor:
+    """The mean of the channels in each of them: the nearest grey picture, or the gradient among grey pictures."""
+    return x.mean(1, keepdim=True).expand_as(x).contiguous()
 
 
 def _hash(tensor: Tensor) -> str:

@@ -49,7 +49,8 @@ def paint(content: Upload, style: Upload, recipe: Recipe, run: PageRun, folder: 
     losses: dict[str, list[float]] = {}
     due = 0.0
     progress = None
-    for progress in stylize(images.flatten(content.picture), images.flatten(style.picture), recipe):
+    pictures = images.flatten(content.picture), images.flatten(style.picture)
+    for progress in stylize(*pictures, recipe, style_masks=[style.picture.alpha]):
         for name, value in progress.losses.items():
             losses.setdefault(name, []).append(value)
         if run.ending:
