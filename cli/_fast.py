@@ -11,14 +11,18 @@ import click
 
 from ._batch import expand, paint_all, target_folder
 from ._options import refuse_with
-from ._painting import PaintingFiles, RunOptions
+from ._outputs import save_picture
+from ._painting import PaintingFiles, RunOptions, check_output
 from ._signals import exiting, load_torch, uninterrupted
 
 if TYPE_CHECKING:
     from vggfeat.styles.file import InstantStyles
 
 # The options of `stylize` that an instant style has a use for.
-_ALLOWED = ("pictures", "fast", "strength", "output", "size", "device", "memory_limit", "quiet", "as_json")
+_ALLOWED = (
+    *("pictures", "fast", "strength", "output", "size", "device"),
+    *("memory_limit", "max_megapixels", "quiet", "as_json"),
+)
 
 
 @dataclass
@@ -52,10 +56,10 @@ class InstantStyling:
         painting = PaintingFiles(output, default, roles, self.options, partial=partial)
         began = time.monotonic()
         like = images.read_picture(content)
-        images.check_writable(painting.output, bits=like.bits)
         picture = images.flatten(like)
         if self.size is not None:
             picture = images.resize(picture, *images.fit(picture.shape[2], picture.shape[3], self.size))
+        check_output(painting, like, (picture.shape[2], picture.shape[3]))
         painted = paint(
             self.styles,
             self.weights,
@@ -67,7 +71,15 @@ class InstantStyling:
         alpha = None if like.alpha is None else images.resize(like.alpha, *painted.shape[2:])
         text = record_text(self.weights, self.strength, self.size, painting.inputs)
         with uninterrupted():
-            images.write_picture(painting.output, painted, alpha=alpha, icc=like.icc, text=text, bits=like.bits)
+            save_picture(
+                painting.output,
+                painted,
+                alpha=alpha,
+                icc=like.icc,
+                text=text,
+                bits=like.bits,
+                metadata=images.read_metadata(content),
+            )
         if self.options.as_json:
             height, width = painted.shape[2:]
             facts = {"output": str(painting.output), "width": width, "height": height}

@@ -161,6 +161,16 @@ class PaintingFiles:
         return path
 
 
+def check_output(painting: PaintingFiles, like: "Picture", size: tuple[int, int]) -> None:
+    """Refuse an output that cannot hold a picture of (height, width) `size`. Tell what it leaves out of `like`."""
+    from vggfeat.pictures import images
+
+    images.check_writable(painting.output, size=size, bits=like.bits, icc=like.icc)
+    if not painting.options.quiet:
+        for line in images.left_out(painting.output, bits=like.bits, alpha=like.alpha is not None):
+            tell(line)
+
+
 def paint(
     painting: PaintingFiles,
     run: "Run",
@@ -186,10 +196,7 @@ def paint(
     if like is None:
         images.check_writable(painting.output, size=size)
     else:
-        images.check_writable(painting.output, size=size, bits=like.bits, icc=like.icc)
-        if not painting.options.quiet:
-            for line in images.left_out(painting.output, bits=like.bits, alpha=like.alpha is not None):
-                tell(line)
+        check_output(painting, like, size)
     painting.options.keep_freed_memory()
     metadata = images.read_metadata(painting.inputs[0][1]) if like is not None and painting.inputs else None
     writer = _Writer(painting, run, text, facts, like, metadata)
