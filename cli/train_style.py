@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
     from vggfeat.styles.run import StyleProgress, StyleTraining
 
-_WIDTHS = ("full", "half", "quarter", "blocks")
+# The flags of fields whose names would say less on a command line.
+_FLAGS = {
+    "photographs": "--squares",
+    "styles": "--styles-per-square",
+    **{name: f"--width-{name}" for name in ("full", "half", "quarter")},
+}
 
 
 def _recipe_options(command: Command) -> Command:
@@ -31,7 +36,7 @@ def _recipe_options(command: Command) -> Command:
     for field in reversed(fields(StyleRecipe)):
         default: Any = getattr(defaults, field.name)
         default = format_layers(default) if field.name in LAYER_FIELDS else default
-        flag = f"--{'width-' if field.name in _WIDTHS[:3] else ''}{field.name.replace('_', '-')}"
+        flag = _FLAGS.get(field.name, f"--{field.name.replace('_', '-')}")
         suffix = f"  [default: {default}]"
         command = field_option(field, type(default), None, flag, default=None, suffix=suffix, show_default=False)(
             command

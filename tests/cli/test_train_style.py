@@ -9,7 +9,7 @@ from vggfeat import InstantStyles, StyleRecipe
 
 TINY = (
     *("--content-layers", "relu1_1", "--style-layers", "relu1_1:2", "--crop", 32, "--style-size", 40),
-    *("--photographs", 1, "--evaluate-every", 2, "--width-full", 4, "--width-half", 4, "--width-quarter", 4),
+    *("--squares", 1, "--evaluate-every", 2, "--width-full", 4, "--width-half", 4, "--width-quarter", 4),
     *("--blocks", 1, "--device", "cpu", "--photos", "content.png"),
 )
 
@@ -85,4 +85,4 @@ def test_mistakes_are_said_in_one_line(vggfeat, arguments, message, tmp_path):
 def test_every_field_of_a_recipe_is_an_option_with_its_default(vggfeat):
     text = " ".join(vggfeat("train-style", "--help").output.split())
     assert f"[default: {StyleRecipe().steps}]" in text
-    assert "[default: relu1_2,relu2_2,relu3_3]" in text
+    assert "[default: relu1_2,relu2_2,relu3_3,relu4_1]" in text

@@ -80,6 +80,17 @@ def test_a_run_is_resumed_with_its_own_options_and_inputs(tmp_path):
     assert len(list(train_styles(pictures(), path, recipe(steps=2), device="cpu", resume=True))) == 1
 
 
+def test_a_resumed_run_may_change_its_losses(tmp_path):
+    path = tmp_path / "my.safetensors"
+    steps = iter(train_styles(pictures(), path, recipe(evaluate_every=1), device="cpu"))
+    first = next(steps).objective
+    heavier = recipe(evaluate_every=1, style_weight=200.0, steps=2)
+    run = train_styles(pictures(), path, heavier, device="cpu", resume=True)
+    (progress,) = run
+    assert progress.objective > 10 * first
+    assert run.result().recipe == heavier.as_dict()  # the best so far does not count: it is of other losses
+
+
 def test_patience_stops_early(tmp_path):
     settings = recipe(steps=100, evaluate_every=1, patience=2, learning_rate=1.0)
     run = train_styles(pictures(), tmp_path / "my.safetensors", settings, device="cpu")

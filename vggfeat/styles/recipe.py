@@ -33,15 +33,15 @@ class StyleRecipe:
 
     network: str = field(default="vgg16", metadata=_help("VGG whose features the losses compare"))
     content_layers: Mapping[str, float] = field(
-        default_factory=lambda: {"relu3_3": 1.0},
+        default_factory=lambda: {"relu1_2": 1.0, "relu3_3": 1.0},  # relu1_2 sees light and dark
         metadata=_help("layers that compare a painting with its photograph, with weights"),
     )
     style_layers: Mapping[str, float] = field(
-        default_factory=lambda: {"relu1_2": 1.0, "relu2_2": 1.0, "relu3_3": 1.0},
+        default_factory=lambda: dict.fromkeys(("relu1_2", "relu2_2", "relu3_3", "relu4_1"), 1.0),
         metadata=_help("layers whose Gram matrices are compared, with weights"),
     )
     content_weight: float = field(default=1.0, metadata=_help("weight of the content"))
-    style_weight: float = field(default=3.0, metadata=_help("weight of the style"))
+    style_weight: float = field(default=2.0, metadata=_help("weight of the style"))
     tv_weight: float = field(default=0.5, metadata=_help("weight of the total variation"))
     crop: int = field(default=128, metadata=_help("side of the squares of photographs, in pixels"))
     style_size: int = field(default=256, metadata=_help("short side of the styles; brush strokes get their size there"))

@@ -30,8 +30,9 @@ _SQUARES, _STYLES, _HELD_OUT = 1, 2, 3
 # Squares that every evaluation paints in each style.
 _EVALUATED = 2
 
-# What a resumed run may change: how long it continues.
-_MAY_CHANGE = ("steps", "patience")
+# What a resumed run may change: how long it continues, and the losses.
+_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
+_MAY_CHANGE = ("steps", "patience", *_LOSSES)
 
 _BETAS = (0.9, 0.99)
 _MOST_NORM = 1.0
@@ -218,6 +219,8 @@ class StyleTraining:
         self._step, self._waited, self._best = found["step"], found["waited"], found["best"]
         self._before = found["seconds"]
         self.history = [(step, objective) for step, objective in found["history"]]
+        if any(before.get(key) != now[key] for key in _LOSSES):  # objectives of other losses do not compare
+            self._waited, self._best = 0, math.inf
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -264,7 +267,8 @@ def train_styles(
             styles stay as they are. The recipe's widths must be those of the file.
         licence: a line about the licence, for the file.
         resume: continue from the checkpoint, if there is one. On a CPU the result is exactly that of an uninterrupted
-            run: squares and the order of styles are functions of the seed and the step.
+            run: squares and the order of styles are functions of the seed and the step. The number of steps, the
+            patience and the layers and weights of the losses may differ from those before.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         checkpoint_seconds: seconds between checkpoints; 0 writes one after every step.
 
