@@ -25,6 +25,7 @@ from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, LossAndGradient
 from vggfeat.transfer.recipe import LABELS, SCHEDULE, Recipe
 from vggfeat.transfer.stages import Stage, plan
 from vggfeat.transfer.tiles import Blocks
+from vggfeat.transfer.windows import Plan, Windows
 
 _StyleTargets = dict[tuple[str, int, int], list[Features]]
 """{(hash of the style, height, width): the target of each style loss}."""
@@ -123,12 +124,13 @@ class Stylization(Run):
                 # One graph for each size: there are few sizes.
                 self._extract.compile(dynamic=False)
         if found is None:
-            blocks = memory.divide(
-                self._extract, recipe, stages, memory.budget(memory_limit, place), styles=len(inputs.styles)
-            )
+            budget = memory.budget(memory_limit, place)
+            blocks = memory.divide(self._extract, recipe, stages, budget, styles=len(inputs.styles))
+            self._windows = self._plans(recipe, stages, budget)
         else:
-            # Other blocks than the first run's would change the last digits.
+            # Other blocks and windows than the first run's would change the last digits.
             blocks = [each and Blocks(*each) for each in found.facts["blocks"]]
+            self._windows = {Plan(*each) for each in found.facts.get("windows", ())}
         position = None if found is None else _position(found, place, recipe, stages)
         super().__init__(recipe, stages, self._extract, start, blocks=blocks, seconds=seconds, position=position)
 
@@ -160,6 +162,7 @@ class Stylization(Run):
             "taken": taken,
             "seconds": seconds,
             "blocks": list(self.blocks),
+            "windows": sorted(self._windows),
         }
         checkpoint.save(path, facts, {**tensors, **({"recent": torch.stack(recent)} if recent else {})})
 
@@ -218,13 +221,32 @@ class Stylization(Run):
                 terms += [loss.term(target, share=share, masks=masks) for loss, target in pairs]
         return terms
 
+    def _plans(self, recipe: Recipe, stages: Sequence[Stage], budget: int | None) -> set[Plan]:
+        """The windows of the styles that are too large for the memory. Raises `RecipeError` if they do not help."""
+        if budget is None or not self._style_losses:
+            return set()
+        areas = {stage.height * stage.width for stage in stages}
+        sizes = {
+            (area, _style_size(style, area, recipe, self._extract.minimum_size))
+            for style in self._recoloured.styles
+            for area in areas
+        }
+        windows = Windows(self._extract, recipe.margin)
+        large = (size for area, size in sizes if size[0] * size[1] > _MOST_WHOLE * area)
+        plans = (windows.choose(*size, self._style_losses, budget) for size in large)
+        return {plan for plan in plans if plan is not None}
+
     def _targets(self, style: Style, blocks: Blocks | None, area: int) -> list[Features]:
         """The targets of the style losses, with the style at the scale of a picture of `area` pixels."""
         height, width = _style_size(style, area, self.recipe, self._extract.minimum_size)
         if blocks is None and height * width > _MOST_WHOLE * area:
             blocks = Blocks(_STYLE_BLOCK)
         key = (_hash(style.picture) + ("" if style.area is None else _hash(style.area)), height, width)
-        if key not in self._style_targets:
+        plan = next((each for each in self._windows if each[:2] == (height, width)), None)
+        if key not in self._style_targets and plan is not None:
+            windows = Windows(self._extract, self.recipe.margin)
+            self._style_targets[key] = windows.windowed(style.picture, plan, self._style_losses, style.area)
+        elif key not in self._style_targets:
             # A style need not tile: its margin is always mirrored.
             evaluator = Evaluator(self._extract, self.recipe.margin, blocks=blocks)
             resized = images.resize(style.picture, height, width)
