@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from vggfeat.transfer.run import Stylization
 
 
+# Names of skipped files that are told.
+_MOST_NAMED = 5
+
+
 class Painter(Protocol):
     """Paints contents one after the other with the same options. `read`: other files that must not be overwritten."""
 
@@ -113,14 +117,22 @@ class Dreaming:
         paint(painting, run, text=dream_text(content, self.arguments), facts=self.arguments, like=picture)
 
 
-def expand(contents: Sequence[str]) -> tuple[list[str], bool]:
-    """The contents, with folders replaced by their pictures in natural order; and whether there may be several."""
+def expand(contents: Sequence[str], *, quiet: bool = False) -> tuple[list[str], bool]:
+    """The contents, with folders replaced by their pictures in natural order; and whether there may be several.
+
+    Unless `quiet`, it tells which files of a folder are skipped.
+    """
     found: list[str] = []
     for name in contents:
         if not Path(name).is_dir():
             found.append(name)
             continue
-        inside = sorted(map(str, filter(files.is_picture, Path(name).iterdir())), key=files.natural_order)
+        present = sorted(map(str, filter(Path.is_file, Path(name).iterdir())), key=files.natural_order)
+        inside = list(filter(files.is_picture, present))
+        skipped = [Path(path).name for path in present if path not in inside]
+        if skipped and inside and not quiet:
+            others = f" and {len(skipped) - _MOST_NAMED} more" if len(skipped) > _MOST_NAMED else ""
+            tell(f"skipped in '{name}', as hidden or not a picture: {', '.join(skipped[:_MOST_NAMED])}{others}")
         if not inside:
             raise click.UsageError(f"there is no picture in '{name}'")
         found += inside

@@ -53,7 +53,7 @@ def command(
     folder, and what is in it already is skipped. Ctrl-C saves the picture as it is.
     """
     run_with = RunOptions.pop_from(options)
-    found, many = expand(pictures)
+    found, many = expand(pictures, quiet=run_with.quiet)
     if many and (run_with.plot or run_with.save_every):
         raise click.UsageError("--plot and --save-every are for a single picture")
     options["network"] = chosen_network(options)

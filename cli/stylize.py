@@ -91,7 +91,7 @@ def command(
     if click.get_current_context().get_parameter_source("strength") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--strength is for --fast; --style-weight is that of a painting by optimisation")
     contents, styles, places = _arguments(pictures, named_styles, masks)
-    found, many = expand(contents)
+    found, many = expand(contents, quiet=run_with.quiet)
     if many and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):
         raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single content")
     if sequence and not many:

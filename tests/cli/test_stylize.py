@@ -265,8 +265,12 @@ def test_hidden_files_of_a_folder_are_not_painted(vggfeat):
     Path("in").mkdir()
     Path("content.png").rename("in/seen.png")
     shutil.copy("in/seen.png", "in/.vggfeat-0123456789abcdef.png")  # what a killed run leaves
-    vggfeat("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out/")
+    Path("in/notes.txt").write_text("not a picture")
+    stderr = vggfeat("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out/").stderr
     assert [path.name for path in Path("out").iterdir()] == ["seen.png"]
+    hidden = ".vggfeat-0123456789abcdef.png"
+    assert f"skipped in 'in', as hidden or not a picture: {hidden}, notes.txt\n" in stderr
+    assert "skipped" not in vggfeat("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out/", "--quiet").stderr
 
 
 def test_a_folder_is_painted_but_for_what_is_there_and_what_is_damaged(vggfeat):
