@@ -4,10 +4,12 @@ Every message is one line that names what was given, what is allowed and, if som
 Commands print that line and exit with code 2.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from numbers import Integral, Real
+from typing import TypeVar, cast
 
 
 class VggfeatError(Exception):
@@ -127,19 +129,26 @@ def one_of(
 
 
 def check_number(
-    option: str, value: object, least: float, most: float, *, kind: type[VggfeatError] = InputError
+    option: str, value: object, least: float, most: float = math.inf, *, kind: type[VggfeatError] = InputError
 ) -> None:
     """Raise `kind` unless `value` is a number from `least` to `most`. It must be an integer if `least` is one.
+
+    NumPy's numbers count as such.
 
     >>> check_number("octave_scale", 0.5, 1.1, 16)
     Traceback (most recent call last):
     vggfeat.errors.InputError: octave scale is 0.5: it must be a number between 1.1 and 16
+    >>> check_number("top", 0, 1)
+    Traceback (most recent call last):
+    vggfeat.errors.InputError: top is 0: it must be a whole number of at least 1
     """
     integer = isinstance(least, int)
-    if isinstance(value, int if integer else int | float) and not isinstance(value, bool) and least <= value <= most:
+    number = not isinstance(value, bool) and isinstance(value, Integral if integer else Real)
+    if number and least <= cast("float", value) <= most:
         return
     what = "a whole number" if integer else "a number"
-    raise kind(f"{option.replace('_', ' ')} is {value!r}: it must be {what} between {least:g} and {most:g}")
+    allowed = f"of at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
+    raise kind(f"{option.replace('_', ' ')} is {value!r}: it must be {what} {allowed}")
 
 
 def users_line() -> int:

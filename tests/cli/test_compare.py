@@ -245,7 +245,7 @@ def test_help_names_the_metrics_without_torch(vggfeat):
         (["a", "b", "--resize", "9" * 5000], "is neither a number of pixels nor WIDTHxHEIGHT"),
         (["a", "b", "--resize", "999999999"], "resize is 999999999: that makes 999999998000000001 pixels"),
         (["a", "b", "--resize", "4x"], "'4x' is neither a number of pixels nor WIDTHxHEIGHT"),
-        (["a", "b", "--resize", "0"], "resize is 0: it must be at least 1"),
+        (["a", "b", "--resize", "0"], "resize is 0: it must be a whole number of at least 1"),
         (["a", "b", "--json", "no/all.json"], "cannot write 'no/all.json': no such folder"),
         (["a", "b", "--csv", "a"], "cannot write 'a': it is a folder"),
         (["a", "b", "--csv", "a/one.png"], "the output 'a/one.png' is one of the inputs"),

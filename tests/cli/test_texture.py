@@ -44,7 +44,7 @@ def test_the_picture_says_how_it_was_made(vggfeat):
     [
         (["absent.jpg"], "cannot read 'absent.jpg'"),
         (["style.jpg", "--size", "big"], "'big' is neither a number of pixels nor WIDTHxHEIGHT"),
-        (["style.jpg", "--size", "0x64"], "both sides must be at least 1"),
+        (["style.jpg", "--size", "0x64"], "width is 0: it must be a whole number of at least 1"),
         (["style.jpg", "-o", "style.jpg"], "the output 'style.jpg' is one of the inputs"),
         (["style.jpg", "-o", "out.gif"], "unknown ending '.gif'"),
         (["style.jpg", "--style-layers", "relu1_9"], "block 1 has relu1_1, relu1_2"),

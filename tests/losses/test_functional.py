@@ -193,7 +193,7 @@ def test_words_are_checked(images):
         with pytest.raises(InputError, match=f"unknown option '{name}'"):
             F.lpips(images, images, **{name: "cpu"})
     for options, words in (({"reduction": "mena"}, "did you mean mean"), ({"check": "on"}, "unknown check"),
-                           ({"net": "alxe"}, "did you mean alex"), ({"chunk": 0}, "at least 1"),
+                           ({"net": "alxe"}, "did you mean alex"), ({"chunk": 0}, "of at least 1"),
                            ({"precision": "half"}, "unknown precision")):  # fmt: skip
         with pytest.raises(InputError, match=words):
             F.lpips(images, images, **options)

@@ -155,7 +155,7 @@ def test_recomputing_keeps_no_features():
 def test_words_and_shapes_are_checked():
     with pytest.raises(InputError, match="unknown channels 'grey': choose from rgb, repeat, slices"):
         LPIPS("alex", channels="grey")
-    with pytest.raises(InputError, match="chunk is 0: it must be at least 1"):
+    with pytest.raises(InputError, match="chunk is 0: it must be a whole number of at least 1"):
         LPIPS("alex", chunk=0)
     with pytest.raises(InputError, match="images have 2 channels, and channels='repeat' takes 1"):
         LPIPS("alex", channels="repeat")(*noise(1, 2, 40, 40))

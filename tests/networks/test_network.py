@@ -178,7 +178,7 @@ def test_a_seed_fixes_the_weights_and_touches_nothing():
         ({"head": "gapp"}, InputError, "unknown head 'gapp': did you mean gap"),
         ({"init": "he"}, InputError, "unknown init 'he'"),
         ({"slope": 0.1}, InputError, "slope needs activation='leaky_relu'"),
-        ({"num_classes": 0}, InputError, "num_classes and hidden must be at least 1, .*, not 0, 4096"),
+        ({"num_classes": 0}, InputError, "num classes is 0: it must be a whole number of at least 1"),
         ({"in_channels": 0}, LayerError, "in_channels is 0"),
     ],
 )

@@ -22,7 +22,7 @@ def test_fit(size: tuple[int, int], long_side: int, expected: tuple[int, int]) -
 
 @pytest.mark.parametrize("sizes", [(0, 5, 5), (5, -1, 5), (5, 5, 0)])
 def test_fit_refuses_nothing(sizes: tuple[int, int, int]) -> None:
-    with pytest.raises(InputError, match="sizes must be at least 1"):
+    with pytest.raises(InputError, match="must be a whole number of at least 1"):
         fit(*sizes)
 
 
@@ -50,7 +50,7 @@ def test_resize_stays_in_range_and_refuses() -> None:
     larger = resize(steps, 32, 32)
     assert larger.min() == 0
     assert larger.max() == 1
-    with pytest.raises(InputError, match="height and width must be at least 1"):
+    with pytest.raises(InputError, match="must be a whole number of at least 1"):
         resize(steps, 0, 5)
     with pytest.raises(InputError, match=r"\(N, C, H, W\)"):
         resize(steps[0], 5, 5)

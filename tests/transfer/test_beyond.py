@@ -92,7 +92,7 @@ def test_an_inversions_first_loss_is_near_one_at_every_layer(style):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda x: texture(x, size=(0, 5)), InputError, "both sides must be at least 1"),
+        (lambda x: texture(x, size=(0, 5)), InputError, "width is 0: it must be a whole number of at least 1"),
         (lambda x: texture(x, size=(8, 64)), RecipeError, "too few for the recipe's layers"),
         (lambda x: texture(x, recipe("default", style_weight=0)), RecipeError, "a texture needs a style layer"),
         (lambda x: texture(x, recipe("gatys"), seamless=True), RecipeError, "edges wrap needs a margin"),

@@ -90,8 +90,8 @@ def test_wrong_aims_are_told():
         ("relu2_1", {"channel": 1, "direction": [1.0]}, InputError, "name a channel or a direction"),
         ("relu2_1", {"direction": [1.0]}, InputError, r"the direction is \(1,\): relu2_1 needs 128 finite numbers"),
         ("relu2_1", {"direction": torch.zeros(128)}, InputError, "not all 0"),
-        ("relu2_1", {"channel": 1, "count": 0}, InputError, "count is 0: it must be between 1 and 64"),
-        ("relu2_1", {"channel": 1, "size": 8}, InputError, "size is 8: it must be between 16 and 4096"),
+        ("relu2_1", {"channel": 1, "count": 0}, InputError, "count is 0: it must be a whole number between 1 and 64"),
+        ("relu2_1", {"channel": 1, "size": 8}, InputError, "size is 8: it must be a whole number between 16 and 4096"),
         ("relu2_1", {"channel": 1, "diversity": float("nan")}, InputError, "diversity is nan"),
     ):
         with pytest.raises(kind, match=message):

@@ -11,7 +11,7 @@ from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.mapped import MappedFiles
 from vggfeat.dumps.protocols import DumpLike
 from vggfeat.dumps.rows import ShardRows
-from vggfeat.errors import InputError
+from vggfeat.errors import check_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,8 +170,7 @@ class FeatureArray:
 
     def batches(self, size: int) -> Iterator[tuple[tuple[str, ...], Array]]:
         """Yield the ids and features of `size` rows at a time, in order. Raises `InputError` if `size` is below 1."""
-        if size < 1:
-            raise InputError(f"a batch of {size} rows: it must have at least 1")
+        check_number("size", size, 1)
         ids = self.ids
         parts = (slice(start, start + size) for start in range(0, len(self), size))
         return ((ids[part], self[part]) for part in parts)

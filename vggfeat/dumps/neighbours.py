@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat.dumps.protocols import FeatureRows
-from vggfeat.errors import InputError, one_of
+from vggfeat.errors import InputError, check_number, one_of
 
 Array = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
@@ -70,8 +70,7 @@ def nearest(
     ([1, 2], [0.0, 0.0])
     """
     one_of("metric", metric, get_args(Metric))
-    if top < 1:
-        raise InputError(f"top is {top}: it must be at least 1")
+    check_number("top", top, 1)
     shape = array.shape
     if queries.shape[1:] != shape[1:]:
         raise InputError(f"queries are {queries.shape[1:]} and rows are {shape[1:]}: they must have the same shape")

@@ -22,7 +22,7 @@ from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import shard_name, temporary_path
 from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
-from vggfeat.errors import InputError, VggfeatError
+from vggfeat.errors import InputError, VggfeatError, check_number
 
 # Ray restarts a worker that dies, without limit. A shard that kills this many workers ends the run.
 _MOST_DEATHS = 3
@@ -39,8 +39,8 @@ class RayEngine:
     """
 
     def __init__(self, *, actors: int | None = None, workers: int | None = None) -> None:
-        if actors is not None and actors < 1:
-            raise InputError(f"actors is {actors}: it must be at least 1")
+        if actors is not None:
+            check_number("actors", actors, 1)
         self._ray = import_ray()
         self._actors = actors
         self._workers = workers

@@ -16,7 +16,7 @@ from kornia.feature import match_snn
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vggfeat.errors import InputError, LayerError
+from vggfeat.errors import InputError, LayerError, check_number
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.tensors import values
@@ -63,8 +63,7 @@ class Matches:
 
     def best(self, count: int) -> "Matches":
         """The `count` matches of highest score, or all if there are fewer."""
-        if count < 1:
-            raise InputError(f"the limit is {count}: it must be at least 1")
+        check_number("the limit", count, 1)
         kept = self.points_a[:count], self.points_b[:count], self.score[:count]
         return replace(self, points_a=kept[0], points_b=kept[1], score=kept[2])
 

@@ -11,7 +11,7 @@ from vggfeat.dumps.inputs import DumpInputs
 from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.statistics import LayerStatistics
-from vggfeat.errors import ImageError, InputError, one_of
+from vggfeat.errors import ImageError, InputError, check_number, one_of
 from vggfeat.explore.view import Field, field_of
 from vggfeat.networks import arch
 
@@ -60,8 +60,8 @@ def most_activating(
     """
     dump = open_dump(out)
     names = [str(name) for name in _statistics(dump, layer, channel).top_ids[channel] if name]
-    if top is not None and top < 1:
-        raise InputError(f"top is {top}: it must be at least 1")
+    if top is not None:
+        check_number("top", top, 1)
     recipe = replace(dump.recipe, reductions={layer: ()}, statistics=True)
     network = DumpNetwork(recipe, digest=dump.fingerprint["weights"]["sha256"], device=device)
     [place] = arch.find_layers(recipe.network, layer, pooling=recipe.pooling, head="paper")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from vggfeat.errors import InputError, one_of
+from vggfeat.errors import InputError, check_number, one_of
 from vggfeat.explore import colours
 from vggfeat.features.device import choose_device
 from vggfeat.features.extractor import FeatureExtractor
@@ -123,8 +123,7 @@ def most_active(features: Tensor, count: int) -> tuple[int, ...]:
     >>> most_active(torch.tensor([1.0, -3.0, 2.0]).reshape(1, 3, 1, 1), 2)
     (1, 2)
     """
-    if count < 1:
-        raise InputError(f"top is {count}: it must be at least 1")
+    check_number("top", count, 1)
     activity = features[0].abs().mean((1, 2))
     return tuple(int(channel) for channel in activity.argsort(descending=True, stable=True)[:count])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from vggfeat.errors import InputError, WeightsError, one_of
+from vggfeat.errors import InputError, WeightsError, check_number, one_of
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision
 from vggfeat.features.trunk import Check, Trunk
@@ -149,8 +149,8 @@ class Criterion(nn.Module, Generic[Loss]):
         self.channels: Channels = one_of("channels", reading.get("channels", "rgb"), get_args(Channels))
         self.small: Small = one_of("small", reading.get("small", "refuse"), get_args(Small))
         self.chunk = reading.get("chunk")
-        if self.chunk is not None and self.chunk < 1:
-            raise InputError(f"chunk is {self.chunk}: it must be at least 1")
+        if self.chunk is not None:
+            check_number("chunk", self.chunk, 1)
         self.checkpoint = reading.get("checkpoint", False)
 
     def variant(

@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack, get_args
 import torch
 from torch import Tensor, nn
 
-from vggfeat.errors import InputError, LayerError, WeightsError, one_of
+from vggfeat.errors import InputError, LayerError, WeightsError, check_number, one_of
 from vggfeat.networks import arch, checkpoints
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.naming import with_torchvision_keys
@@ -137,10 +137,10 @@ def vgg(
         one_of("head", head, get_args(arch.Head))
     if slope is not None and activation == "relu":
         raise InputError("slope needs activation='leaky_relu'")
-    if num_classes < 1 or hidden < 1 or not 0 <= dropout < 1:
-        raise InputError(
-            f"num_classes and hidden must be at least 1, dropout in [0, 1), not {num_classes}, {hidden} and {dropout:g}"
-        )
+    check_number("num_classes", num_classes, 1)
+    check_number("hidden", hidden, 1)
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is {dropout:g}: it must be in [0, 1)")
     if activation == "leaky_relu" and slope is None:
         slope = arch.DEFAULT_SLOPE
     network = arch.network(config, batch_norm=batch_norm, slope=slope, in_channels=in_channels)

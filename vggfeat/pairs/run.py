@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vggfeat import files
-from vggfeat.errors import ImageError, InputError, VggfeatError
+from vggfeat.errors import ImageError, InputError, VggfeatError, check_number
 from vggfeat.pairs.heatmap import heatmap_files, make_folders, save_heatmap
 from vggfeat.pairs.match import Pair, PathLike, match_pictures, path_text
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS, Measures, has_layers, known_metrics
@@ -112,12 +112,11 @@ class Comparing:
         if heatmaps is not None and not os.fspath(heatmaps):
             raise InputError("the folder of the heat maps has an empty name")
         width, height = resize if isinstance(resize, tuple) else (1 if resize is None else resize,) * 2
-        if min(width, height) < 1:
-            raise InputError(f"resize is {resize}: it must be at least 1")
+        for side in (width, height):
+            check_number("resize", side, 1)
         if width * height > _MOST_PIXELS:
             raise InputError(f"resize is {resize}: that makes {width * height} pixels, the limit is {_MOST_PIXELS}")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: it must be at least 1")
+        check_number("batch_size", batch_size, 1)
         self.pairs, self.unmatched, self.pictures = match_pictures(a, b)
         self._alone = not Path(a).is_dir()
         self.heatmaps = {} if heatmaps is None else self._heatmap_files(heatmaps, () if self._alone else (a, b))

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn.functional import interpolate
 
-from vggfeat.errors import InputError
+from vggfeat.errors import check_number
 from vggfeat.pictures.ranges import check_tensor
 from vggfeat.pictures.sizes import Interpolation
 
@@ -20,8 +20,8 @@ def fit(height: int, width: int, long_side: int, *, enlarge: bool = False) -> tu
     >>> fit(300, 600, 100)
     (50, 100)
     """
-    if min(height, width, long_side) < 1:
-        raise InputError(f"sizes must be at least 1, not height {height}, width {width}, long_side {long_side}")
+    for name, side in (("height", height), ("width", width), ("long_side", long_side)):
+        check_number(name, side, 1)
     longest = max(height, width)
     scale = long_side / longest if enlarge else min(1.0, long_side / longest)
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -38,8 +38,9 @@ def resize(
     or `height` or `width` is less than 1.
     """
     check_tensor("rgb", rgb, ("N", "C", "H", "W"))
-    if min(height, width) < 1:
-        raise InputError(f"height and width must be at least 1, not {height} and {width}")
+    for name, side in (("height", height), ("width", width)):
+        if side < 1:  # a side may be symbolic
+            check_number(name, side, 1)
     if interpolation == "nearest":
         return interpolate(rgb, (height, width), mode="nearest-exact")
     if interpolation == "bicubic":

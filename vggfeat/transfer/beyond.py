@@ -7,7 +7,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from vggfeat.errors import InputError, RecipeError
+from vggfeat.errors import RecipeError, check_number
 from vggfeat.features.device import choose_device
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
@@ -57,8 +57,8 @@ def texture(
     """
     requested = named(recipe) if isinstance(recipe, str) else recipe
     width, height = size
-    if min(size) < 1:
-        raise InputError(f"the texture is {width}x{height}: both sides must be at least 1")
+    for name, side in (("width", width), ("height", height)):
+        check_number(name, side, 1)
     if not requested.style_weight or not any(requested.style_layers.values()):
         raise RecipeError("a texture needs a style layer with a weight above 0")
     chosen_style = Style.read(style, 1.0)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.errors import InputError, LayerError
+from vggfeat.errors import InputError, LayerError, check_number
 from vggfeat.features import tensors
 from vggfeat.features.device import Precision, choose_device, settings
 from vggfeat.features.extractor import FeatureExtractor
@@ -218,12 +218,11 @@ def visualize(
     least = max(16, aim.layer.minimum_size)
     for name, value, low, high in (
         ("count", count, 1, 64),
-        ("diversity", diversity, 0, 1e6),
+        ("diversity", diversity, 0.0, 1e6),
         ("size", size, least, 4096),
         ("steps", steps, 1, 100_000),
     ):
-        if not low <= value <= high or not math.isfinite(value):
-            raise InputError(f"{name} is {value:g}: it must be between {low:g} and {high:g}")
+        check_number(name, value, low, high)
     place = choose_device(device)
     before = [each for each in arch.layers(arch.network(network)) if each.index == aim.layer.index - 1]
     raised = before[0].name if aim.layer.kind == "relu" and before else aim.layer.name
