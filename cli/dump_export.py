@@ -25,5 +25,6 @@ def command(dump: str, *, target: str, zarr_format: str | None, **options: Any) 
     from vggfeat.dumps.reading import open_dump
 
     with exiting("interrupted: nothing is written"):
-        export(open_dump(dump), target, zarr_format={"2": 2, "3": 3}.get(zarr_format or ""), **options)
+        version = None if zarr_format is None else 2 if zarr_format == "2" else 3
+        export(open_dump(dump), target, zarr_format=version, **options)
     click.echo(target)

@@ -132,9 +132,13 @@ class Dump:
         except (LookupError, TypeError, AttributeError) as error:
             raise StoreError(f"'{printable(self.path / 'run.json')}' is damaged: {error}") from error
 
-    @cached_property
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the rows of every array."""
+        return self._ids
+
+    @cached_property
+    def _ids(self) -> tuple[str, ...]:
         ids = self.manifest.texts("id")
         return tuple(ids if len(self) == len(ids) else map(ids.__getitem__, self._good.tolist()))
 
