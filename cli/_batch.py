@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,9 +17,13 @@ from ._outputs import check_paths
 from ._painting import PaintingFiles, RunOptions, paint
 from ._progress import tell
 from ._recipes import recipe_files
+from ._signals import load_torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vggfeat.transfer.run import Stylization
+    from vggfeat.transfer.steady import Steady
 
 
 # Names of skipped files that are told.
@@ -43,7 +47,12 @@ class Painter(Protocol):
 
 @dataclass
 class Styling:
-    """The arguments of `vggfeat.stylize` except the content. `read`: other files that must not be overwritten."""
+    """The arguments of `vggfeat.stylize` except the content.
+
+    Args:
+        read: other files that must not be overwritten.
+        steady: what remembers the frames before, if the contents are frames.
+    """
 
     styles: Sequence[str]
     recipe: Recipe
@@ -54,6 +63,7 @@ class Styling:
     compiled: bool
     options: RunOptions
     read: Sequence[Path] = ()
+    steady: "Steady | None" = None
     _last: "Stylization | None" = field(default=None, repr=False)
 
     def inputs(self) -> list[tuple[str, str]]:
@@ -66,30 +76,40 @@ class Styling:
             *recipe_files(self.recipe),
         ]
 
-    def paint(self, content: str, output: str | Path | None, default: str = "", partial: Path | None = None) -> None:
-        """Paint `content`. Style targets of the previous run are reused."""
-        from vggfeat.pictures import images
-        from vggfeat.transfer.record import record
+    def begin(self, content: "Tensor") -> "Stylization":
+        """Begin to paint `content`. Style targets of the previous run are reused."""
         from vggfeat.transfer.run import stylize
+        from vggfeat.transfer.steady import later
 
-        roles = [("content", content), *self.inputs()]
-        painting = PaintingFiles(output, default, roles, self.options, read=self.read, partial=partial)
-        picture = images.read_picture(content)
+        before = None if self.steady is None else self.steady.before(content)
+        recipe = self.recipe if before is None else later(self.recipe, *content.shape[2:])
         self._last = stylize(
-            images.flatten(picture),
+            content,
             self.styles,
-            self.recipe,
+            recipe,
             weights=self.weights,
             masks=self.masks,
             style_masks=self.style_masks,
             keep=self.keep,
+            before=before,
             resume=self.options.resume,
             after=self._last,
             compiled=self.compiled,
             **self.options.arguments(),
         )
+        return self._last
+
+    def paint(self, content: str, output: str | Path | None, default: str = "", partial: Path | None = None) -> None:
+        """Paint the picture `content` and write it."""
+        from vggfeat.pictures import images
+        from vggfeat.transfer.record import record
+
+        roles = [("content", content), *self.inputs()]
+        painting = PaintingFiles(output, default, roles, self.options, read=self.read, partial=partial)
+        picture = images.read_picture(content)
+        run = self.begin(images.flatten(picture))
         text, facts = record(self.recipe, painting.inputs).text(), {"recipe": self.recipe.as_dict()}
-        paint(painting, self._last, text=text, facts=facts, like=picture)
+        paint(painting, run, text=text, facts=facts, like=picture)
 
 
 @dataclass
@@ -152,22 +172,25 @@ def target_folder(output: str | None, contents: Sequence[str]) -> Path:
     return folder
 
 
-def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, sequence: bool = False) -> None:
+def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, steady: "Steady | None" = None) -> None:
     """Paint every content into `folder`, except those already there. Exit with 3 if some could not be painted.
 
-    In a `sequence`, which needs a `Styling`, each picture starts from the one before. A picture whose run is
-    interrupted is saved as `NAME.partial.png`, so that the next run paints it again.
+    With `steady`, which is that of the `Styling`, the contents are frames, which are held to the frames before. A
+    picture whose run is interrupted is saved as `NAME.partial.png`, so that the next run paints it again.
     """
+    load_torch()
+    from vggfeat.pictures import images
+
     targets = {name: folder / f"{Path(name).stem}.png" for name in contents}
     _check_targets(styling, targets)
     folder.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     quiet = styling.options.quiet
-    first = styling.recipe if isinstance(styling, Styling) else None
     for number, (name, target) in enumerate(targets.items(), 1):
         if not quiet:
             tell(f"{number}/{len(targets)} {name}{': already painted' if target.exists() else ''}")
-        if not target.exists():
+        known = target.exists()
+        if not known:
             partial = _partial(target)
             try:
                 styling.paint(name, target, partial=partial)
@@ -176,9 +199,10 @@ def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, sequen
                 tell(f"{name}: {error}")
                 continue
             partial.unlink(missing_ok=True)
-        if sequence and first is not None and isinstance(styling, Styling):
-            styling.recipe = replace(first, start=str(target))
-    if sequence and not quiet:
+        if steady is not None:
+            content, painted = (images.flatten(images.read_picture(path)) for path in (name, target))
+            steady.add(content, painted, begins=False if known else None)
+    if steady is not None and not quiet:
         _tell_flicker([name for name in targets if name not in failed], targets)
     if failed:
         tell(f"{len(failed)} of {len(targets)} could not be painted: {', '.join(failed)}")

@@ -8,13 +8,26 @@ import click
 from click.core import ParameterSource
 
 from vggfeat.errors import one_of
+from vggfeat.video.names import STEADINESS
 
 from ._batch import Styling, expand, paint_all, target_folder
+from ._clips import Steadiness, clip_output, paint_clip
 from ._fast import paint_fast
-from ._options import output_option
+from ._options import flow_option, output_option, parsed, refuse_unless
 from ._painting import RunOptions, run_options
 from ._progress import tell
 from ._recipes import chosen_recipe, files_read, recipe_options
+
+
+def _distances(text: str) -> tuple[int, ...]:
+    """Read how many frames earlier other frames are: `1,10`."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise ValueError(f"'{text}' is not a list of whole numbers from 1 on, such as 1,10")
+    return found
 
 
 @click.command()
@@ -38,7 +51,10 @@ from ._recipes import chosen_recipe, files_read, recipe_options
     type=click.Path(),
     help="A style. With this option, every argument is a content.",
 )
-@output_option("CONTENT-STYLE.png", "PNG, JPEG, WebP or TIFF; a folder for several contents.")
+@output_option(
+    "CONTENT-STYLE.png",
+    "PNG, JPEG, WebP or TIFF; a folder for several contents; for a clip MP4, MOV, MKV, WebM, GIF, WebP or a folder.",
+)
 @click.option("--mix", metavar="2,1", help="Weights of several styles.  [default: equal]")
 @click.option(
     "--mask",
@@ -55,7 +71,21 @@ from ._recipes import chosen_recipe, files_read, recipe_options
     help="Take the style from the white parts of a mask of STYLE, one of the styles.",
 )
 @click.option("--keep", type=click.Path(), help="A mask whose white parts keep the content unchanged.")
-@click.option("--sequence", is_flag=True, help="The contents are frames: start each from the painting before.")
+@click.option("--sequence", is_flag=True, help="The contents are frames of a clip: paint them without flicker.")
+@flow_option
+@click.option(
+    "--steadiness",
+    type=click.FloatRange(0),
+    help=f"For clips: weight of the difference to the frame before; 0 only starts from it.  [default: {STEADINESS:g}]",
+)
+@click.option(
+    "--look-back",
+    "back",
+    metavar="1,10",
+    callback=parsed(_distances),
+    help="For clips: how many frames earlier the frames are that a new one is held to.  [default: 1]",
+)
+@click.option("--fps", type=click.FloatRange(0.1, 240), help="For clips: frames per second.  [default: as the content]")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile; for CUDA.")
 @run_options()
 @recipe_options("default")
@@ -71,10 +101,18 @@ def command(
     style_masks: tuple[str, ...],
     keep: str | None,
     sequence: bool,
+    flow: str,
+    steadiness: float | None,
+    back: tuple[int, ...] | None,
+    fps: float | None,
     compiled: bool,
     **options: Any,
 ) -> None:
     """Paint CONTENT in the style of STYLE. Several styles are mixed.
+
+    CONTENT may be a clip: a video file (extra `video`), an animated GIF or WebP, or a folder of frames if -o is a clip
+    such as out.mp4. Each frame starts from the painting before, moved as the clip moves, and stays like it where both
+    show the same. Rate and sound are kept. The same command goes on where an interrupted one ended.
 
     With --style or --mask, every argument is a content or a folder of contents, and -o is a folder. Contents that are
     already painted there are skipped. Contents that cannot be painted are reported and skipped (exit code 3).
@@ -91,10 +129,15 @@ def command(
     if click.get_current_context().get_parameter_source("strength") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--strength is for --fast; --style-weight is that of a painting by optimisation")
     contents, styles, places = _arguments(pictures, named_styles, masks)
-    found, many = expand(contents, quiet=run_with.quiet)
-    if many and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):
-        raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single content")
-    if sequence and not many:
+    clip = clip_output(contents, output, styles[0])
+    found, many = (contents, False) if clip else expand(contents, quiet=run_with.quiet)
+    if not (clip or sequence):
+        refuse_unless("a clip or --sequence", ("flow", "steadiness", "back"))
+    if not clip:
+        refuse_unless("a clip", ("fps",))
+    if (many or clip) and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):
+        raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single picture")
+    if sequence and not (many or clip):
         raise click.UsageError("--sequence is for several contents, or a folder of frames")
     chosen = chosen_recipe("default", options, run_with.resume)
     styling = Styling(
@@ -110,8 +153,13 @@ def command(
     )
     if len(styles) > 1 and not run_with.quiet:
         tell(f"{'contents' if many else repr(contents[0])} in a mix of {len(styles)} styles: {', '.join(styles)}")
-    if many:
-        paint_all(styling, found, target_folder(output, contents), sequence=sequence)
+    held = Steadiness(flow, steadiness, back or (1,))
+    if clip:
+        paint_clip(styling, contents[0], clip, held, fps)
+    elif many:
+        folder = target_folder(output, contents)
+        styling.steady = held.begin() if sequence else None
+        paint_all(styling, found, folder, steady=styling.steady)
     else:
         styling.paint(contents[0], output, f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png")
 

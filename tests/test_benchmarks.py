@@ -56,6 +56,7 @@ def test_every_script_has_a_test():
         "objectives",
         "preconditioning",
         "schedules",
+        "steady",
     } == {*SCRIPTS, CUDA}
 
 

@@ -60,6 +60,7 @@ from .transfer.named import recipe as recipe
 from .transfer.recipe import Recipe as Recipe
 from .transfer.run import Stylization as Stylization
 from .transfer.run import stylize as stylize
+from .transfer.steady import stylize_frames as stylize_frames
 from .video.clips import Clip as Clip
 from .video.clips import open_clip as open_clip
 from .video.flo import read_flo as read_flo

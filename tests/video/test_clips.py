@@ -2,26 +2,15 @@
 
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from video_files import clip_frames, heard, picture, with_sound
 
 from vggfeat import open_clip, write_clip, write_picture
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pictures.images import Picture
 from vggfeat.video.clips import ClipFrame, is_animated
-
-QUARTERS = torch.tensor([[[1.0, 0], [0, 1]], [[0, 1], [0, 1]], [[0, 0], [1, 0.2]]])  # red, green / blue, yellowish
-
-
-def picture(height=48, width=64, level=1.0):
-    """Four coloured quarters."""
-    return torch.nn.functional.interpolate(QUARTERS[None], (height, width)) * level
-
-
-def clip_frames(count=5, step=0.04):
-    return [ClipFrame(f"{i}", Picture(picture(level=1 - 0.1 * i)), i * step, step) for i in range(count)]
 
 
 def middles(rgb):
@@ -48,7 +37,7 @@ def test_a_video_comes_back_with_its_colours_and_times(ending, tmp_path):
 
 def test_the_rate_of_frames_without_times(tmp_path):
     pytest.importorskip("av")
-    write_clip(tmp_path / "a.mp4", torch.rand(4, 3, 33, 47), fps=30000 / 1001)
+    write_clip(tmp_path / "a.mp4", torch.rand(4, 3, 33, 47), fps=Fraction(30000, 1001))
     clip = open_clip(tmp_path / "a.mp4")
     assert abs(clip.rate - Fraction(30000, 1001)) < 0.01
     assert [frame.picture.rgb.shape[2:] for frame in clip] == [(32, 46)] * 4
@@ -111,38 +100,6 @@ def test_an_animation_keeps_the_time_of_each_frame(ending, tmp_path):
     assert abs(float(clip.rate) - 3 / 0.44) < 0.01
     for frame, original in zip(found, frames, strict=True):
         torch.testing.assert_close(middles(frame.picture.rgb), middles(original.picture.rgb), atol=0.05, rtol=0)
-
-
-def with_sound(path, codec, rate=44_100, seconds=1.0):
-    """A video whose sound is a tone of 441 Hz."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        sound = container.add_stream(codec, rate=rate, layout="mono")
-        for frame in clip_frames(round(25 * seconds), 0.04)[:25]:
-            values = (frame.picture.rgb[0].clamp(0, 1).permute(1, 2, 0) * 255).round().byte().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))
-        container.mux(stream.encode())
-        tone = np.sin(np.arange(round(rate * seconds)) * 2 * np.pi * 441 / rate).astype(np.float32)
-        for begin in range(0, len(tone), 1024):
-            block = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = rate, begin, Fraction(1, rate)
-            container.mux(sound.encode(block))
-        container.mux(sound.encode(None))
-
-
-def heard(path):
-    """The codec, the length in seconds and the main frequency of a file's sound."""
-    import av
-
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        blocks = [frame.to_ndarray()[0] for frame in container.decode(stream)]
-        values, rate = np.concatenate(blocks), stream.codec_context.sample_rate
-    frequency = np.abs(np.fft.rfft(values)).argmax() * rate / len(values)
-    return stream.codec_context.name, len(values) / rate, frequency
 
 
 @pytest.mark.parametrize(("ending", "codec"), [("mp4", "aac"), ("mkv", "aac"), ("webm", "opus")])

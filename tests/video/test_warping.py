@@ -73,3 +73,20 @@ def test_the_check_follows_its_definition():
     middle = (slice(1, -1), slice(1, -1))  # at the edges torch.gradient is one-sided
     assert torch.equal(visible(flow, back)[0, 0][middle], (inside & returns & smooth)[middle])
     assert 0.1 < (inside & returns & smooth)[middle].float().mean() < 0.9
+
+
+def test_the_disparity_of_middleburys_motorcycle_warps_one_view_onto_the_other():
+    data = pytest.importorskip("skimage.data")
+    try:
+        left, right, disparity = data.stereo_motorcycle()
+    except OSError as error:
+        pytest.skip(f"the pictures cannot be downloaded: {error}")
+    left, right = (torch.from_numpy(x).permute(2, 0, 1)[None].double() / 255 for x in (left, right))
+    known = torch.from_numpy(np.isfinite(disparity))
+    flow = torch.zeros(1, 2, *disparity.shape, dtype=torch.double)
+    flow[0, 0] = -torch.from_numpy(disparity)
+    warped, inside = warp(right, flow.masked_fill(~known, torch.nan))
+    assert not inside[0, 0][~known].any()
+    squared = ((warped - left).square().mean(1)[inside[:, 0]], (right - left).square().mean(1)[inside[:, 0]])
+    assert squared[0].median() < 0.1 * squared[1].median()
+    assert squared[0].mean() < 0.3 * squared[1].mean()

@@ -17,6 +17,9 @@ from vggfeat.transfer.recipe import CHOICES, Color
 # A standard deviation of less than a quarter of an 8-bit step is rounding, not colour.
 _LEAST_DEVIATION = 1e-3
 
+_COLOURED_BY_CONTENT = frozenset({"luminance", "content"})
+_LUMA = (0.299, 0.587, 0.114)
+
 
 def prepare(content: Tensor, style: Tensor, mode: Color) -> tuple[Tensor, Tensor]:
     """The content and the style that the network sees. Call `finish` on the result.
@@ -43,9 +46,24 @@ def finish(result: Tensor, content: Tensor, mode: Color) -> Tensor:
     `result`. Raises `RecipeError` for another mode.
     """
     _check(mode)
-    if mode not in {"luminance", "content"}:
+    if mode not in _COLOURED_BY_CONTENT:
         return result
     return colourise(_luminance(result), images.resize(content, result.shape[2], result.shape[3]))
+
+
+def compared(picture: Tensor, mode: Color) -> Tensor:
+    """What an optimised picture and its finished one have in common, for losses between frames.
+
+    That is the picture (1, 3, H, W), or if the content gives the colours, the luminance (1, 1, H, W).
+    """
+    return _luminance(picture) if mode in _COLOURED_BY_CONTENT else picture
+
+
+def gradient_of_compared(gradient: Tensor, mode: Color) -> Tensor:
+    """The gradient with respect to the picture (1, 3, H, W), from that with respect to `compared`."""
+    if mode not in _COLOURED_BY_CONTENT:
+        return gradient
+    return gradient * torch.tensor(_LUMA, device=gradient.device).view(1, 3, 1, 1)
 
 
 def linear(picture: Tensor, reference: Tensor) -> Tensor:

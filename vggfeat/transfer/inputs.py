@@ -15,6 +15,7 @@ from vggfeat.pictures import images, sources
 from vggfeat.pictures.ranges import check_range
 from vggfeat.pictures.sources import Source
 from vggfeat.transfer import colours
+from vggfeat.transfer.optimise import Closure, LossAndGradient
 from vggfeat.transfer.recipe import Color, Recipe
 
 # A mask whose white is below this, half a step of 8 bits, is black.
@@ -58,6 +59,47 @@ class Style:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """What earlier frames of a clip ask of a frame: to look like them where they can be found again.
+
+    Args:
+        picture: earlier paintings, warped onto the frame, (1, 3, H, W) in [0, 1]. The frame starts from it.
+        mask: where the frame should look like that, (1, 1, H, W) in [0, 1].
+        weight: of the mean squared difference there, as a multiple of the objective at `picture`.
+    """
+
+    picture: Tensor
+    mask: Tensor
+    weight: float
+
+    def to(self, device: torch.device) -> Self:
+        """The same on `device`."""
+        return replace(self, picture=self.picture.to(device), mask=self.mask.to(device))
+
+    def held(self, closure: Closure, height: int, width: int, mode: Color) -> Closure:
+        """An objective with the weighted difference added, as the term `temporal`, at `height` x `width` pixels.
+
+        The unit of the weight is the objective at the first call, since objectives differ by orders of magnitude. If
+        the content gives the colours (`mode`), the difference is one of luminance.
+        """
+        target = colours.compared(images.resize(self.picture, height, width), mode)
+        mask = images.resize(self.mask, height, width) * (self.weight / target.numel())
+        unit: Tensor | None = None
+
+        def evaluate(image: Tensor) -> LossAndGradient:
+            nonlocal unit
+            found = closure(image)
+            unit = found.loss if unit is None else unit
+            difference = colours.compared(image, mode) - target
+            pull = unit * mask * difference
+            loss = (pull * difference).sum()
+            gradient = found.gradient + 2 * colours.gradient_of_compared(pull, mode)
+            return LossAndGradient(found.loss + loss, gradient, {**found.terms, "temporal": loss})
+
+        return evaluate
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """The pictures of a run.
 
@@ -65,11 +107,13 @@ class Inputs:
         content: (1, 3, H, W) in [0, 1].
         styles: at least one.
         keep: where the content stays as it is, (1, 1, H, W) in [0, 1]; None is nowhere.
+        before: what earlier frames ask of the content, which is a frame of a clip; None if it stands alone.
     """
 
     content: Tensor
     styles: tuple[Style, ...]
     keep: Tensor | None = None
+    before: Before | None = None
 
     @classmethod
     def read(
@@ -81,6 +125,7 @@ class Inputs:
         masks: Sequence[Source | None] | None = None,
         style_masks: Sequence[Source | None] | None = None,
         keep: Source | None = None,
+        before: Before | None = None,
     ) -> Self:
         """Read the arguments of `stylize`. Raises `ImageError`, `InputError`."""
         styles = [style] if sources.is_source(style) else list(style)
@@ -89,7 +134,8 @@ class Inputs:
         shares = _shares(len(styles), weights)
         regions, areas = _one_for_each(masks, styles, "masks"), _one_for_each(style_masks, styles, "style masks")
         pictures = (Style.read(*each) for each in zip(styles, shares, regions, areas, strict=True))
-        inputs = cls(sources.read(content, "content"), tuple(pictures), None if keep is None else read_mask(keep))
+        kept = None if keep is None else read_mask(keep)
+        inputs = cls(sources.read(content, "content"), tuple(pictures), kept, before)
         _check_masks(inputs)
         return inputs
 
@@ -101,9 +147,9 @@ class Inputs:
     def to(self, device: torch.device) -> Self:
         """The inputs on `device`."""
         keep = None if self.keep is None else self.keep.to(device)
-        return replace(
-            self, content=self.content.to(device), styles=tuple(s.to(device) for s in self.styles), keep=keep
-        )
+        before = None if self.before is None else self.before.to(device)
+        styles = tuple(style.to(device) for style in self.styles)
+        return replace(self, content=self.content.to(device), styles=styles, keep=keep, before=before)
 
     def recoloured(self, mode: Color) -> Self:
         """The inputs as the network sees them in a recipe's colour mode."""
@@ -116,6 +162,8 @@ class Inputs:
 
     def start(self, recipe: Recipe) -> Tensor:
         """The picture that the first stage starts from, (1, 3, H, W) in [0, 1], of any size."""
+        if self.before is not None:
+            return self.before.picture
         if recipe.start == "content":
             return self.content
         if recipe.start == "noise":
@@ -129,8 +177,9 @@ class Inputs:
         found = hashlib.sha256()
         for style in self.styles:
             found.update(repr(style.weight).encode())
-        masks = (x for style in self.styles for x in (style.picture, style.mask, style.area))
-        for tensor in (self.content, self.keep, *masks):
+        earlier = () if self.before is None else (self.before.picture, self.before.mask)
+        pictures = (x for style in self.styles for x in (style.picture, style.mask, style.area))
+        for tensor in (self.content, self.keep, *pictures, *earlier):
             found.update(b"none" if tensor is None else tensor.cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 

@@ -17,7 +17,7 @@ from vggfeat.pictures import images
 from vggfeat.pictures.sources import Source
 from vggfeat.transfer import checkpoint, colours, memory
 from vggfeat.transfer.evaluator import Evaluator, extractor
-from vggfeat.transfer.inputs import Inputs, Style
+from vggfeat.transfer.inputs import Before, Inputs, Style
 from vggfeat.transfer.loop import Position, Run
 from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.objective import Term, content_losses, style_losses
@@ -196,12 +196,14 @@ class Stylization(Run):
         terms = self._terms(evaluator, content)
         keep = None if self._inputs.keep is None else images.resize(self._inputs.keep, height, width)
 
-        def closure(image: Tensor) -> LossAndGradient:
+        def painted(image: Tensor) -> LossAndGradient:
             # The network sees the content where it is kept, and no gradient reaches it there.
             found = evaluator.evaluate(terms, image if keep is None else torch.lerp(image, content, keep))
             gradient = found.gradient if keep is None else found.gradient * (1 - keep)
             return found._replace(gradient=_grey(gradient) if self._grey else gradient)
 
+        before = self._inputs.before
+        closure = painted if before is None else before.held(painted, height, width, self.recipe.color)
         wrap = self.recipe.edges == "wrap"
         image = images.resize(self._picture, height, width, wrap=wrap)
         if self.recipe.optimiser == "adam":
@@ -273,6 +275,7 @@ def stylize(
     masks: Sequence[Source | None] | None = None,
     style_masks: Sequence[Source | None] | None = None,
     keep: Source | None = None,
+    before: Before | None = None,
     seconds: float | None = None,
     memory_limit: int | str | None = None,
     resume: str | PathLike[str] | None = None,
@@ -301,6 +304,7 @@ def stylize(
         style_masks: one for each style, in the form of a mask: the part of the style picture that counts; None counts
             all of it.
         keep: where the content stays as it is, in the form of a mask.
+        before: if the content is a frame of a clip, what its earlier frames ask of it; see `stylize_frames`.
         seconds: time for the optimisation in seconds, above 0, divided among the stages; None runs the recipe's steps.
         memory_limit: memory for a step, in bytes or as text such as `4GB`; None allows 0.6 of what is free. A picture
             that needs more is computed in blocks, with the same gradient.
@@ -325,8 +329,10 @@ def stylize(
         (torch.Size([1, 3, 32, 32]), True, True)
     """
     chosen = named(recipe) if isinstance(recipe, str) else recipe
+    if before is not None and resume is not None:
+        raise InputError("a frame that follows others cannot be resumed: paint it again")
     return Stylization(
-        Inputs.read(content, style, weights=weights, masks=masks, style_masks=style_masks, keep=keep),
+        Inputs.read(content, style, weights=weights, masks=masks, style_masks=style_masks, keep=keep, before=before),
         chosen,
         size=chosen.size if size is None else size,
         after=after,

@@ -1,4 +1,4 @@
-"""Names that commands know before torch is imported: the methods of optical flow, and the endings of video files."""
+"""Names and numbers that commands show before torch is imported."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,9 @@ VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg
 
 CLIP_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".gif", ".webp")
 """The endings of clips that are written."""
+
+STEADINESS = 300.0
+"""The default weight of the difference between a painted frame and the one before, see `Before`."""
 
 
 def is_video(path: "str | os.PathLike[str]") -> bool:

@@ -40,7 +40,7 @@ def write_clip(
     path: str | os.PathLike[str],
     frames: Iterable[ClipFrame | Picture | Tensor],
     *,
-    fps: float | None = None,
+    fps: float | Fraction | None = None,
     sound: str | os.PathLike[str] | None = None,
 ) -> None:
     """Write frames as .mp4, .mov, .mkv, .m4v (H.264), .webm (VP9), or as .gif or .webp, which loop forever.
@@ -66,6 +66,7 @@ def write_clip(
     path = Path(path)
     check_clip_writable(path)
     if fps is not None:
+        fps = float(fps)
         check_number("fps", fps, 0.1, 240.0)
     timed = _uniform(_timed(frames, fps))
     first = next(timed, None)
