@@ -26,6 +26,7 @@ from .losses.formulas import total_variation as total_variation
 from .losses.gram import GramLoss as GramLoss
 from .losses.lpips import LPIPSLoss as LPIPSLoss
 from .losses.mean_std import MeanStdLoss as MeanStdLoss
+from .losses.nearest_neighbour import NearestNeighbourLoss as NearestNeighbourLoss
 from .losses.onnx import export_onnx as export_onnx
 from .losses.perceptual import PerceptualLoss as PerceptualLoss
 from .losses.perceptual import StyleLoss as StyleLoss

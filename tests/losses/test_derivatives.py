@@ -14,6 +14,7 @@ from vggfeat import (
     GramLoss,
     LPIPSLoss,
     MeanStdLoss,
+    NearestNeighbourLoss,
     PerceptualLoss,
     SlicedWassersteinLoss,
     StyleLoss,
@@ -22,7 +23,6 @@ from vggfeat import (
 )
 from vggfeat.errors import InputError
 from vggfeat.losses.criterion import Criterion
-from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
 
 LAYERS = {"relu1_1": 0.7}
 LOSSES = {

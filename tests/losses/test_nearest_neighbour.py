@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from vggfeat import NearestNeighbourLoss
 from vggfeat.losses import formulas
-from vggfeat.losses.nearest_neighbour import NearestNeighbourLoss
 
 
 def test_is_the_weighted_distance_to_the_nearest(features, others):
@@ -23,3 +23,15 @@ def test_chunks_of_the_target_give_the_same_neighbours(monkeypatch):
     whole = formulas.nearest_cosine_distance(x, y)
     monkeypatch.setattr(formulas, "CHUNK_BYTES", 900)
     torch.testing.assert_close(formulas.nearest_cosine_distance(x, y), whole)
+
+
+@pytest.mark.parametrize("centre", [False, True])
+def test_against_the_cosines_of_all_pairs(centre, features):
+    """Without centring it is the loss of artistic radiance fields."""
+    loss = NearestNeighbourLoss(["relu2_1"], centre=centre, chunk=3, reduction="none")
+    style = torch.randn(1, 6, 5, 3, generator=torch.Generator().manual_seed(1))
+    x, y = (list(z.flatten(2).unbind(2)) for z in (features["relu2_1"], style))
+    mean = torch.stack(y).mean(0) if centre else 0
+    each = [[torch.cosine_similarity(one - mean, other - mean) for other in y] for one in x]
+    expected = torch.stack([1 - torch.stack(cosines).amax(0) for cosines in each]).mean(0)
+    torch.testing.assert_close(loss(features, loss.target({"relu2_1": style})), expected)

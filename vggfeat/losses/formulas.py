@@ -309,16 +309,18 @@ def contextual_similarity(x: Tensor, y: Tensor, *, bandwidth: float = 0.5, chunk
     return torch.stack(found).amax(0).mean(1)
 
 
-def nearest_cosine_distance(x: Tensor, y: Tensor, *, chunk: int = 1024) -> Tensor:
+def nearest_cosine_distance(x: Tensor, y: Tensor, *, centre: bool = True, chunk: int = 1024) -> Tensor:
     """The mean cosine distance from the features of `x` to the nearest features of `y`: (N,).
 
-    `x` and `y` are (N, C, H, W) and may differ in size; `y` may have a batch size of 1. Both are centred on the mean of
-    `y`. The value is the mean over positions of `x` of 1 minus the largest cosine; the gradient reaches `x` only.
-    `chunk` positions of `x` are compared at a time, with as many of `y` as `CHUNK_BYTES` hold.
+    `x` and `y` are (N, C, H, W) and may differ in size; `y` may have a batch size of 1. If `centre`, the mean of `y` is
+    first subtracted from both. The value is the mean over positions of `x` of 1 minus the largest cosine; the gradient
+    reaches `x` only. `chunk` positions of `x` are compared at a time, with as many of `y` as `CHUNK_BYTES` hold.
     """
     x, y = at_least_float32(x).flatten(2), at_least_float32(y.detach()).flatten(2)
-    centre = y.mean(2, keepdim=True)
-    x, y = (unit_normalize((z - centre)[..., None])[..., 0] for z in (x, y))
+    if centre:
+        mean = y.mean(2, keepdim=True)
+        x, y = x - mean, y - mean
+    x, y = (unit_normalize(z[..., None])[..., 0] for z in (x, y))
     y = y.expand(x.shape[0], -1, -1)
     with torch.no_grad():
         nearest = torch.cat([_nearest(part.mT, y) for part in x.split(chunk, 2)], dim=1)
