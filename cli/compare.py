@@ -49,7 +49,7 @@ from ._signals import saving, uninterrupted
     f"{', '.join(CLIP_METRICS)}.  [default: {','.join(DEFAULT_CLIP_METRICS)}]",
 )
 @flow_option
-@click.option("--layers", is_flag=True, help="Also print each layer's contribution to LPIPS and DISTS.")
+@click.option("--layers", is_flag=True, help="Also print each layer's contribution to metrics that add up layers.")
 @click.option(
     "--resize",
     callback=parsed(parse_size),

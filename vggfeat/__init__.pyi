@@ -32,6 +32,7 @@ from .losses.perceptual import PerceptualLoss as PerceptualLoss
 from .losses.perceptual import StyleLoss as StyleLoss
 from .losses.similarity import DISTS as DISTS
 from .losses.similarity import LPIPS as LPIPS
+from .losses.similarity import STLPIPS as STLPIPS
 from .losses.sliced_wasserstein import SlicedWassersteinLoss as SlicedWassersteinLoss
 from .losses.variation import TotalVariationLoss as TotalVariationLoss
 from .losses.weighted_sum import WeightedSum as WeightedSum

@@ -45,6 +45,11 @@ DISTS = (
     "DISTS_pytorch==0.1",
     "73e54ce13e7cf3ca962ee8e433d129884ec3dc75e00a27af90525e1da760ac61",
 )
+STLPIPS = (
+    "stlpips_pytorch-0.0.2-py3-none-any.whl",
+    "stlpips_pytorch==0.0.2",
+    "a412bf901a97c942b37af57c7c63b6e5d1aebfe8d1dfc17853d4b2f878630645",
+)
 
 # "Facts to check the conversion by": vgg16's conv1_1.weight[0, 0], to four decimals.
 VGG16_FIRST_KERNEL = ((-0.5537, 0.1427, 0.5290), (-0.5831, 0.3566, 0.7657), (-0.6902, -0.0480, 0.4841))
@@ -123,6 +128,16 @@ def from_dists(wheel: Path) -> dict[str, Tensor]:
     return {name: stored[name].flatten().contiguous() for name in ("alpha", "beta")}
 
 
+def from_stlpips(wheel: Path) -> dict[str, Tensor]:
+    """The shift-tolerant AlexNet of ST-LPIPS under torchvision's keys, and its heads under those of `lpips`."""
+    with zipfile.ZipFile(wheel) as archive:
+        content = archive.read("stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth")
+    stored = weights.shift_tolerant(
+        torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), network="alexnet"
+    )
+    return {key: x.contiguous() for key, x in stored.items() if key.startswith(("features.", "lin"))}
+
+
 def announce(path: Path, stated: str) -> None:
     """Print a file's sha256, and whether it is the one that `vggfeat.weights` states."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -130,7 +145,7 @@ def announce(path: Path, stated: str) -> None:
 
 
 def main() -> None:
-    """Write the four files and print the sha256 that `vggfeat.weights` must hold."""
+    """Write the five files and print the sha256 that `vggfeat.weights` must hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, default=Path(tempfile.gettempdir()), help="folder of the packages")
     parser.add_argument("--output", type=Path, default=HERE, help="folder to write to")
@@ -151,6 +166,9 @@ def main() -> None:
     dists = arguments.output / weights.DISTS_FILE
     dists.write_bytes(save(from_dists(package(arguments.packages, DISTS))))
     announce(dists, weights.DISTS_SHA256)
+    stlpips = arguments.output / weights.STLPIPS_FILE
+    stlpips.write_bytes(save(from_stlpips(package(arguments.packages, STLPIPS))))
+    announce(stlpips, weights.STLPIPS_SHA256)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import lpips
 import pytest
 import torch
 
-from vggfeat import DISTS, LPIPS, DISTSLoss, LPIPSLoss, PerceptualLoss
+from vggfeat import DISTS, LPIPS, STLPIPS, DISTSLoss, LPIPSLoss, PerceptualLoss
 from vggfeat.errors import WeightsError
 
 MAKE = {
     "lpips": lambda **options: LPIPS("alex", **options),
     "dists": DISTS,
+    "stlpips": STLPIPS,
     "perceptual": lambda **options: PerceptualLoss(["relu1_1"], lpips=1.0, **options),
 }
 

@@ -6,6 +6,7 @@ import torch
 from vggfeat import (
     DISTS,
     LPIPS,
+    STLPIPS,
     ContentLoss,
     ContextualLoss,
     CovarianceLoss,
@@ -102,7 +103,7 @@ def test_second_derivative_of_criteria(name, both):
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
-@pytest.mark.parametrize("make", [LPIPS, DISTS, lambda **options: LPIPS("alex", **options)])
+@pytest.mark.parametrize("make", [LPIPS, DISTS, STLPIPS, lambda **options: LPIPS("alex", **options)])
 def test_gradient_penalty_of_published_metrics(make):
     """The derivative of the squared norm of the gradient, against a difference quotient in double precision."""
     criterion = make(check="off").double()

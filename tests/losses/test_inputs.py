@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vggfeat import DISTS, LPIPS, PerceptualLoss, StyleLoss
+from vggfeat import DISTS, LPIPS, STLPIPS, PerceptualLoss, StyleLoss
 from vggfeat.errors import InputError
 from vggfeat.pictures import images
 
@@ -11,6 +11,7 @@ MAKE = {
     "lpips": lambda **options: LPIPS("alex", **options),
     "spatial": lambda **options: LPIPS("alex", spatial=True, **options),
     "dists": DISTS,
+    "stlpips": STLPIPS,
     "perceptual": lambda **options: PerceptualLoss(["relu2_1"], ["relu1_1"], **{"pixel": 0.5, "tv": 0.1, **options}),
     "style": StyleLoss,
 }
@@ -76,7 +77,7 @@ def test_both_sides_get_a_gradient_in_pieces():
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lpips", "dists", "perceptual"])
+@pytest.mark.parametrize("name", sorted(MAKE.keys() - {"spatial", "style"}))
 def test_nothing_leaks_through_a_mask(name):
     """A spatial map times the mask is not 0 here: receptive fields reach outside (dreamsim issue 33)."""
     criterion = MAKE[name](**({} if name != "perceptual" else {"tv": 0.0}), reduction="none")

@@ -10,12 +10,13 @@ import torch
 import torchvision
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from vggfeat import DISTS, LPIPS, DISTSLoss, FeatureExtractor, LPIPSLoss, PerceptualLoss, StyleLoss
+from vggfeat import DISTS, LPIPS, STLPIPS, DISTSLoss, FeatureExtractor, LPIPSLoss, PerceptualLoss, StyleLoss
 from vggfeat.errors import InputError, WeightsError
 from vggfeat.networks import weights
 from vggfeat.pictures import images
 
 NETWORKS = {"vgg": "vgg16", "alex": "alexnet"}
+PUBLISHED = (LPIPS, DISTS, STLPIPS)
 PICTURES = weights.find_entry("vgg16").path.parents[1] / "images"
 
 
@@ -112,18 +113,18 @@ def test_head_distance_does_not_depend_on_parts(monkeypatch, pairs):
 
 
 def test_equal_images_are_at_no_distance(pairs):
-    for criterion in (LPIPS("vgg"), LPIPS("alex"), DISTS()):
+    for criterion in (LPIPS("alex"), *(make() for make in PUBLISHED)):
         assert criterion(pairs[0], pairs[0]).item() == pytest.approx(0, abs=1e-7)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 0.9, 1.0])
 def test_equal_flat_images_are_at_no_distance(value):
     flat = torch.full((1, 3, 64, 64), value)
-    for criterion in (LPIPS("vgg"), DISTS()):
+    for criterion in (make() for make in PUBLISHED):
         assert criterion(flat, flat.clone()).item() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("make", [LPIPS, DISTS])
+@pytest.mark.parametrize("make", PUBLISHED)
 def test_float16_keeps_its_gradient_over_many_positions(make):
     """A mean over many positions gives each a gradient that float16 rounds to zero, unless it is scaled."""
     generator = torch.Generator().manual_seed(0)
@@ -155,14 +156,14 @@ def test_half_precision_keeps_the_heads():
 
 
 def test_both_images_get_a_gradient_when_asked(pairs):
-    for make in (LPIPS, DISTS):
+    for make in PUBLISHED:
         x, y = (z.clone().requires_grad_() for z in pairs)
         make(both=True)(x, y).backward()
         assert x.grad.abs().sum() > 0
         assert y.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("make", [LPIPS, DISTS])
+@pytest.mark.parametrize("make", PUBLISHED)
 def test_exports_with_a_batch_of_any_size(make, pairs):
     criterion = make()
     batch = torch.export.Dim("batch", min=2, max=16)
@@ -172,7 +173,7 @@ def test_exports_with_a_batch_of_any_size(make, pairs):
 
 
 def test_layers_add_up(pairs):
-    for criterion in (LPIPS("vgg", reduction="none"), DISTS(reduction="none")):
+    for criterion in (make(reduction="none") for make in PUBLISHED):
         parts = criterion.loss.per_layer(*criterion.compared(*pairs))
         assert list(parts) == list(criterion.loss.layers)
         torch.testing.assert_close(sum(parts.values()), criterion(*pairs))
@@ -265,7 +266,7 @@ def test_input_ranges_agree(pairs):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-@pytest.mark.parametrize("make", [LPIPS, DISTS])
+@pytest.mark.parametrize("make", PUBLISHED)
 def test_half_precision_is_close_and_its_gradient_finite(make, precision, pairs):
     x, y = pairs[0][1:].clone().requires_grad_(), pairs[1][1:]
     exact = make()(x, y)
@@ -281,7 +282,7 @@ def test_half_precision_is_close_and_its_gradient_finite(make, precision, pairs)
 
 @pytest.mark.parametrize(
     "make",
-    [*(pytest.param(deep, marks=pytest.mark.slow) for deep in (LPIPS, DISTS)), lambda: LPIPS("alex", spatial=True)],
+    [*(pytest.param(deep, marks=pytest.mark.slow) for deep in PUBLISHED), lambda: LPIPS("alex", spatial=True)],
 )
 def test_compiles_without_a_break(make, pairs):
     criterion = make()
@@ -440,13 +441,13 @@ def test_share_a_pass_with_other_losses(pairs):
 
 
 def test_device(device, pairs):
-    for make in (LPIPS, DISTS):
+    for make in PUBLISHED:
         there = make(device=device)(*(x.to(device) for x in pairs))
         assert there.item() == pytest.approx(make()(*pairs).item(), rel=1e-3)
 
 
 def test_no_device_is_assumed(pairs):
-    for make in (LPIPS, DISTS):
+    for make in PUBLISHED:
         x = pairs[0].to("meta").requires_grad_()
         value = make(device="meta")(x, pairs[1].to("meta"))
         value.backward()

@@ -7,13 +7,14 @@ import torch
 from torchvision.models import squeezenet1_1
 
 import vggfeat
-from vggfeat import DISTS, LPIPS, PerceptualLoss, compare
+from vggfeat import DISTS, LPIPS, STLPIPS, PerceptualLoss, compare
 from vggfeat.networks import weights
 
 ORACLES = {
     "lpips-vgg": cache(LPIPS),
     "lpips-alex": cache(lambda: LPIPS("alex")),
     "dists": cache(DISTS),
+    "stlpips-alex": cache(STLPIPS),
     "perceptual": cache(PerceptualLoss),
     "psnr": lambda: lambda x, y: kornia.metrics.psnr(x, y, 1.0),
     "ssim": lambda: lambda x, y: kornia.metrics.ssim(x, y, 11, padding="valid").mean(),
@@ -52,8 +53,8 @@ def test_metrics_of_one_network_share_its_pass(monkeypatch):
 
 
 def test_layers_add_up():
-    found = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "psnr"), layers=True)
-    for metric, count in (("lpips-alex", 5), ("dists", 6)):
+    found = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "stlpips-alex", "psnr"), layers=True)
+    for metric, count in (("lpips-alex", 5), ("dists", 6), ("stlpips-alex", 5)):
         parts = [value for name, value in found.mean.items() if name.startswith(f"{metric}/")]
         assert len(parts) == count
         assert sum(parts) == pytest.approx(found.mean[metric], rel=1e-5)
@@ -86,7 +87,9 @@ def test_squeeze_names_its_weights(monkeypatch, tmp_path):
 
 
 def test_metadata_says_what_the_values_depend_on():
-    about = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "psnr"), precision="auto").metadata
+    about = compare(
+        "a/one.png", "b/one.png", ("lpips-alex", "dists", "stlpips-alex", "psnr"), precision="auto"
+    ).metadata
     assert (
         about["metrics"]["lpips-alex"].items()
         >= {
@@ -97,6 +100,8 @@ def test_metadata_says_what_the_values_depend_on():
         }.items()
     )
     assert about["metrics"]["dists"]["alpha_beta_sha256"] == weights.DISTS_SHA256
+    assert about["metrics"]["stlpips-alex"]["net"] == "shift-tolerant alexnet"
+    assert about["metrics"]["stlpips-alex"]["sha256"] == weights.STLPIPS_SHA256
     assert about["metrics"]["psnr"]["by"] == f"kornia {kornia.__version__}"
     assert about["vggfeat"] == vggfeat.__version__
     assert about["input_range"] == [0, 1]
@@ -105,11 +110,12 @@ def test_metadata_says_what_the_values_depend_on():
 
 
 def test_every_metric_has_a_signature():
-    metrics = ("lpips-alex", "dists", "psnr", "perceptual")
+    metrics = ("lpips-alex", "dists", "stlpips-alex", "psnr", "perceptual")
     plain, resized = (compare("a/one.png", "b/one.png", metrics, resize=resize) for resize in (None, (40, 36)))
     assert list(plain.signatures) == list(metrics)
     assert plain.signatures["lpips-alex"] == vggfeat.LPIPS("alex").signature()
     assert plain.signatures["dists"] == vggfeat.DISTS().signature()
+    assert plain.signatures["stlpips-alex"] == vggfeat.STLPIPS().signature()
     assert plain.signatures["psnr"].startswith(f"psnr | kornia {kornia.__version__} | input_range=unit | resize=none |")
     for name, line in resized.signatures.items():
         assert line == plain.signatures[name].replace("resize=none", "resize=40x36")

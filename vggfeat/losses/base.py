@@ -173,6 +173,25 @@ class PooledLoss(FeatureLoss):
         return self.from_moments(self.moments(x), x.shape[2] * x.shape[3])
 
 
+class LayerSumLoss(FeatureLoss):
+    """Base class of published metrics: sums over layers, whose features are compared as they are.
+
+    A subclass defines `per_layer`.
+    """
+
+    def summary(self, x: Tensor) -> Tensor:
+        """The features, unchanged: `per_layer` reduces them together with the target's."""
+        return x
+
+    def per_layer(self, features: Features, target: Features) -> dict[str, Tensor]:
+        """The contribution of each layer, {layer: (N,)}. They add up to the distance."""
+        raise NotImplementedError
+
+    def forward(self, features: Features, target: Features) -> Tensor:
+        """The distance: a scalar or (N,)."""
+        return self.reduce(ordered_sum(self.per_layer(features, target)))
+
+
 def _charbonnier(x: Tensor, y: Tensor) -> Tensor:
     return ((x - y).square() + 1e-6).sqrt()
 

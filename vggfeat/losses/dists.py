@@ -5,14 +5,14 @@ from torch import Tensor
 
 from vggfeat.features import tensors
 from vggfeat.features.products import product
-from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
+from vggfeat.losses.base import Features, LayerSumLoss, Reduction, layer_features
 from vggfeat.losses.lpips import LPIPS_TAPS
 from vggfeat.networks import weights as weights_table
 
 DISTS_LAYERS = ("image", *LPIPS_TAPS["vgg"][1])
 
 
-class DISTSLoss(FeatureLoss):
+class DISTSLoss(LayerSumLoss):
     """DISTS (Ding et al. 2020) over features: 0 for equal images. `DISTS` compares images directly.
 
     The features must come from a VGG-16 with `pooling="l2"` and contain the `image` in [0, 1].
@@ -39,10 +39,6 @@ class DISTSLoss(FeatureLoss):
         """The weights `alpha` of texture and `beta` of structure, (1475,) each."""
         return weights_table.load_dists()
 
-    def summary(self, x: Tensor) -> Tensor:
-        """The features, unchanged: `per_layer` reduces them together with the target's."""
-        return x
-
     def per_layer(self, features: Features, target: Features) -> dict[str, Tensor]:
         """The contribution of each layer, {layer: (N,)}. They add up to the distance."""
         alpha, beta = self.get_buffer("alpha"), self.get_buffer("beta")
@@ -59,10 +55,6 @@ class DISTSLoss(FeatureLoss):
                 values[name] = (product(1 - texture, a) + product(1 - structure, b)) / total
             start += x.shape[1]
         return values
-
-    def forward(self, features: Features, target: Features) -> Tensor:
-        """The distance: a scalar or (N,)."""
-        return self.reduce(ordered_sum(self.per_layer(features, target)))
 
 
 def _ssim_terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,12 +40,12 @@ from vggfeat.losses.formulas import (
 )
 from vggfeat.losses.lpips import Convention, Net, Version
 from vggfeat.losses.perceptual import PerceptualLoss, StyleLoss
-from vggfeat.losses.similarity import DISTS, LPIPS
+from vggfeat.losses.similarity import DISTS, LPIPS, STLPIPS
 from vggfeat.pictures.ranges import InputRange
 
 __all__ = [
     "contextual_similarity", "dists", "gaussian_w2", "gram", "lpips", "mean_covariance", "mean_std",
-    "nearest_cosine_distance", "perceptual", "release", "style", "total_variation", "unit_normalize",
+    "nearest_cosine_distance", "perceptual", "release", "stlpips", "style", "total_variation", "unit_normalize",
 ]  # fmt: skip
 
 
@@ -90,6 +90,18 @@ def lpips(
     """
     network = {"net": net, "version": version, "spatial": spatial, "exact": exact, "convention": convention}
     return _distance(LPIPS, prediction, target, network, options)
+
+
+def stlpips(prediction: Tensor, target: Tensor, *, spatial: bool = False, **options: Unpack[DistanceOptions]) -> Tensor:
+    """Shift-tolerant LPIPS (Ghildyal & Liu 2022) of images (N, 3, H, W), net `alex`: a scalar, or (N,). See `STLPIPS`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import functional as F
+        >>> F.stlpips(*torch.rand(2, 4, 3, 32, 32), reduction="none").shape
+        torch.Size([4])
+    """
+    return _distance(STLPIPS, prediction, target, {"spatial": spatial}, options)
 
 
 def dists(

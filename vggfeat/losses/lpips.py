@@ -17,7 +17,15 @@ from vggfeat.features import steps, tensors
 from vggfeat.features.convolution import convolve
 from vggfeat.features.products import product
 from vggfeat.losses import formulas
-from vggfeat.losses.base import FeatureLoss, Features, Reduction, layer_features, ordered_sum
+from vggfeat.losses.base import (
+    Features,
+    LayerSumLoss,
+    Reduction,
+    layer_features,
+    ordered_sum,
+    outside_inference_mode,
+    usable_in_training,
+)
 from vggfeat.networks import weights as weights_table
 
 Net = Literal["vgg", "alex", "squeeze"]
@@ -50,7 +58,7 @@ POSITIONS = 4096
 """On CPU, positions with 64 channels that are compared at a time, so that their features stay in the cache."""
 
 
-class LPIPSLoss(FeatureLoss):
+class LPIPSLoss(LayerSumLoss):
     """LPIPS (Zhang et al. 2018) over features: 0 for equal images. `LPIPS` compares images directly.
 
     In each layer, channel vectors are scaled to unit length, subtracted, squared, weighted by a non-negative head and
@@ -95,17 +103,14 @@ class LPIPSLoss(FeatureLoss):
         self.version: Version = one_of("version", version, get_args(Version))
         self.spatial = spatial
         self.exact = exact
-        self._own_heads = None if heads is None else read_heads(heads, net)
+        with outside_inference_mode():
+            self._own_heads = None if heads is None else [*map(usable_in_training, read_heads(heads, net))]
         self.register_published()
 
     def published(self) -> dict[str, Tensor]:
         """The heads, {head0: (C,), ...}."""
         heads = self._own_heads or _lpips_heads(self.net, self.version)
         return {f"head{number}": head for number, head in enumerate(heads)}
-
-    def summary(self, x: Tensor) -> Tensor:
-        """The features, unchanged: they are normalised when they are compared."""
-        return x
 
     def maps(self, features: Features, target: Features) -> dict[str, Tensor]:
         """The distance at each position of each layer, {layer: (N, 1, h, w)}, at least float32."""
@@ -126,7 +131,7 @@ class LPIPSLoss(FeatureLoss):
     def forward(self, features: Features, target: Features) -> Tensor:
         """The distance: a scalar or (N,), or (N, 1, H, W) if `spatial`."""
         if not self.spatial:
-            return self.reduce(ordered_sum(self.per_layer(features, target)))
+            return super().forward(features, target)
         size = layer_features(features, "image").shape[2:]
         maps = self.maps(features, target)
         return ordered_sum(

@@ -23,6 +23,9 @@ _CLASSES = ("MeanDISTS", "MeanDistance", "MeanLPIPS")
 __all__ = ["MeanDISTS", "MeanDistance", "MeanLPIPS", "MetricInfo", "available"]
 
 
+_SHIFT_TOLERANT = "shift-tolerant alexnet"
+
+
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
     """A metric of two pictures.
@@ -61,9 +64,9 @@ def _lpips(net: str, network: str) -> MetricInfo:
 
 
 def _distance(
-    definition: str, networks: tuple[str, ...], code: str, accumulated: str | None, *, most: float = inf
+    definition: str, networks: tuple[str, ...], code: str, accumulated: str | None = None, *, most: float = inf
 ) -> MetricInfo:
-    bundled = {entry.network for entry in TABLE if entry.bundled}
+    bundled = {*(entry.network for entry in TABLE if entry.bundled), _SHIFT_TOLERANT}
     return MetricInfo(definition, (0.0, most), 0.0, networks, bundled.issuperset(networks), code, accumulated)
 
 
@@ -77,13 +80,14 @@ _METRICS: Mapping[str, MetricInfo] = {
     "lpips-squeeze": _lpips("squeeze", "squeezenet1_1"),
     # The similarity of structure is a correlation, at least -1.
     "dists": _distance("DISTS (Ding et al. 2020)", ("vgg16",), "DISTS()", "MeanDISTS()", most=2.0),
+    "stlpips-alex": _distance("shift-tolerant LPIPS (Ghildyal & Liu 2022)", (_SHIFT_TOLERANT,), 'STLPIPS("alex")'),
     "psnr": MetricInfo(
         "peak signal-to-noise ratio in dB", (0.0, inf), inf, (), bundled=True, code='compare(..., "psnr")'
     ),
     "ssim": _of_pixels(
         "structural similarity (Wang et al. 2004), window 11, sigma 1.5, unpadded, RGB", "ssim", (-1.0, 1.0)
     ),
-    "perceptual": _distance("mean square difference of relu3_3", ("vgg16",), "PerceptualLoss()", None),
+    "perceptual": _distance("mean square difference of relu3_3", ("vgg16",), "PerceptualLoss()"),
 }
 
 

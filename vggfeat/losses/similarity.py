@@ -1,21 +1,24 @@
-"""LPIPS and DISTS of images. `LPIPSLoss` and `DISTSLoss` are the same distances over features."""
+"""LPIPS, DISTS and their kin, of images. `LPIPSLoss`, `DISTSLoss`, ... are the same distances over features."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, Unpack, cast
+from typing import Any, Literal, Self, Unpack, cast, get_args
 
 from torch import allclose
 
-from vggfeat.errors import InputError
+from vggfeat.errors import InputError, one_of
 from vggfeat.features.extractor import FeatureExtractor
+from vggfeat.features.shift_tolerant import ShiftTolerant
 from vggfeat.features.squeezenet import SqueezeNet
-from vggfeat.losses.base import Reduction
+from vggfeat.losses.base import Reduction, outside_inference_mode
 from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
 from vggfeat.losses.dists import DISTS_LAYERS, DISTSLoss
 from vggfeat.losses.lpips import CONVENTION_NETS, LPIPS_TAPS, Convention, Heads, LPIPSLoss, Net, Version, read_heads
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
+
+ShiftTolerantNet = Literal["alex", "vgg"]
 
 # The trunk's keys in a state dict of the `lpips` package.
 _TRUNK_KEY = re.compile(r"(?:^|\.)net\.slice\d\.(.+)$")
@@ -129,6 +132,53 @@ def _normalisation(version: Version, convention: Convention) -> tuple[Triple, Tr
     # Version 0.0 does not normalise images in [-1, 1]; for [0, 1] that is a mean and a std of 0.5.
     half = (0.5, 0.5, 0.5)
     return (half, half) if version == "0.0" else (None, None)
+
+
+class STLPIPS(Criterion[LPIPSLoss]):
+    """Shift-tolerant LPIPS (Ghildyal & Liu 2022): `STLPIPS()(prediction, target)`.
+
+    It changes less than LPIPS if one of the images is shifted by a pixel: the network blurs before it reduces the
+    size, and its weights and the heads were trained so. Equal images have a distance of 0.
+
+    Args:
+        net: `alex` uses bundled weights; `vgg` needs a file.
+        spatial: return a map (N, 1, H, W) instead of a mean.
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
+        both: let the gradient reach the target, too.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`. `weights` are those of the network and the heads: `default`,
+            or a file or state dict of the package `stlpips_pytorch`, such as its `vgg_shift_tolerant.pth`. That
+            package takes images in `signed` range.
+
+    Raises `InputError` for unknown words, and `WeightsError` for weights that are not bundled or do not fit.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import LPIPS, STLPIPS
+        >>> image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        >>> shifted = image.roll(1, dims=3)
+        >>> bool(STLPIPS()(image, shifted) < LPIPS("alex")(image, shifted) / 2)
+        True
+    """
+
+    def __init__(
+        self,
+        net: ShiftTolerantNet = "alex",
+        *,
+        spatial: bool = False,
+        reduction: Reduction = "mean",
+        both: bool = False,
+        **options: Unpack[CriterionOptions],
+    ) -> None:
+        one_of("net", net, get_args(ShiftTolerantNet))
+        network, layers = LPIPS_TAPS[net]
+        found, reading = split_options(options)
+        settings = cast("dict[str, Any]", found)
+        with outside_inference_mode():
+            state = weights_table.load_stlpips(network, settings.pop("weights"))
+        loss = LPIPSLoss(net, spatial=spatial, heads=state, reduction=reduction)
+        features = {key: x for key, x in state.items() if key.startswith("features.")}
+        super().__init__(ShiftTolerant(network, layers, features, **settings), loss, both=both, **reading)
 
 
 class DISTS(Criterion[DISTSLoss]):

@@ -131,6 +131,8 @@ CONVERTED: tuple[WeightsEntry, ...] = tuple(
 
 DISTS_FILE = "dists.safetensors"
 DISTS_SHA256 = "745cdae1b30c00fe14c81d72f852015ae5c33dc3d83c49d4c928295c1cfc4ce9"
+STLPIPS_FILE = "alexnet-stlpips.safetensors"
+STLPIPS_SHA256 = "2036758722f30015b17e7704396d5fc36d2fc1b50a8c4d78d8ce75d9195317b9"
 
 
 def find_entry(network: str, name: str = "default") -> WeightsEntry:

@@ -12,6 +12,7 @@ fingerprints of its layers.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -49,6 +50,8 @@ from vggfeat.networks.preprocessing import (
 from vggfeat.networks.table import (
     DISTS_FILE,
     DISTS_SHA256,
+    STLPIPS_FILE,
+    STLPIPS_SHA256,
     TABLE,
     WHOLE_FILES,
     WeightsEntry,
@@ -61,14 +64,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "BYTE_STD", "DISTS_FILE", "DISTS_SHA256", "IMAGENET_MEAN", "IMAGENET_STD", "OXFORD_MEAN", "TABLE", "InputOrder",
-    "Preprocessing", "Triple", "WeightsEntry", "WeightsLike", "cache_dir", "decode", "file_of", "find_entry",
-    "fingerprints", "load", "load_dists", "load_entry", "looks_bgr", "metadata", "named_network", "network_for",
-    "pack", "read_state", "verify", "whole", "whole_on_disk", "whole_url",
+    "BYTE_STD", "DISTS_FILE", "DISTS_SHA256", "IMAGENET_MEAN", "IMAGENET_STD", "OXFORD_MEAN", "STLPIPS_FILE",
+    "STLPIPS_SHA256", "TABLE", "InputOrder", "Preprocessing", "Triple", "WeightsEntry", "WeightsLike", "cache_dir",
+    "decode", "file_of", "find_entry", "fingerprints", "load", "load_dists", "load_entry", "load_stlpips", "looks_bgr",
+    "metadata", "named_network", "network_for", "pack", "read_state", "shift_tolerant", "verify", "whole",
+    "whole_on_disk", "whole_url",
 ]  # fmt: skip
 
 # The source of weights that record none: their preprocessing is not known.
 _UNKNOWN = "a file or a state dict"
+# A key of the network in a state dict of the package `stlpips_pytorch`.
+_STLPIPS_KEY = re.compile(r"(?:^|\.)net\.slice\d\.(\d+)\.(weight|bias|filt)$")
 
 WeightsLike: TypeAlias = "str | os.PathLike[str] | Mapping[str, Tensor] | None"
 
@@ -257,6 +263,63 @@ def load_dists() -> dict[str, "Tensor"]:
     path = bundled_path(DISTS_FILE)
     _check_sha256(path, DISTS_SHA256)
     return read_state(path)
+
+
+def load_stlpips(network: str, source: WeightsLike = "default") -> dict[str, "Tensor"]:
+    """The weights of ST-LPIPS: the features under torchvision's keys, and whatever else the file or mapping holds.
+
+    `source`: `default` for the bundled `alexnet`; a file of the package `stlpips_pytorch`, which also has one for
+    `vgg16`; or such a state dict.
+
+    Raises `WeightsError` for weights that are not bundled, cannot be read, or do not fit.
+
+    >>> len([key for key in load_stlpips("alexnet") if key.startswith("lin")])
+    5
+    """
+    origin = "the state dict"
+    if isinstance(source, Mapping):
+        state = dict(source)
+    else:
+        if source == "default":
+            if network != "alexnet":
+                raise WeightsError(
+                    f"weights of ST-LPIPS on {network} are not bundled, those on alexnet are: pass the file "
+                    "stlpips_pytorch/weights/vST0.0/vgg_shift_tolerant.pth of the package stlpips_pytorch 0.0.2"
+                )
+            source = bundled_path(STLPIPS_FILE)
+            _check_sha256(source, STLPIPS_SHA256)
+        if source is None:
+            raise WeightsError("ST-LPIPS has no random weights: pass 'default', a file or a state dict")
+        origin = f"'{source}'"
+        state = read_state(Path(source))
+    state = shift_tolerant(state, network)
+    if not any(key.startswith("features.") for key in state):
+        raise WeightsError(f"{origin} is not of a shift-tolerant network: it has no net.sliceN.N.filt")
+    return state | _fitting(state, network, origin, classifier=False)
+
+
+def shift_tolerant(state: Mapping[str, "Tensor"], network: str) -> dict[str, "Tensor"]:
+    """A state dict of the package `stlpips_pytorch`, with the features under torchvision's keys.
+
+    Features of a network without blurs, such as those of the package `lpips`, are left out.
+
+    >>> from torch import ones
+    >>> state = {f"net.slice1.{number}.{field}": ones(1) for number, field in ((0, "weight"), (0, "bias"), (1, "filt"))}
+    >>> list(shift_tolerant({**state, "lin0.model.1.weight": ones(1)}, "alexnet"))
+    ['lin0.model.1.weight', 'features.0.weight', 'features.0.bias']
+    """
+    found = {key: match for key in state if (match := _STLPIPS_KEY.search(key))}
+    rest = {key: x for key, x in state.items() if key not in found}
+    if not any(match[2] == "filt" for match in found.values()):
+        return rest
+    numbers = sorted({int(match[1]) for match in found.values() if match[2] == "weight"})
+    convolutions = [layer.module for layer in arch.layers(network) if layer.kind == "conv"]
+    modules = dict(zip(numbers, convolutions, strict=False))
+    return rest | {
+        f"{modules.get(int(match[1]), match[1])}.{match[2]}": state[key]
+        for key, match in found.items()
+        if match[2] != "filt"
+    }
 
 
 def verify(entry: WeightsEntry) -> None:

@@ -1,6 +1,7 @@
 """The metrics, and their values for a batch of pairs. Metrics share networks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from math import inf
 from pathlib import PurePath
@@ -31,6 +32,9 @@ METRICS: Mapping[str, str] = {name: _described(metric) for name, metric in avail
 
 DEFAULT_METRICS = ("lpips-vgg", "dists", "psnr", "ssim")
 
+# The other metrics are sums over layers.
+_SUMS = tuple(name for name, metric in available().items() if metric.networks and name != "perceptual")
+
 _SSIM_WINDOW = 11
 
 
@@ -46,7 +50,18 @@ def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
 
 def has_layers(metric: str) -> bool:
     """Whether a metric is a sum over layers."""
-    return metric.startswith("lpips") or metric == "dists"
+    return metric in _SUMS
+
+
+def _criteria() -> "dict[str, Callable[..., Criterion[Any]]]":
+    """{metric: makes its criterion} of the metrics that are sums over layers."""
+    from vggfeat.losses.similarity import DISTS, LPIPS, STLPIPS
+
+    return {
+        **{name: partial(LPIPS, _net(name)) for name in METRICS if name.startswith("lpips-")},
+        "dists": DISTS,
+        "stlpips-alex": STLPIPS,
+    }
 
 
 class Measures:
@@ -65,7 +80,6 @@ class Measures:
         from vggfeat.losses.content import ContentLoss
         from vggfeat.losses.lpips import LPIPSLoss
         from vggfeat.losses.perceptual import PerceptualLoss
-        from vggfeat.losses.similarity import DISTS, LPIPS
 
         self.metrics = tuple(metrics)
         self.layers = layers
@@ -74,11 +88,10 @@ class Measures:
         self.heat_metric = next((name for name in metrics if name.startswith("lpips")), "lpips-vgg") if heat else None
         networks = [self.heat_metric, *metrics] if self.heat_metric else list(metrics)
         self._criteria: dict[str, Criterion[Any]] = {}
+        made = _criteria()
         for name in dict.fromkeys(networks):
-            if name.startswith("lpips"):
-                self._criteria[name] = LPIPS(_net(name), reduction="none", **options)
-            elif name == "dists":
-                self._criteria[name] = DISTS(reduction="none", **options)
+            if name in made:
+                self._criteria[name] = made[name](reduction="none", **options)
         self._losses: dict[str, FeatureLoss] = {name: x.loss for name, x in self._criteria.items() if name in metrics}
         if "perceptual" in metrics:
             # LPIPS reads relu3_3, too, so one pass serves both.
@@ -99,8 +112,7 @@ class Measures:
 
     def _read(self, criterion: "Criterion[Any]", a: "Tensor", b: "Tensor") -> "tuple[dict[str, Tensor], Tensor | None]":
         """The metrics of one network, and its distances for heat maps. Its features are freed on return."""
-        from vggfeat.losses.dists import DISTSLoss
-        from vggfeat.losses.lpips import LPIPSLoss
+        from vggfeat.losses.base import LayerSumLoss
 
         x, y = criterion.features(a), criterion.features(b)
         values: dict[str, Tensor] = {}
@@ -108,7 +120,7 @@ class Measures:
             if self._criteria[name] is criterion:
                 target = loss.target(y)
                 values[name] = loss(x, target)
-                if self.layers and isinstance(loss, LPIPSLoss | DISTSLoss):
+                if self.layers and isinstance(loss, LayerSumLoss):
                     layers = loss.per_layer(x, target)
                     values |= {f"{name}/{layer}": value for layer, value in layers.items()}
         if "dists" in self._losses and self._criteria["dists"] is criterion:
@@ -137,6 +149,7 @@ class Measures:
 
     def _about(self, name: str) -> dict[str, str]:
         from vggfeat.features.extractor import FeatureExtractor
+        from vggfeat.features.shift_tolerant import ShiftTolerant
 
         about = {"metric": METRICS[name], "signature": self.signature(name)}
         if name not in self._criteria:
@@ -144,6 +157,8 @@ class Measures:
         trunk = self._criteria[name].trunk
         if isinstance(trunk, FeatureExtractor):
             about |= {"net": trunk.network, "weights": trunk.weights_entry.name, "sha256": trunk.weights_entry.sha256}
+        elif isinstance(trunk, ShiftTolerant):
+            about |= {"net": trunk.name, "weights": "stlpips", "sha256": weights_table.STLPIPS_SHA256}
         else:
             about |= _about_squeezenet()
         if name.startswith("lpips"):

@@ -45,7 +45,8 @@ def compare(
         b: the same. A picture's counterpart has the same path within its folder, else the same path with another
             ending, if exactly one file has it.
         metrics: names of `METRICS`. Pictures are read as sRGB in [0, 1] without transparency.
-        layers: also return the contribution of each layer to LPIPS and DISTS, one of which must be among the metrics.
+        layers: also return the contribution of each layer to the metrics that are sums over layers (LPIPS, DISTS, ...),
+            one of which must be among the metrics.
         resize: resize every picture to this shorter side, or to (width, height), in pixels: bilinear, antialiased. It
             changes the values. The limit is 200 million pixels.
         heatmaps: folder for one PNG per pair that shows where the pictures differ: the spatial map of the first LPIPS
