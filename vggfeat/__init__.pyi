@@ -16,11 +16,13 @@ from .features import allocation as allocation
 from .features.extractor import FeatureExtractor as FeatureExtractor
 from .losses import functional as functional
 from .losses import metrics as metrics
+from .losses.adists import ADISTSLoss as ADISTSLoss
 from .losses.content import ContentLoss as ContentLoss
 from .losses.contextual import ContextualLoss as ContextualLoss
 from .losses.covariance import CovarianceLoss as CovarianceLoss
 from .losses.criterion import Criterion as Criterion
 from .losses.dists import DISTSLoss as DISTSLoss
+from .losses.dmm import DMMLoss as DMMLoss
 from .losses.formulas import gram as gram
 from .losses.formulas import total_variation as total_variation
 from .losses.gram import GramLoss as GramLoss
@@ -30,7 +32,9 @@ from .losses.nearest_neighbour import NearestNeighbourLoss as NearestNeighbourLo
 from .losses.onnx import export_onnx as export_onnx
 from .losses.perceptual import PerceptualLoss as PerceptualLoss
 from .losses.perceptual import StyleLoss as StyleLoss
+from .losses.similarity import ADISTS as ADISTS
 from .losses.similarity import DISTS as DISTS
+from .losses.similarity import DMM as DMM
 from .losses.similarity import LPIPS as LPIPS
 from .losses.similarity import STLPIPS as STLPIPS
 from .losses.sliced_wasserstein import SlicedWassersteinLoss as SlicedWassersteinLoss

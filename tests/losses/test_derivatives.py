@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from vggfeat import (
+    ADISTS,
     DISTS,
     LPIPS,
     STLPIPS,
@@ -103,7 +104,7 @@ def test_second_derivative_of_criteria(name, both):
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
-@pytest.mark.parametrize("make", [LPIPS, DISTS, STLPIPS, lambda **options: LPIPS("alex", **options)])
+@pytest.mark.parametrize("make", [LPIPS, DISTS, STLPIPS, ADISTS, lambda **options: LPIPS("alex", **options)])
 def test_gradient_penalty_of_published_metrics(make):
     """The derivative of the squared norm of the gradient, against a difference quotient in double precision."""
     criterion = make(check="off").double()

@@ -12,7 +12,7 @@ import torch
 import vggfeat.functional as F
 
 import vggfeat
-from vggfeat import DISTS, LPIPS, STLPIPS, PerceptualLoss, RangeWarning, StyleLoss
+from vggfeat import ADISTS, DISTS, DMM, LPIPS, STLPIPS, PerceptualLoss, RangeWarning, StyleLoss
 from vggfeat.errors import InputError
 from vggfeat.losses import functional
 from vggfeat.networks import weights
@@ -55,6 +55,8 @@ CASES = {
     ),
     "dists": (F.dists, DISTS),
     "stlpips": (F.stlpips, STLPIPS),
+    "adists": (F.adists, ADISTS),
+    "dmm": (partial(F.dmm, small="enlarge"), partial(DMM, small="enlarge")),
     "dists resized": (partial(F.dists, resize=32), partial(DISTS, resize=32)),
     "perceptual": (
         partial(F.perceptual, content={"relu2_1": 0.5}, style=["relu1_1"], pixel=0.1, tv=0.2, distance="l1"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vggfeat import DISTS, LPIPS, STLPIPS, PerceptualLoss, StyleLoss
+from vggfeat import ADISTS, DISTS, LPIPS, STLPIPS, PerceptualLoss, StyleLoss
 from vggfeat.errors import InputError
 from vggfeat.pictures import images
 
@@ -12,6 +12,7 @@ MAKE = {
     "spatial": lambda **options: LPIPS("alex", spatial=True, **options),
     "dists": DISTS,
     "stlpips": STLPIPS,
+    "adists": ADISTS,
     "perceptual": lambda **options: PerceptualLoss(["relu2_1"], ["relu1_1"], **{"pixel": 0.5, "tv": 0.1, **options}),
     "style": StyleLoss,
 }

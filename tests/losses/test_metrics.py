@@ -19,8 +19,8 @@ OFFLINE = [name for name, metric in AVAILABLE.items() if metric.bundled]
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """Files of a patchwork of colours, blurred a little and blurred more, and their batches."""
-    sharp = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).repeat_interleave(8, 2)
-    sharp = sharp.repeat_interleave(8, 3)
+    sharp = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(8, 2)
+    sharp = sharp.repeat_interleave(8, 3)  # DMM needs 121 pixels
     made = sharp, *(F.avg_pool2d(sharp, side, 1, side // 2, count_include_pad=False) for side in (3, 9))
     folder = tmp_path_factory.mktemp("pictures")
     paths = [folder / f"{number}.png" for number in range(3)]

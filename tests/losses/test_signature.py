@@ -6,7 +6,7 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from vggfeat import DISTS, LPIPS, STLPIPS, PerceptualLoss, StyleLoss, weights
+from vggfeat import ADISTS, DISTS, DMM, LPIPS, STLPIPS, PerceptualLoss, StyleLoss, weights
 
 ALEX = {f"lin{i}.model.1.weight": LPIPS("alex").loss.get_buffer(f"head{i}") for i in range(5)}
 DIFFERENT = {
@@ -23,6 +23,8 @@ DIFFERENT = {
     "squeeze": lambda: LPIPS("squeeze", weights=None),
     "dists": DISTS,
     "stlpips": STLPIPS,
+    "adists": ADISTS,
+    "dmm": DMM,
     "dists-256": lambda: DISTS(resize=256),
     "content": PerceptualLoss,
     "layers": lambda: PerceptualLoss({"relu3_3": 0.5}),

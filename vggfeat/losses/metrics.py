@@ -81,6 +81,10 @@ _METRICS: Mapping[str, MetricInfo] = {
     # The similarity of structure is a correlation, at least -1.
     "dists": _distance("DISTS (Ding et al. 2020)", ("vgg16",), "DISTS()", "MeanDISTS()", most=2.0),
     "stlpips-alex": _distance("shift-tolerant LPIPS (Ghildyal & Liu 2022)", (_SHIFT_TOLERANT,), 'STLPIPS("alex")'),
+    "a-dists": _distance(
+        "A-DISTS (Ding et al. 2021), the second picture is the reference", ("vgg16",), "ADISTS()", most=2.0
+    ),
+    "dmm": _distance("DMM (Chen et al. 2023)", ("vgg16",), "DMM()"),
     "psnr": MetricInfo(
         "peak signal-to-noise ratio in dB", (0.0, inf), inf, (), bundled=True, code='compare(..., "psnr")'
     ),

@@ -11,10 +11,13 @@ from vggfeat.errors import InputError, one_of
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.shift_tolerant import ShiftTolerant
 from vggfeat.features.squeezenet import SqueezeNet
+from vggfeat.losses.adists import ADISTSLoss
 from vggfeat.losses.base import Reduction, outside_inference_mode
 from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
 from vggfeat.losses.dists import DISTS_LAYERS, DISTSLoss
+from vggfeat.losses.dmm import DMM_LAYERS, PATCH, DMMLoss
 from vggfeat.losses.lpips import CONVENTION_NETS, LPIPS_TAPS, Convention, Heads, LPIPSLoss, Net, Version, read_heads
+from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
 
@@ -212,3 +215,77 @@ class DISTS(Criterion[DISTSLoss]):
         found, reading = split_options(options)
         trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **found)
         super().__init__(trunk, DISTSLoss(reduction=reduction), resize=resize, both=both, **reading)
+
+
+class ADISTS(Criterion[ADISTSLoss]):
+    """Locally adaptive structure and texture similarity, A-DISTS (Ding et al. 2021): `ADISTS()(prediction, target)`.
+
+    The target is the reference picture, which decides where texture is: exchanging the two gives another value.
+
+    Args:
+        resize: first reduce images whose shorter side is longer than this. By default images keep their size.
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
+        both: let the gradient reach the target, too.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import ADISTS
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> ADISTS()(image, image).item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        *,
+        resize: int | None = None,
+        reduction: Reduction = "mean",
+        both: bool = False,
+        **options: Unpack[CriterionOptions],
+    ) -> None:
+        found, reading = split_options(options)
+        trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **found)
+        super().__init__(trunk, ADISTSLoss(reduction=reduction), resize=resize, both=both, **reading)
+
+
+class DMM(Criterion[DMMLoss]):
+    """DMM, debiased mapping (Chen et al. 2023), for restored or slightly misaligned images: `DMM()(x, y)`.
+
+    A side must have at least 121 pixels. Two images of 256x256 pixels take over 100,000 decompositions of 16x16
+    matrices. There is no second derivative. See `DMMLoss`.
+
+    Args:
+        resize: first reduce images whose shorter side is longer than this. The authors' code reduces a side of m
+            pixels, if it is over 128, to 32 floor(m / 48), at least 128. By default images keep their size.
+        reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
+        both: let the gradient reach the target, too.
+        options: `weights`, `input_range`, `precision`, `check` and `device`, see `TrunkOptions`; `channels`, `chunk`,
+            `checkpoint` and `small`, see `InputOptions`.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat import DMM
+        >>> image = torch.rand(1, 3, 128, 128)
+        >>> DMM()(image, image).item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        *,
+        resize: int | None = None,
+        reduction: Reduction = "mean",
+        both: bool = False,
+        **options: Unpack[CriterionOptions],
+    ) -> None:
+        found, reading = split_options(options)
+        # Patches of low rank have any singular vectors: only features that equal the authors' to the bit give their
+        # values. Their network reads images without normalisation.
+        trunk = FeatureExtractor(
+            "vgg16", DMM_LAYERS, pooling="l2", channels_last=False, mean=(0.0,) * 3, std=(1.0,) * 3, **found
+        )
+        last = trunk.feature_info.layers[-1].index
+        trunk.minimum_size = arch.minimum_side(arch.layers("vgg16", pooling="l2")[: last + 1], PATCH)
+        super().__init__(trunk, DMMLoss(reduction=reduction), resize=resize, both=both, **reading)

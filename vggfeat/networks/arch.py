@@ -29,6 +29,7 @@ from vggfeat.networks.layers import (
     Pooling,
     SizedLayer,
     layers,
+    minimum_side,
     parts,
     sized,
     state_shapes,
@@ -55,6 +56,6 @@ __all__ = [
     "DEFAULT_SLOPE", "HEAD_SIDE", "LRN", "NETWORKS", "PUBLISHED", "PUBLISHED_MILLIONS", "Activation", "Conv",
     "Head", "KernelStack", "Kind", "Layer", "Network", "Parameters", "Plan", "Pool", "Pooling", "Published",
     "SizedLayer", "block_sides", "count_parameters", "find_layers", "format_plan", "head_layers", "head_of",
-    "head_shapes", "is_vgg", "kernel_stack", "layers", "network", "parse_plan", "parts", "reads_classifier",
-    "same_stack", "simplest", "sized", "sized_layers", "state_shapes", "weight_layers",
+    "head_shapes", "is_vgg", "kernel_stack", "layers", "minimum_side", "network", "parse_plan", "parts",
+    "reads_classifier", "same_stack", "simplest", "sized", "sized_layers", "state_shapes", "weight_layers",
 ]  # fmt: skip

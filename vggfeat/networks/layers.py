@@ -176,15 +176,19 @@ def layers(name: str | Network, *, pooling: Pooling = "max") -> tuple[Layer, ...
             slope=op.slope,
             module=f"features.{index}",
         )
-        minimum = _minimum_side((*table, layer))
+        minimum = minimum_side((*table, layer))
         table.append(replace(layer, minimum_size=minimum))
         channels = op.channels
     return tuple(table)
 
 
-def _minimum_side(stack: Iterable[Layer]) -> int:
-    """The smallest image side that leaves at least one pixel after `stack`."""
-    side = 1
+def minimum_side(stack: Iterable[Layer], positions: int = 1) -> int:
+    """The smallest image side that leaves at least so many positions a side after `stack`.
+
+    >>> minimum_side(layers("vgg16")[:16]), minimum_side(layers("vgg16")[:16], 16)
+    (4, 64)
+    """
+    side = positions
     for layer in reversed(tuple(stack)):
         side = max(1, (side - 1) * layer.step + layer.kernel - 2 * layer.padding)
     return side

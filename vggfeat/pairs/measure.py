@@ -55,12 +55,14 @@ def has_layers(metric: str) -> bool:
 
 def _criteria() -> "dict[str, Callable[..., Criterion[Any]]]":
     """{metric: makes its criterion} of the metrics that are sums over layers."""
-    from vggfeat.losses.similarity import DISTS, LPIPS, STLPIPS
+    from vggfeat.losses.similarity import ADISTS, DISTS, DMM, LPIPS, STLPIPS
 
     return {
         **{name: partial(LPIPS, _net(name)) for name in METRICS if name.startswith("lpips-")},
         "dists": DISTS,
         "stlpips-alex": STLPIPS,
+        "a-dists": ADISTS,
+        "dmm": DMM,
     }
 
 
