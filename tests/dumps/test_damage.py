@@ -146,7 +146,7 @@ def test_an_empty_source_is_not_the_folder_here(pictures, monkeypatch):
 @pytest.mark.parametrize("size", [0, -1])
 def test_batches_of_nothing_are_refused(size, pictures, tmp_path):
     array = vggfeat.dump(pictures, tmp_path / "out", **OPTIONS)["relu1_1"]
-    with pytest.raises(InputError, match=f"a batch of {size} rows"):
+    with pytest.raises(InputError, match=f"size is {size}: it must be a whole number of at least 1"):
         array.batches(size)
 
 

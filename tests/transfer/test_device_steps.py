@@ -12,6 +12,7 @@ from vggfeat.transfer.run import stylize
 
 CONTENT, STYLE = torch.zeros(1, 3, 96, 128), torch.zeros(1, 3, 96, 80)
 MASK = torch.ones(1, 1, 96, 128)
+HALF = torch.cat([MASK[..., :64], 0 * MASK[..., :64]], dim=3)
 META = {"device": "meta", "precision": "float32"}
 LAYERS = len(recipe("default").style_layers)
 
@@ -47,7 +48,7 @@ RUNS = {
     "total variation": lambda: painting(tv_weight=1.0),
     "wrapped": lambda: painting(edges="wrap"),
     "adam": lambda: painting(optimiser="adam"),
-    "kept": lambda: stylize(CONTENT, STYLE, recipe("default", first_size=4096, steps=20), keep=MASK, **META),
+    "kept": lambda: stylize(CONTENT, STYLE, recipe("default", first_size=4096, steps=20), keep=HALF, **META),
     "texture": lambda: texture(STYLE, recipe("texture", steps=20), size=(96, 64), seamless=True, **META),
     "inversion": lambda: painting(content_layers={"relu3_1": 1.0}, style_layers={}, tv_weight=1.0),
     "dream": lambda: dream(CONTENT, octaves=1, steps=20, **META),

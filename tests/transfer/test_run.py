@@ -237,9 +237,9 @@ def test_a_thin_or_tiny_style_is_widened(size, content, monkeypatch):
     """Its features are computed at no less than the network's smallest size."""
     sizes, plain = [], Whole.targets
 
-    def targets(method, image, losses):
+    def targets(method, image, losses, masks=None):
         sizes.append(tuple(image.shape[2:]))
-        return plain(method, image, losses)
+        return plain(method, image, losses, masks)
 
     monkeypatch.setattr(Whole, "targets", targets)
     style = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -56,6 +56,7 @@ def peak(chosen, limit):
     return meter.peak - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["gram", "gram+meanstd", "covariance"])
 def test_a_style_of_any_scale_keeps_to_the_limit(objective):
     chosen = recipe("default", objective=objective, first_size=128, size=128, style_scale=20.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from vggfeat import files
 from vggfeat.errors import WeightsError
-from vggfeat.networks import arch, formats
+from vggfeat.networks import arch
 from vggfeat.networks.naming import unnamed, with_torchvision_keys
 from vggfeat.networks.table import WeightsEntry
 
@@ -45,6 +45,8 @@ def _read(path: Path, *, check: bool) -> dict[str, "Tensor"]:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from vggfeat.networks import formats
 
     try:
         archive = _check_file(path, check=check)
@@ -286,6 +288,8 @@ def pack(path: Path, entry: WeightsEntry, features: Mapping[str, "Tensor"], stor
 def metadata(path: Path) -> dict[str, Any]:
     """The metadata that `write` recorded in a file; for others `layers` is empty, see also `formats`."""
     from safetensors import SafetensorError, safe_open
+
+    from vggfeat.networks import formats
 
     if kind := formats.format_of(path):
         return {"layers": {}, **formats.describe_format(path, kind)}

@@ -230,7 +230,7 @@ def dream(
         >>> import torch
         >>> from vggfeat import dream
         >>> image = torch.rand(1, 3, 32, 32)
-        >>> run = dream(image, "relu2_1:5", octaves=1, steps=20, jitter=0)
+        >>> run = dream(image, "relu2_1", octaves=1, steps=4, jitter=0)
         >>> first, *_, last = (progress.losses["dream"] for progress in run)
         >>> last < first < 0
         True
