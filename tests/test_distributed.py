@@ -60,6 +60,7 @@ def ranks(tmp_path_factory):
     return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_ddp_with_a_criterion_inside_learns_as_one_process(ranks):
     model = Model()
     step(model, *BATCH)
@@ -69,6 +70,7 @@ def test_ddp_with_a_criterion_inside_learns_as_one_process(ranks):
             torch.testing.assert_close(state[key], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_metric_is_the_mean_over_all_processes(ranks):
     expected = LPIPS("alex")(*BATCH)
     for rank in ranks:

@@ -58,6 +58,7 @@ def test_perceptual_loss_marks_the_three_lines():
     assert [line[-1] for line in lines if re.search(r"  # \d$", line)] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_super_resolution_prints_scores_and_saves_the_comparison(short):
     from PIL import Image
 
@@ -70,6 +71,7 @@ def test_super_resolution_prints_scores_and_saves_the_comparison(short):
     assert sorted(path.name for path in out.iterdir()) == ["checkpoint.pt", "comparison.png"]
 
 
+@pytest.mark.slow
 def test_super_resolution_keeps_vgg_out_of_the_checkpoint(short):
     out, printed = short
     state = torch.load(out / "checkpoint.pt", weights_only=True)["modules"]

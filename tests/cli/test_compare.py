@@ -337,6 +337,7 @@ def test_ctrl_c_before_anything_was_done(vggfeat, interrupted):
     assert not Path("all.json").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_process(spawn, tmp_path):
     for name in range(400):
         for folder in ("a", "b"):

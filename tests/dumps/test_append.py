@@ -217,6 +217,7 @@ def _kill_and_resume(tmp_path, kills, seed):
     assert hit, "no kill hit the middle"
 
 
+@pytest.mark.slow
 def test_an_append_that_is_killed_goes_on(tmp_path):
     _kill_and_resume(tmp_path, 1, 0)
 

@@ -229,6 +229,7 @@ def test_compiles_and_exports_without_a_break(images):
         torch.testing.assert_close(exported[name], plain[name][:1])
 
 
+@pytest.mark.slow
 def test_one_graph_serves_every_size(images):
     extract = FeatureExtractor("vgg16", ["conv1_2", "relu2_1"], weights=None)
     for dynamic in (None, True):

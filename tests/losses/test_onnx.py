@@ -70,6 +70,7 @@ def test_an_extractors_outputs_are_named_after_its_layers(tmp_path):
     assert "input_range=unit" in about
 
 
+@pytest.mark.slow
 def test_terms_in_a_process_without_vggfeat_and_torch(tmp_path):
     deep, pixel = (ContentLoss([name], reduction="none") for name in ("relu2_1", "image"))
     criterion = Criterion(small(input_range="byte"), WeightedSum(deep=(2.0, deep), pixel=(1.0, pixel)))

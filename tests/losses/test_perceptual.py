@@ -255,6 +255,7 @@ def test_stays_out_of_a_models_way(pair):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_compiles_exports_and_keeps_its_precision(pair):
     criterion = PerceptualLoss(["relu2_2"], ["relu1_2"], pixel=1.0, lpips=1.0, tv=0.1)
     plain = criterion(*pair)

@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(folder):
     alone = run(folder / "one")
     for rank in range(2):
@@ -55,6 +56,7 @@ def test_two_processes_are_one_with_the_whole_batch(folder):
         torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sums_and_what_the_first_has(folder):
     for rank in range(2):
         total, first = torch.load(folder / f"shared-{rank}.pt")

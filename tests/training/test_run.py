@@ -169,6 +169,7 @@ def kill_and_compare(tmp_path, kills, recipe, steps, seed):
     return killed
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_exactly(tmp_path):
     recipe = {**TINY, "epochs": 12, "batch_size": 128, "augment": "none"}
     assert kill_and_compare(tmp_path, 3, recipe, steps=12 * 12, seed=1) == 3
