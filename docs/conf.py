@@ -33,7 +33,7 @@ maximum_signature_line_length = 80
 # Every reference must have a target, except to other libraries and to types that are not public.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:.*", r"(torch|Tensor|numpy|PIL|rich|os|pathlib|collections|typing|Path)\b.*"),
+    ("py:.*", r"(torch|Tensor|numpy|PIL|rich|os|pathlib|collections|typing|fractions|Path)\b.*"),
     ("py:.*", r"vggfeat\.\w+\..*"),
     ("py:.*", r"[A-Z]\w+"),
 ]
