@@ -175,8 +175,8 @@ def target_folder(output: str | None, contents: Sequence[str]) -> Path:
 def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, steady: "Steady | None" = None) -> None:
     """Paint every content into `folder`, except those already there. Exit with 3 if some could not be painted.
 
-    With `steady`, which is that of the `Styling`, the contents are frames, which are held to the frames before. A
-    picture whose run is interrupted is saved as `NAME.partial.png`, so that the next run paints it again.
+    With `steady`, which must be that of `styling`, the contents are the frames of a clip, and each is kept close to the
+    frame before. A picture whose run is interrupted is saved as `NAME.partial.png`: the next run paints it again.
     """
     load_torch()
     from vggfeat.pictures import images

@@ -34,14 +34,14 @@ _SCENE = "vggfeat-scene"
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How frames are held to the frames before: the options of a clip."""
+    """The options that keep the frames of a clip steady."""
 
     flow: str
     weight: float | None
     back: Sequence[int]
 
     def begin(self) -> "Steady":
-        """What remembers the frames of a run."""
+        """Start a run: the object that remembers its last frames."""
         load_torch()
         from vggfeat.transfer.steady import Steady
 

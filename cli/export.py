@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("what")
 @click.option(
-    "--layers", default="", metavar="NAME,...", callback=parsed(words), help="Layers of a network: the outputs."
+    "--layers",
+    default="",
+    show_default=False,
+    metavar="NAME,...",
+    callback=parsed(words),
+    help="Layers of a network: the outputs.",
 )
 @weights_option
 @click.option(

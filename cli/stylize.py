@@ -83,7 +83,7 @@ def _distances(text: str) -> tuple[int, ...]:
     "back",
     metavar="1,10",
     callback=parsed(_distances),
-    help="For clips: how many frames earlier the frames are that a new one is held to.  [default: 1]",
+    help="For clips: keep each frame close to the ones that are 1, 10, ... frames earlier.  [default: 1]",
 )
 @click.option("--fps", type=click.FloatRange(0.1, 240), help="For clips: frames per second.  [default: as the content]")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile; for CUDA.")

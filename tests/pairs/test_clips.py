@@ -42,7 +42,7 @@ def test_an_interrupted_comparison_is_not_complete(folders):
     run = ComparingClips(*folders[:2], "warping-error", flow=scenes.flow)
     next(iter(run))
     assert run.done == 1
-    run._progress.close()  # noqa: SLF001 (as an exception in the loop would)
+    iter(run).close()  # as an exception in the loop would
     result = run.result()
     assert not result.complete
     assert len(result.rows) == 1

@@ -1,4 +1,4 @@
-"""Frames that are held to the ones before: the temporal term, scenes, and how steady the result is."""
+"""Frames that are kept close to the ones before: the temporal term, scenes, and how steady the result is."""
 
 import weakref
 

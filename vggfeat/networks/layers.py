@@ -183,7 +183,7 @@ def layers(name: str | Network, *, pooling: Pooling = "max") -> tuple[Layer, ...
 
 
 def minimum_side(stack: Iterable[Layer], positions: int = 1) -> int:
-    """The smallest image side that leaves at least so many positions a side after `stack`.
+    """The smallest side of an image whose features after `stack` have at least `positions` positions a side.
 
     >>> minimum_side(layers("vgg16")[:16]), minimum_side(layers("vgg16")[:16], 16)
     (4, 64)

@@ -1,5 +1,6 @@
 """Compare a painted clip with its original: how steady it is from frame to frame, and against its first frame."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -121,8 +122,8 @@ class ComparingClips:
         pair = pair._replace(frame=moved(pair.frame), warped=moved(pair.warped), visible=moved(pair.visible))
         values = {"warping-error": float(warping_error(pair))}
         values |= {name: float(warped_lpips(criterion, pair)) for name, criterion in self._criteria.items()}
-        # Frames that share no visible pixel do not count in the mean.
-        return {name + suffix: float("inf") if value != value else value for name, value in values.items()}  # noqa: PLR0124
+        # Frames that share no visible pixel have no value. Means leave out infinite ones.
+        return {name + suffix: math.inf if math.isnan(value) else value for name, value in values.items()}
 
     @cached_property
     def _criteria(self) -> "dict[str, LPIPS]":

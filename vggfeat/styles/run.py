@@ -206,14 +206,10 @@ class StyleTraining:
 
     def _restore(self, found: Mapping[str, Any]) -> None:
         before, now = found["recipe"], self.recipe.as_dict()
-        if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:
-            key = changed[0]
-            raise RecipeError(
-                f"the run of '{self.output}' began with {key.replace('_', ' ')} {before.get(key)!r}, not {now[key]!r}: "
-                "resume it with its own options, or name another output"
-            )
+        run = f"the run of '{self.output}'"
+        checkpoint.check_unchanged(before, now, _MAY_CHANGE, run, "name another output")
         if found["fingerprint"] != self._fingerprint:
-            raise InputError(f"the run of '{self.output}' began with other styles or photographs")
+            raise InputError(f"{run} began with other styles or photographs")
         self.network.load_state_dict(found["network"])
         self._optimiser.load_state_dict(found["optimiser"])
         self._step, self._waited, self._best = found["step"], found["waited"], found["best"]

@@ -1,6 +1,6 @@
 """The folder of a run and its checkpoint."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -70,15 +70,28 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(content, file)
 
 
+def check_unchanged(
+    before: Mapping[str, Any], now: Mapping[str, Any], may_change: Collection[str], run: str, otherwise: str
+) -> None:
+    """Raise `RecipeError` if a field of a recipe, outside `may_change`, differs from the one that `run` began with.
+
+    >>> check_unchanged({"seed": 1}, {"seed": 2}, (), "the run in 'out'", "rename it")
+    Traceback (most recent call last):
+    ...
+    vggfeat.errors.RecipeError: the run in 'out' began with seed 1, not 2: resume it with its own options, or rename it
+    """
+    for key, value in now.items():
+        if key not in may_change and before.get(key) != value:
+            raise RecipeError(
+                f"{run} began with {key.replace('_', ' ')} {before.get(key)!r}, not {value!r}: "
+                f"resume it with its own options, or {otherwise}"
+            )
+
+
 def check_resumable(checkpoint: Mapping[str, Any], recipe: TrainingRecipe, data: Data, folder: Path) -> None:
     """Raise `RecipeError` or `InputError` if the checkpoint belongs to another recipe or to other data."""
     # A checkpoint of an earlier version lacks the fields that are newer.
-    before, now = {**TrainingRecipe().as_dict(), **checkpoint["recipe"]}, recipe.as_dict()
-    if changed := [key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key]]:
-        key = changed[0]
-        raise RecipeError(
-            f"the run in '{folder}' began with {key.replace('_', ' ')} {before.get(key)!r}, not {now[key]!r}: "
-            "resume it with its own options, or begin in another folder"
-        )
+    before = {**TrainingRecipe().as_dict(), **checkpoint["recipe"]}
+    check_unchanged(before, recipe.as_dict(), _MAY_CHANGE, f"the run in '{folder}'", "begin in another folder")
     if checkpoint["data"] != data.fingerprint:
         raise InputError(f"the pictures of '{data.name}' are not those that the run in '{folder}' began with")

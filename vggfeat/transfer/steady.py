@@ -46,7 +46,7 @@ class Steady:
     def __init__(self, flow: FlowSource = "tvl1", *, weight: float = STEADINESS, back: Sequence[int] = (1,)) -> None:
         check_number("steadiness", weight, 0.0, 1e12)
         if not back or any(step < 1 for step in back):
-            raise InputError(f"back is {list(back)}: a frame is held to frames at least 1 earlier")
+            raise InputError(f"back is {list(back)}: give numbers of frames of at least 1, such as (1, 10)")
         self._find = flow_function(flow)
         self._weight = weight
         self._back = sorted({1, *back})
@@ -113,9 +113,9 @@ def stylize_frames(
 ) -> Iterator[Tensor]:
     """Paint the frames of a clip in the style of `style`, one after the other, without flicker.
 
-    Each frame starts from the painting of the frame before, warped by the optical flow between the two, and is held to
-    it where the flow can be trusted (Ruder et al. 2016). A new scene starts from its content. Only the frames that
-    `back` reaches are kept in memory.
+    Each frame starts from the painting of the frame before, warped by the optical flow between the two, and is kept
+    close to it where the flow can be trusted (Ruder et al. 2016). A new scene starts from its content. Only the frames
+    that `back` reaches are kept in memory.
 
     Args:
         frames: pictures in any form that `stylize` takes, such as `frame.picture.rgb` for each frame of a clip.
@@ -125,7 +125,7 @@ def stylize_frames(
         flow: how the motion is found: `tvl1`, `ilk` or `raft`, a folder of .flo files, or a function of two frames.
         steadiness: weight of the mean squared difference to the frame before, as a multiple of the objective at the
             start: 0 only starts from that frame.
-        back: how many frames earlier the frames are that a new one is held to; (1, 10) restores after ten frames what
+        back: keep each frame close to the frames that are this many earlier; (1, 10) restores after ten frames what
             something in front has hidden.
         options: as for `stylize`, except `resume`.
 

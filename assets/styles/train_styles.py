@@ -1,6 +1,6 @@
 """Train one file of instant styles: the seven style pictures of `assets/images`, on the photographs beside them.
 
-    python assets/styles/make_styles.py [--steps 4000] [OUTPUT]
+    python assets/styles/train_styles.py [--steps 4000] [OUTPUT]
 
 Interrupt it at any time; the next call continues from the checkpoint. More or fewer `--steps` may be given then: the
 learning rate falls over the last 40% of them. A step takes two to four seconds on one core with AVX2. After 740 steps
