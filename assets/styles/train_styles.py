@@ -2,9 +2,8 @@
 
     python assets/styles/train_styles.py [--steps 4000] [OUTPUT]
 
-Interrupt it at any time; the next call continues from the checkpoint. More or fewer `--steps` may be given then: the
-learning rate falls over the last 40% of them. A step takes two to four seconds on one core with AVX2. After 740 steps
-the styles are told apart, but areas that are nearly black still turn white.
+Interrupt it at any time; the next call continues from the checkpoint. It may be given other `--steps`, if they are at
+least as many as were taken: the learning rate falls over the last 40% of them.
 """
 
 import argparse

@@ -80,6 +80,16 @@ def test_a_run_is_resumed_with_its_own_options_and_inputs(tmp_path):
     assert len(list(train_styles(pictures(), path, recipe(steps=2), device="cpu", resume=True))) == 1
 
 
+def test_a_run_is_not_resumed_with_fewer_steps_than_it_has_taken(tmp_path):
+    path = tmp_path / "my.safetensors"
+    steps = iter(train_styles(pictures(), path, recipe(), device="cpu", checkpoint_seconds=0))
+    for _ in range(3):
+        next(steps)
+    with pytest.raises(RecipeError, match="has taken 3 steps: give at least as many, not 2"):
+        train_styles(pictures(), path, recipe(steps=2), device="cpu", resume=True)
+    assert checkpoint_path(path).exists()
+
+
 def test_a_resumed_run_may_change_its_losses(tmp_path):
     path = tmp_path / "my.safetensors"
     steps = iter(train_styles(pictures(), path, recipe(evaluate_every=1), device="cpu"))

@@ -3,10 +3,10 @@
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from vggfeat.errors import InputError, near
+from vggfeat.errors import InputError, one_of
 from vggfeat.styles.file import ENDING, InstantStyles, bundled_styles
 
 _IN_FILE = re.compile(rf"(?P<file>.*{re.escape(ENDING)})(?::(?P<style>.*))?", re.IGNORECASE)
@@ -82,15 +82,10 @@ def named_weights(weights: Mapping[str, float], styles: InstantStyles) -> dict[s
     if not weights and len(styles.names) > 1:
         raise InputError(f"'{styles.path}' has several styles, {', '.join(styles.names)}: write {styles.path}:NAME")
     for name in weights:
-        if name not in styles.names:
-            raise InputError(f"unknown instant style '{name}'{_of(styles)}: {near(name, _names(styles.names))}")
+        one_of("instant style", name, sorted(styles.names), of=_of(styles))
     return dict(weights or dict.fromkeys(styles.names, 1.0))
 
 
 def _of(styles: InstantStyles) -> str:
     bundled = not styles.path or os.path.abspath(styles.path) == os.path.abspath(bundled_styles())  # noqa: PTH100
-    return "" if bundled else f" of '{styles.path}'"
-
-
-def _names(names: Sequence[str]) -> Sequence[str]:
-    return sorted(names)
+    return "" if bundled else f"'{styles.path}'"

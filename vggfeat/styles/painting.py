@@ -1,5 +1,6 @@
 """Paint a picture in an instant style, whole or in blocks."""
 
+import copy
 import os
 from collections.abc import Mapping
 
@@ -81,7 +82,8 @@ def paint(
     """Paint a picture (1, 3, H, W) in [0, 1] as `fast_stylize` does, with styles that are loaded. On the CPU."""
     height, width = picture.shape[2:]
     check_side(height, width)
-    network = styles.network.to(device).to(memory_format=torch.channels_last)
+    # A copy, because `to` would move the caller's module.
+    network = copy.deepcopy(styles.network).to(device).to(memory_format=torch.channels_last)
     budget = memory.budget(memory_limit, device)
     side = blocks.choose(network.widths, height, width, budget)
     with torch.inference_mode(), settings(device, "float32", deterministic=True):

@@ -30,7 +30,7 @@ _SQUARES, _STYLES, _HELD_OUT = 1, 2, 3
 # Squares that every evaluation paints in each style.
 _EVALUATED = 2
 
-# What a resumed run may change: how long it continues, and the losses.
+# Fields that a resumed run may change: its length and its losses.
 _LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
 _MAY_CHANGE = ("steps", "patience", *_LOSSES)
 
@@ -42,8 +42,8 @@ _MOST_NORM = 1.0
 class StyleProgress:
     """The state of a run after a step. Steps count from 1; `seconds` is the time since the run began.
 
-    `terms` are the weighted means of this step's paintings. `objective` is that of the evaluation after this step,
-    over the same squares each time, and None after other steps.
+    `terms` are the weighted means of this step's paintings. `objective` is evaluated on the same squares
+    each time, and None between evaluations.
     """
 
     step: int
@@ -143,13 +143,13 @@ class StyleTraining:
         paintings = self.network(squares.contiguous(memory_format=torch.channels_last), self._mixes(rounds))
         terms = self._objective(paintings, content, rounds)
         loss = torch.stack([x.mean() for x in terms.values()]).sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MOST_NORM)
-        self._optimiser.step()
         if not loss.isfinite():
             raise RecipeError(
                 f"the loss is not finite in step {step + 1}: a learning rate below {recipe.learning_rate:g} may help"
             )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MOST_NORM)
+        self._optimiser.step()
         return {name: float(x.detach().mean()) for name, x in terms.items()}
 
     def _order(self, number: int) -> int:
@@ -208,6 +208,8 @@ class StyleTraining:
         before, now = found["recipe"], self.recipe.as_dict()
         run = f"the run of '{self.output}'"
         checkpoint.check_unchanged(before, now, _MAY_CHANGE, run, "name another output")
+        if found["step"] > self.recipe.steps:
+            raise RecipeError(f"{run} has taken {found['step']} steps: give at least as many, not {self.recipe.steps}")
         if found["fingerprint"] != self._fingerprint:
             raise InputError(f"{run} began with other styles or photographs")
         self.network.load_state_dict(found["network"])
@@ -314,7 +316,7 @@ def _new(names: Sequence[str], recipe: StyleRecipe) -> StyleNetwork:
 
 
 def _extended(present: InstantStyles, names: Sequence[str], recipe: StyleRecipe) -> StyleNetwork:
-    """The network of `present` with further styles, which alone can be trained."""
+    """The network of `present` with further styles; only these are trainable."""
     if twins := [name for name in names if name in present.names]:
         raise InputError(f"'{present.path}' has a style {twins[0]} already: give the new one another name")
     if present.network.widths != recipe.widths:
