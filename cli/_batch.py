@@ -1,6 +1,7 @@
 """Paint one content or many with the same options."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,7 +150,7 @@ def expand(contents: Sequence[str], *, quiet: bool = False) -> tuple[list[str], 
             continue
         present = sorted(map(str, filter(Path.is_file, Path(name).iterdir())), key=files.natural_order)
         inside = list(filter(files.is_picture, present))
-        skipped = [Path(path).name for path in present if path not in inside]
+        skipped = [Path(path).name for path in present if not files.is_picture(path)]
         if skipped and inside and not quiet:
             others = f" and {len(skipped) - _MOST_NAMED} more" if len(skipped) > _MOST_NAMED else ""
             tell(f"skipped in '{name}', as hidden or not a picture: {', '.join(skipped[:_MOST_NAMED])}{others}")
@@ -182,6 +183,7 @@ def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, steady
     from vggfeat.pictures import images
 
     targets = {name: folder / f"{Path(name).stem}.png" for name in contents}
+    paths = list(targets.values())
     _check_targets(styling, targets)
     folder.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
@@ -197,11 +199,15 @@ def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, steady
             except VggfeatError as error:
                 failed.append(name)
                 tell(f"{name}: {error}")
+                if steady is not None:
+                    steady.skip()
                 continue
             partial.unlink(missing_ok=True)
         if steady is not None:
             content, painted = (images.flatten(images.read_picture(path)) for path in (name, target))
-            steady.add(content, painted, begins=False if known else None)
+            if known and not all(other.exists() for other in paths[number : number + steady.reach]):
+                steady.before(content)  # finds out whether it begins a scene, so that a resumed run paints the same
+            steady.add(content, painted)
     if steady is not None and not quiet:
         _tell_flicker([name for name in targets if name not in failed], targets)
     if failed:
@@ -211,7 +217,8 @@ def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, steady
 
 def _check_targets(styling: Painter, targets: Mapping[str, Path]) -> None:
     """Refuse two contents with the same output file, and an output that is also an input."""
-    twins = [name for name, target in targets.items() if list(targets.values()).count(target) > 1]
+    counts = Counter(targets.values())
+    twins = [name for name, target in targets.items() if counts[target] > 1]
     if twins:
         raise click.UsageError(f"{', '.join(twins)} would be painted into one file, '{targets[twins[0]]}'")
     read = [*targets, *(name for _, name in styling.inputs() if Path(name).is_file()), *styling.read]

@@ -1,10 +1,10 @@
-"""Stylize a clip frame by frame, without flicker. A run that was ended goes on with the next frame."""
+"""Stylize a clip frame by frame, without flicker. An interrupted run resumes at the next frame."""
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from vggfeat.video.clips import Clip, ClipFrame
 
 _SETTINGS = f"{files.PREFIX}clip.json"
-"""The file in a folder of frames that says which run they are of."""
-
+"""Records the inputs and settings of the run that owns a folder of frames."""
 
 _SCENE = "vggfeat-scene"
 """The text in the first frame of a scene."""
@@ -87,18 +86,21 @@ def paint_clip(styling: Styling, content: str, output: Path, steadiness: Steadin
     if whole:
         check_clip_writable(output)
     read = [clip.path, *(Path(name) for _, name in styling.inputs() if Path(name).is_file()), *styling.read]
-    check_paths([("the output", output)], read)
+    check_paths([("the output", output), *([("the folder of its frames", folder)] if whole else [])], read)
     styling.steady = steadiness.begin()
     painting = _Painting(styling, styling.steady, clip, folder, same_size=whole)
+    if whole and fps is not None and is_video(clip.path) and not styling.options.quiet:
+        tell("--fps changes how long the clip takes: its sound is left out")
     painting.prepare({"flow": steadiness.flow, "steadiness": steadiness.weight, "back": list(steadiness.back)})
     began = time.monotonic()
     with exiting(f"interrupted: the frames so far are in '{folder}', and the same command goes on with the next one"):
         painting.run()
         if whole:
-            sound = clip.path if is_video(clip.path) else None
+            sound = clip.path if is_video(clip.path) and fps is None else None
             write_clip(output, painting.painted(), fps=fps, sound=sound)
-        with uninterrupted():
-            painting.clean(remove=whole)
+        if whole:
+            with uninterrupted():
+                painting.clean()
     if styling.options.as_json:
         facts = {"output": str(output), "frames": len(painting.paths), "scenes": painting.scenes}
         seconds = round(time.monotonic() - began, 3)
@@ -122,9 +124,11 @@ class _Painting:
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Make the folder. Refuse one whose frames belong to a run with other pictures or settings."""
-        now = {**settings, "recipe": self.styling.recipe.as_dict(), "weights": self.styling.weights}
-        for role, name in [("content", str(self.clip.path)), *self.styling.inputs()]:
-            now[f"{role} {Path(name).name}"] = _digest(Path(name))
+        styling = self.styling
+        regions = [[mask is not None for mask in masks] for masks in (styling.masks, styling.style_masks)]
+        now = {**settings, "recipe": styling.recipe.as_dict(), "weights": styling.weights, "masks": regions}
+        for number, (role, name) in enumerate([("content", str(self.clip.path)), *styling.inputs()]):
+            now[f"{role} {number}" if number else role] = [Path(name).name, _digest(Path(name))]
         path = self.folder / _SETTINGS
         if path.exists():
             found: dict[str, Any] = json.loads(files.read_text(path))
@@ -132,6 +136,8 @@ class _Painting:
             if differing:
                 raise InputError(f"'{self.folder}' holds frames of a run that differs in {', '.join(differing)}: "
                                  "remove it, or choose another output")  # fmt: skip
+        elif present := sorted(self.folder.glob("[0-9]" * 6 + ".png")):
+            raise InputError(f"'{present[0]}' is not of a clip that vggfeat painted: choose another output")
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write(path, json.dumps(now))
 
@@ -172,7 +178,7 @@ class _Painting:
             alpha = None if alpha is None else images.resize(alpha, *run.image.shape[2:])
             text = {_SCENE: "begins"} if self.steady.begins else None
             images.write_picture(path, run.image, alpha=alpha, text=text)
-        # As a run that goes on reads it, so that both paint the same.
+        # Read back from the file, as a resumed run does, so that both see the same pixels.
         self.steady.add(content, images.read_picture(path).rgb, begins=_SCENE in images.read_text(path))
         self.scenes = self.steady.scenes
 
@@ -183,16 +189,16 @@ class _Painting:
         for frame, path in zip(self.clip, self.paths, strict=True):
             yield frame._replace(picture=images.read_picture(path))
 
-    def clean(self, *, remove: bool) -> None:
-        """Remove what only a run that goes on needs."""
-        if remove:
-            shutil.rmtree(self.folder)
-        else:
-            (self.folder / _SETTINGS).unlink(missing_ok=True)
+    def clean(self) -> None:
+        """Remove the frames, and their folder unless something else is in it."""
+        for path in (*self.paths, self.folder / _SETTINGS):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def _digest(path: Path) -> str | None:
-    """What a file holds, or the names, sizes and times of the files in a folder."""
+    """Hash of the content of a file, or of the names, sizes and times of the files in a folder."""
     if path.is_dir():
         facts = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(path.iterdir())]
         return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -97,9 +97,12 @@ def paint_fast(
     refuse_with("--fast", names - set(_ALLOWED))
     load_torch()
     from vggfeat.styles.mixes import load_mix
+    from vggfeat.video.clips import is_animated
 
     styles, weights = load_mix(mix)
-    contents, many = expand(pictures)
+    contents, many = expand(pictures, quiet=options.quiet)
+    if clips := [name for name in contents if is_animated(name)]:
+        raise click.UsageError(f"--fast paints pictures, and '{clips[0]}' is a clip: paint a folder of its frames")
     styling = InstantStyling(styles, weights, strength, size, options)
     with exiting("interrupted: the picture is not painted"):
         if many:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from vggfeat.errors import one_of
 from vggfeat.video.names import STEADINESS
@@ -126,8 +125,7 @@ def command(
     if fast is not None:
         paint_fast(fast, pictures, output, strength=strength, size=options["size"], options=run_with)
         return
-    if click.get_current_context().get_parameter_source("strength") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--strength is for --fast; --style-weight is that of a painting by optimisation")
+    refuse_unless("--fast", ("strength",))
     contents, styles, places = _arguments(pictures, named_styles, masks)
     clip = clip_output(contents, output, styles[0])
     found, many = (contents, False) if clip else expand(contents, quiet=run_with.quiet)

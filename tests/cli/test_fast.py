@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from vggfeat import InstantStyles, fast_stylize, read_picture, write_picture
+from vggfeat import InstantStyles, fast_stylize, read_picture, write_clip, write_picture
 from vggfeat.pictures import images
 from vggfeat.styles import mixes
 from vggfeat.styles.network import StyleNetwork
@@ -67,11 +67,13 @@ def test_folders_are_painted_once_and_failures_named(vggfeat, tmp_path):
         (("--fast", "my.safetensors:dots", "--strength", "2"), "--strength"),
         (("--fast", "my.safetensors:dots", "-o", "content.png"), "is one of the inputs"),
         (("--fast", "my.safetensors:dots", "-o", "out.gif"), "out.gif"),
+        (("moving.gif", "--fast", "my.safetensors:dots", "-o", "out"), "'moving.gif' is a clip"),
         (("--fast", "my.safetensors:dots", "--memory", "10kb"), "even in small blocks"),
-        (("style.jpg", "--strength", "0.5"), "--strength is for --fast"),
+        (("style.jpg", "--strength", "0.5"), "--strength needs --fast"),
     ],
 )
 def test_what_cannot_be_painted_is_said_in_one_line(vggfeat, options, message):
+    write_clip("moving.gif", torch.rand(2, 3, 24, 32), fps=10)
     assert message in vggfeat("stylize", "content.png", *options, code=2).stderr
 
 

@@ -56,12 +56,16 @@ def test_an_interrupted_clip_goes_on_to_the_same_frames(vggfeat, end_at):
     assert "holds frames of a run that differs in recipe" in changed
     kept = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "shutil.rmtree", lambda folder: kept.update({p.name: p.read_bytes() for p in folder.glob("*.png")})
-        )
+
+        def writing(path, painted, **options):
+            write_clip(path, painted, **options)
+            assert Path("out.gif.frames/000001.png").stat().st_mtime_ns == stamp
+            kept.update({frame.name: frame.read_bytes() for frame in Path("out.gif.frames").glob("*.png")})
+
+        patch.setattr("vggfeat.video.writing.write_clip", writing)
         assert "1/3 frame 1: already painted" in vggfeat(*arguments).stderr
-    assert Path("out.gif.frames/000001.png").stat().st_mtime_ns == stamp
-    assert kept == {path.name: path.read_bytes() for path in Path("whole").iterdir()}
+    assert kept == {path.name: path.read_bytes() for path in Path("whole").glob("*.png")}
+    assert not Path("out.gif.frames").exists()
     assert len(list(open_clip("out.gif"))) == 3
 
 
@@ -91,7 +95,29 @@ def test_frames_in_and_a_clip_out(vggfeat):
 @pytest.mark.usefixtures("clip")
 def test_a_clip_in_and_frames_out(vggfeat):
     vggfeat("stylize", "in.gif", "style.jpg", *QUICK, "-o", "out/")
-    assert sorted(path.name for path in Path("out").iterdir()) == ["000001.png", "000002.png", "000003.png"]
+    assert sorted(path.name for path in Path("out").glob("*.png")) == ["000001.png", "000002.png", "000003.png"]
+    error = vggfeat("stylize", "in.gif", "content.png", *QUICK, "-o", "out/", code=2).stderr
+    assert "'out' holds frames of a run that differs in style 1" in error
+
+
+@pytest.mark.usefixtures("clip")
+def test_frames_of_others_are_neither_taken_nor_lost(vggfeat):
+    Path("out.gif.frames").mkdir()
+    write_picture("out.gif.frames/000001.png", frames()[0])
+    arguments = ("stylize", "in.gif", "style.jpg", *QUICK, "-o", "out.gif")
+    assert "is not of a clip that vggfeat painted" in vggfeat(*arguments, code=2).stderr
+    Path("out.gif.frames/000001.png").rename("out.gif.frames/mine.png")
+    vggfeat(*arguments)
+    assert [path.name for path in Path("out.gif.frames").iterdir()] == ["mine.png"]
+    folder = ("stylize", "out.gif.frames", "--style", "style.jpg", *QUICK, "-o", "out.gif")
+    assert "'out.gif.frames' is one of the inputs" in vggfeat(*folder, code=2).stderr
+
+
+@pytest.mark.usefixtures("clip")
+def test_two_styles_in_the_other_order_are_another_run(vggfeat):
+    vggfeat("stylize", "in.gif", "style.jpg", "content.png", "--mix", "2,1", *QUICK, "-o", "out/")
+    turned = ("stylize", "in.gif", "content.png", "style.jpg", "--mix", "2,1", *QUICK, "-o", "out/", "--quiet")
+    assert "differs in style 1, style 2" in vggfeat(*turned, code=2).stderr
 
 
 def test_transparency_is_kept(vggfeat, tmp_path):

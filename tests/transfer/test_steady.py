@@ -9,7 +9,7 @@ import torch
 from vggfeat import WarpingError, recipe, stylize, stylize_frames
 from vggfeat.errors import InputError
 from vggfeat.transfer import colours
-from vggfeat.transfer.inputs import Before
+from vggfeat.transfer.inputs import Before, Inputs
 from vggfeat.transfer.optimise import LossAndGradient
 from vggfeat.transfer.steady import Steady, later
 
@@ -105,6 +105,30 @@ def test_later_frames_take_the_last_stage_only():
     assert len(stages) == 3
     [last] = plan(later(coarse_to_fine, 96, 128), 96, 128)
     assert (last.height, last.width, last.steps) == (96, 128, stages[-1].steps)
+
+
+def test_a_frame_that_is_skipped_counts():
+    asked = []
+
+    def flow(first, second):
+        asked.append((first.number, second.number))
+        return still(first, second)
+
+    steady = Steady(flow)
+    steady.before(noise(1, 3, 16, 16))
+    steady.add(noise(1, 3, 16, 16), noise(1, 3, 16, 16))
+    steady.skip()
+    steady.before(noise(1, 3, 16, 16))
+    assert asked == [(3, 1), (1, 3)]
+
+
+def test_luminance_starts_without_colours():
+    frame, painted = noise(1, 3, 16, 16), noise(1, 3, 16, 16, seed=1)
+    before = Before(painted, torch.ones(1, 1, 16, 16), 1.0)
+    inputs = Inputs.read(frame, frame, before=before)
+    start = inputs.start(recipe("default", color="luminance"))
+    torch.testing.assert_close(start, colours.compared(painted, "luminance").expand(1, 3, 16, 16))
+    assert torch.equal(inputs.start(recipe("default", color="content")), painted)
 
 
 def test_frames_are_not_kept():

@@ -85,6 +85,20 @@ def test_a_format_without_transparency_shows_the_mean_visible_colour(tmp_path):
     torch.testing.assert_close(middles(found.rgb), red, atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize(("ending", "rate"), [("gif", 15), ("gif", 30), ("webp", 30)])
+def test_the_rounded_times_of_frames_do_not_add_up(ending, rate, tmp_path):
+    write_clip(tmp_path / f"a.{ending}", [Picture(picture(level=1 - i / 40)) for i in range(30)], fps=rate)
+    assert abs(float(open_clip(tmp_path / f"a.{ending}").rate) - rate) < 0.01 * rate
+
+
+def test_transparency_that_begins_later_is_kept(tmp_path):
+    alpha = torch.ones(1, 1, 48, 64)
+    alpha[..., 40:] = 0
+    write_clip(tmp_path / "a.webp", [Picture(picture()), Picture(picture(level=0.5), alpha)], fps=10)
+    second = list(open_clip(tmp_path / "a.webp"))[1].picture
+    torch.testing.assert_close(second.alpha, alpha)
+
+
 @pytest.mark.parametrize("ending", ["gif", "webp"])
 def test_an_animation_keeps_the_time_of_each_frame(ending, tmp_path):
     seconds = [0.1, 0.04, 0.3]

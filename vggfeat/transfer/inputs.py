@@ -60,7 +60,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What earlier frames of a clip ask of a frame: to look like them where they can be found again.
+    """The temporal loss of a frame of a clip: it should match earlier paintings where their pixels are visible.
 
     Args:
         picture: earlier paintings, warped onto the frame, (1, 3, H, W) in [0, 1]. The frame starts from it.
@@ -107,7 +107,7 @@ class Inputs:
         content: (1, 3, H, W) in [0, 1].
         styles: at least one.
         keep: where the content stays as it is, (1, 1, H, W) in [0, 1]; None is nowhere.
-        before: what earlier frames ask of the content, which is a frame of a clip; None if it stands alone.
+        before: the temporal loss, if the content is a frame of a clip.
     """
 
     content: Tensor
@@ -163,7 +163,10 @@ class Inputs:
     def start(self, recipe: Recipe) -> Tensor:
         """The picture that the first stage starts from, (1, 3, H, W) in [0, 1], of any size."""
         if self.before is not None:
-            return self.before.picture
+            picture = self.before.picture
+            return (
+                colours.compared(picture, recipe.color).expand_as(picture) if recipe.color == "luminance" else picture
+            )
         if recipe.start == "content":
             return self.content
         if recipe.start == "noise":

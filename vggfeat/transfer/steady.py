@@ -24,7 +24,7 @@ _SAME_SCENE = 0.3
 
 
 class Steady:
-    """Remembers the last frames and their paintings, and says what they ask of the next one.
+    """Keeps recent frames and their paintings, and derives the start and the temporal loss of the next frame.
 
     Args:
         flow: how the motion is found, see `flow_function`.
@@ -57,6 +57,11 @@ class Steady:
         self.scenes = 0
         """The number of scenes so far."""
 
+    @property
+    def reach(self) -> int:
+        """The number of earlier frames that a new one may be compared with."""
+        return self._back[-1]
+
     def add(self, content: Tensor, painted: Tensor, *, begins: bool | None = None) -> None:
         """Remember a frame, (1, 3, H, W), and its painting. `begins`: whether it begins a scene, else as found."""
         if self.begins if begins is None else begins:
@@ -67,8 +72,13 @@ class Steady:
         painted = painted.cpu()
         self._kept.append((Frame(self._number, images.resize(content.cpu(), *painted.shape[2:])), painted))
 
+    def skip(self) -> None:
+        """Count a frame that could not be painted, so that the numbers of the later ones stay right."""
+        self._number += 1
+        self.begins = False
+
     def before(self, content: Tensor) -> Before | None:
-        """What the frames before ask of the next one, whose content is given; None at the start of a scene."""
+        """The temporal loss of the next frame, given its content; None at the start of a scene."""
         found = self._before(content)
         self.begins = found is None
         return found

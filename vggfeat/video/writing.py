@@ -76,7 +76,7 @@ def write_clip(
     height, width = first.picture.rgb.shape[2:]
     most = _MOST_PIXELS_A_SIDE.get(path.suffix.lower(), 16_384)
     if max(height, width) > most:
-        raise ImageError(f"cannot write '{path}': it holds at most {most} pixels a side, not {height}x{width}")
+        raise ImageError(f"cannot write '{path}': it holds at most {most} pixels a side, not {width}x{height}")
     with files.replacing(path) as unfinished, _encoding(path):
         if is_video(path):
             _write_video(unfinished, timed, first, None if sound is None else Path(sound))
@@ -120,10 +120,14 @@ def _uniform(frames: Iterator[ClipFrame]) -> Iterator[ClipFrame]:
 
 
 def _write_pictures(path: Path, frames: Iterator[ClipFrame]) -> None:
+    # The times at which frames end are rounded, not their lengths, so that errors do not add up.
+    unit, least = (10, 20) if path.suffix == ".gif" else (1, 20)  # ms; viewers show shorter frames for longer
     durations: list[int] = []
     pictures: list[Image.Image] = []
+    end = 0.0
     for frame in frames:
-        durations.append(max(20, round(frame.seconds * 1000)))  # viewers show shorter frames for longer
+        end += frame.seconds * 1000
+        durations.append(max(least, unit * round((end - sum(durations)) / unit)))
         picture = images.to_pil(frame.picture.rgb, frame.picture.alpha)
         if path.suffix == ".gif" and frame.picture.alpha is None:
             picture = picture.quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
@@ -131,7 +135,7 @@ def _write_pictures(path: Path, frames: Iterator[ClipFrame]) -> None:
     if path.suffix == ".gif":
         options: dict[str, Any] = {"optimize": False, "disposal": 2}
     else:  # Pillow writes no transparency into a lossy animation
-        options = {"quality": 90, "method": 4, "lossless": pictures[0].mode == "RGBA"}
+        options = {"quality": 90, "method": 4, "lossless": any(picture.mode == "RGBA" for picture in pictures)}
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, **options)
 
 
