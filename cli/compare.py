@@ -88,8 +88,8 @@ def command(
     130 after Ctrl-C, which saves the results so far.
 
     With --video, A and B are clips: video files (extra `video`), animated pictures, or folders of frames. Each frame of
-    A is compared with the one before, and (as NAME-long) with the first, after the motion of B has moved that one to
-    where it belongs. Lower is steadier. What is hidden in one of the two frames does not count.
+    A is compared with the frame before, and (as NAME-long) with the first, warped by the optical flow of B. Lower is
+    steadier. Pixels that are hidden in one of the two frames are ignored.
     """
     run = _clips(a, b, metrics, flow, options) if video else _pictures(a, b, metrics, options)
     texts = {option: name for option, name in (("--json", json_file), ("--csv", csv_file)) if name is not None}

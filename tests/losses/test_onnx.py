@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from vggfeat import (
+    ADISTS,
     DISTS,
+    DMM,
     LPIPS,
+    STLPIPS,
     ContentLoss,
     Criterion,
     FeatureExtractor,
@@ -23,6 +26,7 @@ from vggfeat import (
 )
 from vggfeat.errors import InputError, LayerError, VggfeatError
 from vggfeat.losses import onnx as exporting
+from vggfeat.losses.metrics import available
 from vggfeat.losses.onnx import named
 
 SIZES = [(1, 32, 32), (2, 45, 72), (3, 96, 63)]
@@ -171,11 +175,40 @@ def test_names():
         named("vgg12")
 
 
+def test_every_metric_of_networks_has_a_criterion():
+    for what, metric in available().items():
+        if metric.networks and what != "lpips-squeeze":  # whose network is downloaded
+            assert type(named(what)).__name__.lower() in metric.code.lower().replace("-", "") or what == "perceptual"
+
+
+def test_a_graph_without_an_operator_is_refused(tmp_path):
+    with pytest.raises(InputError, match="DMM cannot be exported: ONNX has no singular value decomposition"):
+        export_onnx(DMM(weights=None), tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("change", [lambda x: x * torch.nan, lambda x: x[..., :1]])
+def test_a_wrong_last_output_is_found(change, tmp_path, monkeypatch):
+    """Comparing floats by `max` would lose a NaN that does not come first, and shapes would broadcast."""
+
+    class Wrong(onnxruntime.InferenceSession):
+        def run(self, *arguments):
+            *first, last = super().run(*arguments)
+            return [*first, change(torch.from_numpy(last)).numpy()]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Wrong)
+    extract = FeatureExtractor("vgg11", ["relu1_1", "pool1"], weights=None)
+    with pytest.raises(VggfeatError, match="differs by (nan|inf)"):
+        export_onnx(extract, tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
         lambda: LPIPS("vgg", reduction="none"),
+        lambda: STLPIPS(reduction="none"),
+        lambda: ADISTS(reduction="none"),
         lambda: LPIPS("squeeze", weights=None),
         lambda: DISTS(reduction="none"),
         lambda: PerceptualLoss(["relu3_3"], ["relu1_2", "relu2_2"], pixel=1.0, tv=1.0, lpips=1.0, reduction="none"),

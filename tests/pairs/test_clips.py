@@ -48,6 +48,21 @@ def test_an_interrupted_comparison_is_not_complete(folders):
     assert len(result.rows) == 1
 
 
+def test_a_value_that_is_not_finite_is_no_hidden_frame(folders, monkeypatch):
+    monkeypatch.setattr("vggfeat.video.steadiness.warping_error", lambda _pair: torch.tensor(torch.nan))
+    with pytest.raises(InputError, match="warping-error of frame 2 is nan: try precision='float32'"):
+        ComparingClips(*folders[:2], "warping-error", flow=scenes.flow).result()
+
+
+def test_frames_that_share_no_pixel_are_left_out(folders):
+    def away(first, _second):
+        return torch.full((1, 2, *first.picture.shape[2:]), 1000.0)
+
+    result = ComparingClips(*folders[:2], "warping-error", flow=away).result()
+    assert result.infinite == {"warping-error": 3, "warping-error-long": 3}
+    assert result.signatures["warping-error"].endswith("away")  # the same in each process
+
+
 def test_unknown_metrics_are_refused(folders):
     with pytest.raises(InputError, match="unknown metric of clips 'warping': did you mean warping-error"):
         ComparingClips(*folders[:2], "warping")

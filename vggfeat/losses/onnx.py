@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,11 @@ from vggfeat.errors import InputError, LayerError, VggfeatError, check_number, d
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.trunk import Trunk
 from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
-from vggfeat.losses.lpips import Net
+from vggfeat.losses.dmm import DMMLoss
 from vggfeat.losses.metrics import available
 from vggfeat.losses.perceptual import PerceptualLoss
 from vggfeat.losses.signature import signature
-from vggfeat.losses.similarity import DISTS, LPIPS
+from vggfeat.losses.similarity import METRIC_CRITERIA
 from vggfeat.networks import weights as weights_table
 from vggfeat.pictures.ranges import RANGES, InputRange
 
@@ -46,7 +46,7 @@ class OnnxFile:
         opset: the version of its operators.
         inputs: the names of its inputs.
         outputs: the names of its outputs.
-        about: what its metadata says under `vggfeat`: the line that identifies the values.
+        about: the signature that its metadata holds under `vggfeat`.
         differences: {shape of the images: how much the file differed from the module there, relative to the largest
             value}. Empty if it was not checked.
     """
@@ -91,7 +91,9 @@ def export_onnx(
     """
     check_number("opset", opset, *_OPSETS)
     _check_module(module)
-    runtime = [_library(name) for name in ("onnx", "onnxscript", *(["onnxruntime"] if check else []))][-1]
+    for name in ("onnx", "onnxscript"):
+        _library(name)
+    runtime = _library("onnxruntime") if check else None
     target = Path(path)
     if target.is_dir():
         raise InputError(f"'{target}' is a folder: name a file such as {target / 'vgg16.onnx'}")
@@ -141,12 +143,9 @@ def named(
         if not layers:
             raise InputError(f"name the layers of {what} that the file returns, such as relu3_3,relu4_3")
         return FeatureExtractor(network, layers, **split_options(options)[0])
-    if what == "dists":
-        return DISTS(reduction="none", **options)
     if what == "perceptual":
         return PerceptualLoss(layers or ("relu3_3",), reduction="none", **options)
-    net = next(net for net in get_args(Net) if what == f"lpips-{net}")
-    return LPIPS(net, reduction="none", **options)
+    return METRIC_CRITERIA[what](reduction="none", **options)
 
 
 def _check_module(module: object) -> None:
@@ -156,6 +155,8 @@ def _check_module(module: object) -> None:
     if trunk.precision not in ("float32", "tf32"):
         raise InputError(f"the precision is {trunk.precision}: only float32 can be exported")
     if isinstance(module, Criterion):
+        if isinstance(module.loss, DMMLoss):
+            raise InputError("DMM cannot be exported: ONNX has no singular value decomposition")
         settings = {
             f"resize={module.resize}": module.resize is not None,
             f"chunk={module.chunk}": module.chunk is not None,
@@ -164,8 +165,8 @@ def _check_module(module: object) -> None:
         }
         if refused := [setting for setting, used in settings.items() if used]:
             raise InputError(
-                f"{refused[0]} cannot be exported, because the graph would depend on the size: do it to the images "
-                "that you pass"
+                f"{refused[0]} cannot be exported, because the graph would depend on the image size: leave it out, "
+                "and prepare the images before they enter the file"
             )
 
 
@@ -251,11 +252,16 @@ def _differences(graph: _Graph, path: Path, runtime: Any) -> dict[Shape, float]:
         with torch.no_grad():
             expected = graph(*images)
         came = session.run(None, {name: x.numpy() for name, x in zip(graph.inputs, images, strict=True)})
-        found[images[0].shape] = max(
-            float((torch.from_numpy(x) - y).abs().max() / y.abs().max().clamp_min(1e-12))
-            for x, y in zip(came, expected, strict=True)
-        )
+        differences = [_relative(torch.from_numpy(x), y) for x, y in zip(came, expected, strict=True)]
+        found[images[0].shape] = float(torch.stack(differences).max())  # NaN if one is
     return found
+
+
+def _relative(found: Tensor, expected: Tensor) -> Tensor:
+    """The largest difference, relative to the largest value; infinite if the shapes differ."""
+    if found.shape != expected.shape:
+        return torch.tensor(torch.inf)
+    return (found - expected).abs().max() / expected.abs().max().clamp_min(1e-12)
 
 
 def _check_differences(differences: Mapping[Shape, float]) -> None:

@@ -1,7 +1,8 @@
 """LPIPS, DISTS and their kin, of images. `LPIPSLoss`, `DISTSLoss`, ... are the same distances over features."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, cast, get_args
 
@@ -289,3 +290,13 @@ class DMM(Criterion[DMMLoss]):
         last = trunk.feature_info.layers[-1].index
         trunk.minimum_size = arch.minimum_side(arch.layers("vgg16", pooling="l2")[: last + 1], PATCH)
         super().__init__(trunk, DMMLoss(reduction=reduction), resize=resize, both=both, **reading)
+
+
+METRIC_CRITERIA: "Mapping[str, Callable[..., Criterion[Any]]]" = {
+    **{f"lpips-{net}": partial(LPIPS, net) for net in get_args(Net)},
+    "stlpips-alex": STLPIPS,
+    "dists": DISTS,
+    "a-dists": ADISTS,
+    "dmm": DMM,
+}
+"""{name of a metric: makes its criterion}, of the metrics that are sums over layers."""

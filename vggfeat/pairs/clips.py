@@ -65,7 +65,7 @@ class ComparingClips:
         self.metrics = tuple(dict.fromkeys(names))
         self.clips: tuple[Clip, Clip] = open_clip(painted), open_clip(original)
         self._find = flow_function(flow)
-        self._flow = flow if isinstance(flow, str) else str(flow)
+        self._flow = getattr(flow, "__qualname__", str(flow))
         self._device = choose_device(device)
         self._precision: Precision = precision
         self._chosen = choose_precision(precision, self._device)
@@ -120,10 +120,14 @@ class ComparingClips:
             return x.to(self._device)
 
         pair = pair._replace(frame=moved(pair.frame), warped=moved(pair.warped), visible=moved(pair.visible))
+        if not pair.visible.any():  # there is no value, and means leave out infinite ones
+            return {name + suffix: math.inf for name in self.metrics}
         values = {"warping-error": float(warping_error(pair))}
         values |= {name: float(warped_lpips(criterion, pair)) for name, criterion in self._criteria.items()}
-        # Frames that share no visible pixel have no value. Means leave out infinite ones.
-        return {name + suffix: math.inf if math.isnan(value) else value for name, value in values.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise InputError(f"{name} of frame {pair.number} is {value}: try precision='float32'")
+        return {name + suffix: value for name, value in values.items()}
 
     @cached_property
     def _criteria(self) -> "dict[str, LPIPS]":

@@ -1,7 +1,6 @@
 """The metrics, and their values for a batch of pairs. Metrics share networks."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from math import inf
 from pathlib import PurePath
@@ -53,19 +52,6 @@ def has_layers(metric: str) -> bool:
     return metric in _SUMS
 
 
-def _criteria() -> "dict[str, Callable[..., Criterion[Any]]]":
-    """{metric: makes its criterion} of the metrics that are sums over layers."""
-    from vggfeat.losses.similarity import ADISTS, DISTS, DMM, LPIPS, STLPIPS
-
-    return {
-        **{name: partial(LPIPS, _net(name)) for name in METRICS if name.startswith("lpips-")},
-        "dists": DISTS,
-        "stlpips-alex": STLPIPS,
-        "a-dists": ADISTS,
-        "dmm": DMM,
-    }
-
-
 class Measures:
     """Computes the requested metrics, and heat maps if `heat` is true, with as few networks as possible."""
 
@@ -82,6 +68,7 @@ class Measures:
         from vggfeat.losses.content import ContentLoss
         from vggfeat.losses.lpips import LPIPSLoss
         from vggfeat.losses.perceptual import PerceptualLoss
+        from vggfeat.losses.similarity import METRIC_CRITERIA
 
         self.metrics = tuple(metrics)
         self.layers = layers
@@ -90,10 +77,9 @@ class Measures:
         self.heat_metric = next((name for name in metrics if name.startswith("lpips")), "lpips-vgg") if heat else None
         networks = [self.heat_metric, *metrics] if self.heat_metric else list(metrics)
         self._criteria: dict[str, Criterion[Any]] = {}
-        made = _criteria()
         for name in dict.fromkeys(networks):
-            if name in made:
-                self._criteria[name] = made[name](reduction="none", **options)
+            if name in METRIC_CRITERIA:
+                self._criteria[name] = METRIC_CRITERIA[name](reduction="none", **options)
         self._losses: dict[str, FeatureLoss] = {name: x.loss for name, x in self._criteria.items() if name in metrics}
         if "perceptual" in metrics:
             # LPIPS reads relu3_3, too, so one pass serves both.

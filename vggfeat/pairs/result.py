@@ -76,14 +76,17 @@ class Comparison:
 
     @cached_property
     def infinite(self) -> dict[str, int]:
-        """{metric: number of infinite values, which its mean leaves out}. Only PSNR can be infinite."""
+        """{metric: number of infinite values, which its mean leaves out}.
+
+        PSNR is infinite for equal pictures, and a metric of clips for frames that share no visible pixel.
+        """
         counts = {name: sum(math.isinf(one.values[name]) for one in self.rows) for name in self.mean}
         return {name: count for name, count in counts.items() if count}
 
     def as_json(self) -> str:
         """`complete`, `metadata`, `pairs`, `mean`, `infinite`, `unmatched` and `failed` as JSON.
 
-        JSON has no infinity, so the infinite PSNR of equal pictures is null. `infinite` counts such values.
+        JSON has no infinity, so infinite values are null. `infinite` counts such values.
         """
         pairs = [
             {**_named(one.pair), "width": one.width, "height": one.height, **_finite(one.values)} for one in self.rows
