@@ -27,7 +27,7 @@ from ._painting import RunOptions, run_options
     metavar="NAME[:CHANNEL]",
     help="The layer, or one of its channels, whose activation is increased.",
 )
-@click.option("--guide", type=click.Path(), help="A picture whose features the layer shall show instead.")
+@click.option("--guide", type=click.Path(), help="Draw the layer towards the features of this picture.")
 @output_option("IMAGE-dream.png", "PNG, JPEG, WebP or TIFF; a folder for several pictures.")
 @size_option(512, "Long side of the result; smaller pictures are not enlarged.")
 @click.option("--enlarge", is_flag=True, help="Enlarge a picture that is smaller than the size.")

@@ -189,8 +189,10 @@ def identity(path: str | os.PathLike[str]) -> object:
     """A key that is equal for all names of one file, whether or not the file exists."""
     try:
         status = Path(path).stat()
-    except (OSError, ValueError):
+    except OSError:
         return os.path.normcase(os.path.realpath(path))
+    except ValueError:  # no file has such a name
+        return os.fspath(path)
     return status.st_dev, status.st_ino
 
 

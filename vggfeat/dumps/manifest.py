@@ -233,7 +233,7 @@ def read_manifest(folder: Path) -> Manifest | None:
             return _read_csv(path) if form == "csv" else _read_parquet(path)
         except InputError:  # pyarrow is missing
             raise
-        except (OSError, ValueError, LookupError, TypeError, OverflowError, csv.Error) as error:
+        except (OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError, csv.Error) as error:
             raise damaged_manifest(folder, path.name, str(error)) from error
     return None
 

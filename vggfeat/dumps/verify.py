@@ -145,7 +145,7 @@ def verify(out: str | os.PathLike[str], *, rows: int = 16, seed: int = 0, device
 
 
 def _difference(stored: npt.NDArray[Any], computed: npt.NDArray[np.float32]) -> float:
-    """The largest relative difference; infinite if the shapes differ, or infinite and NaN values do."""
+    """The largest relative difference; infinite if the shapes differ, or if infinite or NaN values do."""
     if stored.shape != computed.shape:
         return float("inf")
     if stored.dtype == np.float16:

@@ -34,7 +34,9 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
 
 
 def read_shapes(path: Path) -> dict[str, "Tensor"]:
-    """The tensors of a state-dict file, for their shapes only: values are read on use, and damage is not found.
+    """The tensors of a state-dict file, for their shapes only. Damage is not found.
+
+    The values in torch's archives are not read; files of Keras and MatConvNet are read whole.
 
     Raises `WeightsError`, see `read_state`.
     """

@@ -74,7 +74,7 @@ def read_arrays(path: Path, kind: Format) -> Arrays:
 
 
 def describe_format(path: Path, kind: Format) -> dict[str, Any]:
-    """What `checkpoints.metadata` says of a file: source, mean, std, input_order, and classes if it names them.
+    """The metadata of a file: source, mean, std, input_order, and classes if it names them.
 
     The mean and std apply to RGB images in [0, 1]. Raises `WeightsError`, see `read_arrays`.
     """
@@ -222,8 +222,9 @@ def _filters(layer: Mapping[str, Any], path: Path) -> _Weights:
         raise WeightsError(f"'{path}' holds the convolution '{name}' without filters and biases")
     kernel, bias = (np.asarray(x, np.float32) for x in both)
     bias = bias.reshape(-1)
-    if kernel.size and kernel.ndim < 4:  # MATLAB drops trailing axes of length 1, and scipy leading ones
-        kernel = kernel.reshape(1, 1, -1, bias.size) if kernel.ndim < 3 else kernel[..., None]
+    if kernel.size and kernel.ndim < 4:  # scipy drops axes of length 1: those of the window, of the input, or both
+        window = kernel.shape[:2] if kernel.ndim == 3 or (bias.size == 1 and kernel.ndim == 2) else (1, 1)
+        kernel = kernel.reshape(*window, -1, bias.size)
     return _Weights(name, kernel, bias)
 
 

@@ -52,7 +52,7 @@ def finish(result: Tensor, content: Tensor, mode: Color) -> Tensor:
 
 
 def compared(picture: Tensor, mode: Color) -> Tensor:
-    """What an optimised picture and its finished one have in common, for losses between frames.
+    """The part of a picture that `finish` leaves unchanged, for losses between frames.
 
     That is the picture (1, 3, H, W), or if the content gives the colours, the luminance (1, 1, H, W).
     """

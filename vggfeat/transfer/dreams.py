@@ -206,7 +206,7 @@ def dream(
     Args:
         image: the picture: a file, or a float RGB tensor (1, 3, H, W) or (3, H, W) in [0, 1].
         layer: a layer such as `relu4_3`, or one of its channels, counted from 0, such as `relu4_3:12`.
-        guide: a picture whose features the layer shall show instead: each position is drawn towards the features of
+        guide: draw the layer towards the features of this picture instead: each position towards the features of
             the guide that suit it best. Sources as for `image`.
         size: long side of the result in pixels.
         enlarge: enlarge a picture that is smaller than that.
