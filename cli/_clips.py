@@ -204,8 +204,7 @@ def _digest(path: Path) -> str | None:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(path)
 
 
 def _duration(seconds: float) -> str:

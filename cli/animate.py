@@ -15,6 +15,7 @@ from ._signals import saving, uninterrupted
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 # The number of frames if --every is not given: about five seconds.
 _FRAMES = 60
@@ -23,7 +24,7 @@ _FRAMES = 60
 @click.command()
 @click.argument("content", type=click.Path())
 @click.argument("style", type=click.Path())
-@output_option("CONTENT-STYLE.gif", "GIF, WebP or MP4.")
+@output_option("CONTENT-STYLE.gif", "GIF, WebP, or a video file such as MP4.")
 @click.option("--every", type=click.IntRange(1), metavar="STEPS", help="Steps per frame.  [default: about 60 frames]")
 @click.option("--fps", type=click.FloatRange(0.1, 60), default=12.0, help="Frames per second.")
 @click.option("--hold", type=click.FloatRange(0, 600), default=2.0, help="Seconds to show the last frame.")
@@ -56,38 +57,46 @@ def command(
 ) -> None:
     """Paint CONTENT in the style of STYLE, and save the steps as an animation.
 
-    All frames have the size of the last one. Ctrl-C saves the frames so far. MP4 needs the extra `video`.
+    All frames have the size of the last one. Ctrl-C saves the frames so far. Video files need the extra `video`.
     """
-    from vggfeat.pictures.animation import check_animation, frame, write_animation
+    from vggfeat.pictures import images
     from vggfeat.transfer.run import stylize
+    from vggfeat.video.writing import check_clip_writable, write_clip
 
     run_with = RunOptions.pop_from(options)
     chosen = chosen_recipe("preview", options)
     target = chosen_output(output, f"{Path(content).stem}-{Path(style).stem}.gif")
-    check_animation(target)
+    check_clip_writable(target)
     check_paths([("the output", target)], files_read(chosen, options, content, style))
     run = stylize(content, style, chosen, **run_with.arguments())
     height, width = run.stages[-1].height, run.stages[-1].width
-    check_animation(target, size=(height, width))
     every = every or max(1, sum(stage.steps for stage in run.stages) // _FRAMES)
-    frames: list[Image.Image] = [frame(run.image, height, width)]
+    frames: list[Image.Image] = []
     last = 0
+
+    def keep(image: "Tensor") -> None:
+        frames.append(images.to_pil(images.resize(image, height, width)))
+
+    def write() -> None:
+        held = [frames[-1]] * round(hold * fps)
+        write_clip(target, map(images.from_pil, [*frames, *held]), fps=fps)
 
     def save() -> bool:
         if last:
-            write_animation(target, frames, fps=fps, hold=hold)
+            write()
             tell(f"interrupted: '{target}' holds {len(frames)} frames")
         return bool(last)
 
     run_with.keep_freed_memory()
+    keep(run.image)
     with saving(save):
         for last, progress in enumerate(report(run, quiet=run_with.quiet), 1):
             if last % every == 0:
-                frames.append(frame(progress.image, height, width))
+                keep(progress.image)
         if last % every:
-            frames.append(frame(run.image, height, width))
+            keep(run.image)
     with uninterrupted():
-        write_animation(target, frames, fps=fps, hold=hold)
+        write()
     if run_with.as_json:
         facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
         click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))

@@ -8,8 +8,9 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from numbers import Integral, Real
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 
 class VggfeatError(Exception):
@@ -149,6 +150,21 @@ def check_number(
     what = "a whole number" if integer else "a number"
     allowed = f"of at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
     raise kind(f"{option.replace('_', ' ')} is {value!r}: it must be {what} {allowed}")
+
+
+def imported(name: str, needed: str, extra: str, *, instead: str = "", kind: type[VggfeatError] = VggfeatError) -> Any:
+    """The module `name`, which comes with an extra. Raises `kind`, with the command to install it, if it is missing.
+
+    `needed` says which work needs it, `instead` what works without.
+
+    >>> imported("holograms", "a hologram needs holograms", "light", instead="use a photograph")
+    Traceback (most recent call last):
+    vggfeat.errors.VggfeatError: a hologram needs holograms: pip install "vggfeat[light]", or use a photograph
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise kind(f'{needed}: pip install "vggfeat[{extra}]"{instead and ", or "}{instead}') from error
 
 
 def users_line() -> int:

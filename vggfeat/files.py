@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import hashlib
 import io
 import os
 import re
@@ -183,6 +184,12 @@ def picture_endings() -> frozenset[str]:
     known = Image.registered_extensions()  # loads all plugins, which fills Image.OPEN
     found = {ending for ending, kind in known.items() if kind in Image.OPEN and kind not in _NOT_PICTURES}
     return frozenset(found | HEIC)  # HEIC counts even without its plugin: the error when reading names the plugin
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's content, as hexadecimal digits. Raises `OSError`."""
+    with open(path, "rb") as file:  # noqa: PTH123 (Path would normalise the path)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity(path: str | os.PathLike[str]) -> object:

@@ -570,7 +570,7 @@ def test_manifest_in_parquet(pictures, tmp_path):
 
 
 def test_without_pyarrow_it_says_what_to_install(pictures, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(InputError, match=r'pip install "vggfeat\[parquet\]"'):
         vggfeat.dump(pictures, tmp_path / "out", **QUICK, manifest="parquet")
 

@@ -197,7 +197,7 @@ def test_a_wrong_last_output_is_found(change, tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Wrong)
     extract = FeatureExtractor("vgg11", ["relu1_1", "pool1"], weights=None)
-    with pytest.raises(VggfeatError, match="differs by (nan|inf)"):
+    with pytest.raises(VggfeatError, match=r"differs by (nan|inf)"):
         export_onnx(extract, tmp_path / "x.onnx")
     assert not (tmp_path / "x.onnx").exists()
 

@@ -1,6 +1,7 @@
 """Files of Keras and MatConvNet, written here in their layouts, are read with their preprocessing."""
 
 import re
+import sys
 import zipfile
 
 import h5py
@@ -11,7 +12,7 @@ import torch
 
 from vggfeat import Classifier, FeatureExtractor, vgg
 from vggfeat.errors import WeightsError
-from vggfeat.networks import arch, formats, network, weights
+from vggfeat.networks import arch, network, weights
 
 PLAN = "8,8,M,16,M"
 COLOUR = torch.tensor([123.68, 116.779, 103.939]).reshape(3, 1, 1)
@@ -258,10 +259,8 @@ def test_truncated_files_are_refused(write, model, tmp_path):
 
 @pytest.mark.parametrize(("write", "package"), [(write_keras, "h5py"), (write_mat, "scipy")])
 def test_a_package_that_is_missing_is_named(write, package, model, tmp_path, monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
     write(path := tmp_path / "own.file", model)
-    monkeypatch.setattr(formats, "import_module", missing)
+    for name in (package, "scipy.io"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(WeightsError, match=rf'own.file\' needs {package}: pip install "vggfeat\[export\]"'):
         weights.load(PLAN, path)

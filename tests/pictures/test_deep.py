@@ -242,9 +242,7 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, ending: str, monke
     write_picture(path, torch.rand(1, 3, 2, 2), bits=16)
     for name in ("imagecodecs", "tifffile"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        ImageError, match=r"^cannot read '.*': 16 bits a channel need \w+: pip install 'vggfeat\[deep\]'$"
-    ):
+    with pytest.raises(ImageError, match=r'cannot read .*: 16 bits a channel need \w+: pip install "vggfeat\[deep\]"$'):
         read_picture(path)
     write_picture(tmp_path / "b.png", torch.rand(1, 3, 2, 2), bits=16)  # PNG is written without it
     with pytest.raises(ImageError, match=r"^cannot write '.*': 16 bits a channel need tifffile"):

@@ -293,4 +293,4 @@ def test_heic_without_its_plugin_names_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "a.heic"], capture_output=True, text=True, check=False
     )
-    assert "a.heic': HEIC needs pillow-heif: pip install 'vggfeat[heic]'" in done.stderr
+    assert 'a.heic\': HEIC needs pillow-heif: pip install "vggfeat[heic]"' in done.stderr

@@ -1,4 +1,3 @@
-import builtins
 import sys
 
 import pytest
@@ -177,19 +176,9 @@ def test_stl10_is_torchvisions(size, monkeypatch, tmp_path):
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):
-    real = builtins.__import__
-
-    def refuse(name, *arguments, **options):
-        if name.startswith("sklearn"):
-            raise ImportError
-        return real(name, *arguments, **options)
-
-    for name in [name for name in sys.modules if name.startswith("sklearn")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(VggfeatError, match=r'pip install "vggfeat\[train\]"'):
         load_data("digits")
-    monkeypatch.undo()
     monkeypatch.setenv("VGGFEAT_CACHE", str(tmp_path))
 
     def offline(*_arguments, **_options):

@@ -1,5 +1,6 @@
 """Clips are read and written with their times, sound, rotation and transparency."""
 
+import sys
 from fractions import Fraction
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_clip_that_cannot_be_written_leaves_no_file(tmp_path):
 
 
 def test_without_pyav_the_error_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("vggfeat.video.clips.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "av", None)
     for attempt in (lambda: open_clip(tmp_path / "a.mp4"), lambda: write_clip(tmp_path / "a.mp4", [picture()])):
         with pytest.raises(VggfeatError, match=r'pip install "vggfeat\[video\]"'):
             attempt()

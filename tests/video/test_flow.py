@@ -1,5 +1,7 @@
 """Optical flow: against exact motion, from files, and from torchvision's network."""
 
+import sys
+
 import pytest
 import scenes
 import torch
@@ -64,6 +66,6 @@ def test_pictures_that_do_not_fit_are_refused():
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr("vggfeat.video.flow.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(VggfeatError, match=r'pip install "vggfeat\[video\]"'):
         flow_function("tvl1")

@@ -16,7 +16,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib import import_module
 from itertools import compress, count
 from math import prod
 from pathlib import Path
@@ -29,7 +28,7 @@ from vggfeat import files
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
-from vggfeat.errors import InputError, RecipeError, near, one_of
+from vggfeat.errors import InputError, RecipeError, imported, near, one_of
 
 Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
 ENDINGS: Mapping[str, Format] = {**{f".{form}": form for form in get_args(Format)}, ".hdf5": "h5"}
@@ -396,9 +395,6 @@ def _check_target(target: Path, dump: Path) -> None:
 def _import(form: Format) -> Any:
     if form not in LIBRARIES:
         return None
-    try:
-        return import_module(LIBRARIES[form])
-    except ImportError as error:
-        package = LIBRARIES[form].partition(".")[0]
-        extra = "faiss" if form == "faiss" else "export"
-        raise InputError(f'writing {form} needs {package}: pip install "vggfeat[{extra}]"') from error
+    package = LIBRARIES[form].partition(".")[0]
+    extra = "faiss" if form == "faiss" else "export"
+    return imported(LIBRARIES[form], f"writing {form} needs {package}", extra, kind=InputError)

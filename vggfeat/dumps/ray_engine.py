@@ -22,7 +22,7 @@ from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import shard_name, temporary_path
 from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
-from vggfeat.errors import InputError, VggfeatError, check_number
+from vggfeat.errors import InputError, VggfeatError, check_number, imported
 
 # Ray restarts a worker that dies, without limit. A shard that kills this many workers ends the run.
 _MOST_DEATHS = 3
@@ -170,8 +170,5 @@ def _quiet(data: Any) -> Generator[None]:
 
 def import_ray() -> Any:
     """Ray, with Ray Data. Raises `InputError` if it is not installed."""
-    try:
-        import_module("ray.data")
-        return import_module("ray")
-    except ImportError as error:
-        raise InputError('the engine ray needs Ray Data: pip install "vggfeat[ray]"') from error
+    imported("ray.data", "the engine ray needs Ray Data", "ray", kind=InputError)
+    return import_module("ray")

@@ -1,6 +1,5 @@
 """Searches a dump for the pictures most similar to others: queries become features, and these are compared."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -150,9 +149,8 @@ def _row(dump: DumpLike, query: Query, places: dict[str, int]) -> int | None:
 
 
 def _digest(path: str) -> str:
-    refused = files.os_errors_as(ImageError, f"cannot read '{printable(path)}'")
-    with refused, open(path, "rb") as file:  # noqa: PTH123 (Path would normalise the path)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with files.os_errors_as(ImageError, f"cannot read '{printable(path)}'"):
+        return files.sha256(path)
 
 
 def _recorded(dump: DumpLike, name: str) -> str:

@@ -1,6 +1,5 @@
 """Verifies a dump: hashes every file, and recomputes the features of random pictures."""
 
-import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -68,8 +67,7 @@ class Verifying:
 
     def _check_file(self, name: str, sha256: str) -> str:
         try:
-            with (self.dump.path / name).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = files.sha256(self.dump.path / name)
         except OSError as error:
             return f"it cannot be read: {files.reason(error)}"
         return "" if digest == sha256 else f"its sha256 differs from its receipt's: delete it, and {_REMEDY}"

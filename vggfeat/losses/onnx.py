@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vggfeat import files
-from vggfeat.errors import InputError, LayerError, VggfeatError, check_number, did_you_mean, similar
+from vggfeat.errors import InputError, LayerError, VggfeatError, check_number, did_you_mean, imported, similar
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.trunk import Trunk
 from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
@@ -92,8 +91,8 @@ def export_onnx(
     check_number("opset", opset, *_OPSETS)
     _check_module(module)
     for name in ("onnx", "onnxscript"):
-        _library(name)
-    runtime = _library("onnxruntime") if check else None
+        imported(name, f"exporting to ONNX needs {name}", "onnx")
+    runtime = imported("onnxruntime", "checking the file needs onnxruntime", "onnx") if check else None
     target = Path(path)
     if target.is_dir():
         raise InputError(f"'{target}' is a folder: name a file such as {target / 'vgg16.onnx'}")
@@ -168,13 +167,6 @@ def _check_module(module: object) -> None:
                 f"{refused[0]} cannot be exported, because the graph would depend on the image size: leave it out, "
                 "and prepare the images before they enter the file"
             )
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise VggfeatError(f'exporting to ONNX needs {name}: pip install "vggfeat[onnx]"') from error
 
 
 class _Graph(nn.Module):

@@ -61,12 +61,9 @@ def on_disk(name: str, *folders: Path) -> Path | None:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits. Raises `WeightsError` if the file cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"cannot read weights '{path}': {error.strerror}") from error
+    """The sha256 of a file of weights. Raises `WeightsError` if the file cannot be read."""
+    with files.os_errors_as(WeightsError, f"cannot read weights '{path}'"):
+        return files.sha256(path)
 
 
 def _download(url: str, path: Path) -> str:

@@ -13,14 +13,13 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vggfeat.errors import WeightsError
+from vggfeat.errors import WeightsError, imported
 from vggfeat.networks import arch
 from vggfeat.networks.naming import Place, feature_indices
 from vggfeat.networks.preprocessing import BYTE_STD, OXFORD_MEAN
@@ -101,7 +100,7 @@ def _mean_colour(path: Path, average: NDArray[np.float64]) -> tuple[float, ...]:
 
 
 def _keras(path: Path) -> Arrays:
-    h5py = _imported("h5py", path, "export")
+    h5py = imported("h5py", f"reading '{path}' needs h5py", "export", kind=WeightsError)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -229,7 +228,7 @@ def _filters(layer: Mapping[str, Any], path: Path) -> _Weights:
 
 
 def _load_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    loadmat = _imported("scipy.io", path, "export").loadmat
+    loadmat = imported("scipy.io", f"reading '{path}' needs scipy", "export", kind=WeightsError).loadmat
     try:
         return loadmat(path, variable_names=names, simplify_cells=True)
     except Exception as error:  # scipy lets errors of zlib and of its parser through
@@ -282,14 +281,6 @@ def _convolution(index: int, layer: _Weights) -> Arrays:
 def _to_torch(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     """(h, w, in, out) -> (out, in, h, w)."""
     return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
-
-
-def _imported(package: str, path: Path, extra: str) -> Any:
-    try:
-        return import_module(package)
-    except ImportError as error:
-        name = package.partition(".")[0]
-        raise WeightsError(f"reading '{path}' needs {name}: pip install \"vggfeat[{extra}]\"") from error
 
 
 def _shape_text(shape: Sequence[int]) -> str:

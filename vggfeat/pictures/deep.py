@@ -13,14 +13,13 @@ import logging
 import struct
 import zlib
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
-from vggfeat.errors import ImageError
+from vggfeat.errors import ImageError, imported
 from vggfeat.pictures.metadata import NOTHING, Metadata, as_exif, as_texts, exif_date
 
 Pixels = npt.NDArray[np.uint16]
@@ -37,10 +36,7 @@ _CHANNELS = {3: 2, 4: 6}  # the colour types of PNG
 
 def library(name: str) -> Any:
     """Import `tifffile` or `imagecodecs`. Raises `ImageError` if it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ImageError(f"16 bits a channel need {name}: pip install 'vggfeat[deep]'") from error
+    return imported(name, f"16 bits a channel need {name}", "deep", kind=ImageError)
 
 
 def is_deep(image: Image.Image) -> bool:

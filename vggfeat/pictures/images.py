@@ -14,7 +14,7 @@ from vggfeat.pictures.reading import (
     read_text,
 )
 from vggfeat.pictures.resizing import fit, middle, middle_square, resize
-from vggfeat.pictures.writing import check_writable, left_out, spares, to_pil, writable, write_picture
+from vggfeat.pictures.writing import check_writable, left_out, to_pil, writable, write_picture
 
 __all__ = [
     "Metadata",
@@ -34,7 +34,6 @@ __all__ = [
     "read_side",
     "read_text",
     "resize",
-    "spares",
     "to_pil",
     "writable",
     "write_picture",

@@ -23,7 +23,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from vggfeat import files
-from vggfeat.errors import ImageError
+from vggfeat.errors import ImageError, imported
 from vggfeat.pictures import deep, metadata, profiles
 from vggfeat.pictures.guard import quiet, refusing
 from vggfeat.pictures.metadata import Metadata
@@ -189,7 +189,7 @@ def _opened(file: BinaryIO, max_pixels: int | None) -> Generator[Image.Image]:
             except UnidentifiedImageError:
                 file.seek(0)
                 if _HEIC.match(file.read(12)):
-                    raise ImageError("HEIC needs pillow-heif: pip install 'vggfeat[heic]'") from None
+                    imported("pillow_heif", "HEIC needs pillow-heif", "heic", kind=ImageError)
                 raise
         if image.format in _DRAWINGS:
             raise ImageError("it is a vector drawing, not a raster picture")

@@ -159,7 +159,7 @@ def write_picture(
     except ImageError as error:
         if (kind.format, most) == ("PNG", 255):
             raise
-        spare = next(name for name in spares(path) if not name.exists())
+        spare = next(name for name in _spares(path) if not name.exists())
         try:
             write_picture(spare, rgb, alpha=alpha, text=text, metadata=metadata)
         except ImageError:
@@ -189,7 +189,7 @@ def _levels(tensor: torch.Tensor, most: int) -> _Levels:
     return values[0].clamp(0, 1).mul(most).round().permute(1, 2, 0).contiguous().numpy()
 
 
-def spares(path: str | os.PathLike[str]) -> Iterator[Path]:
+def _spares(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Names for a PNG beside `path`."""
     path = Path(path)
     yield path.with_suffix(".png")

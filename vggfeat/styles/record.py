@@ -1,11 +1,11 @@
 """The record that a picture in an instant style carries in its metadata."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from vggfeat import files
 from vggfeat.transfer.record import INSTANT
 
 
@@ -19,11 +19,6 @@ def record_text(
 
     `inputs` are pairs of role and file. Raises `OSError`.
     """
-    files = [{"role": role, "file": path.name, "sha256": _sha256(path)} for role, path in inputs]
-    values = {"styles": dict(weights), "strength": strength, "size": size, "inputs": files}
+    given = [{"role": role, "file": path.name, "sha256": files.sha256(path)} for role, path in inputs]
+    values = {"styles": dict(weights), "strength": strength, "size": size, "inputs": given}
     return {"Software": f"vggfeat {version('vggfeat')}", INSTANT: json.dumps(values)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

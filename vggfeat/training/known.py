@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 
-from vggfeat.errors import VggfeatError
+from vggfeat.errors import VggfeatError, imported
 from vggfeat.pictures import images
 from vggfeat.training.dataset import Data, Pictures, fingerprint, hold_out, to_bytes
 
@@ -15,13 +15,8 @@ def load_digits_data(size: int, share: float, seed: int) -> Data:
 
     Raises `VggfeatError` without scikit-learn.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise VggfeatError(
-            'the digits are scikit-learn\'s: pip install "vggfeat[train]", or pass a folder of pictures'
-        ) from None
-    found = cast("Any", load_digits())
+    needed = "the digits need scikit-learn"
+    found = imported("sklearn.datasets", needed, "train", instead="pass a folder of pictures").load_digits()
     grey = torch.from_numpy(found.images).float()[:, None] / 16
     pixels = to_bytes(images.resize(grey, size, size)).expand(-1, 3, -1, -1).contiguous()
     labels = torch.from_numpy(found.target).long()

@@ -3,7 +3,6 @@
 The record is JSON in the text field `vggfeat` of the picture's metadata.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -16,6 +15,7 @@ from typing import Any, cast
 
 import torch
 
+from vggfeat import files
 from vggfeat.errors import RecipeError
 from vggfeat.pictures import images
 from vggfeat.transfer.recipe import Recipe, from_values
@@ -113,5 +113,4 @@ def _dream_command(text: str) -> str:
 
 
 def _hashed(role: str, path: Path) -> Input:
-    with path.open("rb") as file:
-        return Input(role, path.name, hashlib.file_digest(file, "sha256").hexdigest())
+    return Input(role, path.name, files.sha256(path))

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vggfeat.errors import InputError, VggfeatError
+from vggfeat.errors import InputError, VggfeatError, imported
 from vggfeat.ui.folders import Folders
 from vggfeat.ui.limits import Limits
 from vggfeat.ui.page_runs import PageRuns
@@ -117,10 +117,7 @@ def _gradio(folder: Path) -> Any:
     os.environ.update(
         GRADIO_TEMP_DIR=str(folder), GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1"
     )
-    try:
-        return import_module("gradio")
-    except ImportError as error:
-        raise VggfeatError('the page needs Gradio: pip install "vggfeat[ui]"') from error
+    return imported("gradio", "the page needs Gradio", "ui")
 
 
 def _theme(gr: Any) -> Any:

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vggfeat import files
-from vggfeat.errors import ImageError, VggfeatError
+from vggfeat.errors import ImageError, imported
 from vggfeat.pictures import images
 from vggfeat.pictures.guard import refusing
 from vggfeat.pictures.images import Picture
@@ -163,8 +162,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 def check_av() -> None:
     """Raise `VggfeatError` if PyAV is missing."""
-    if find_spec("av") is None:
-        raise VggfeatError('video files need PyAV: pip install "vggfeat[video]", or use a folder of frames or a .gif')
+    imported("av", "video files need PyAV", "video", instead="use a folder of frames or a .gif")
 
 
 def _av_errors(path: Path) -> Any:

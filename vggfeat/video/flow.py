@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfeat.errors import InputError, VggfeatError, near
+from vggfeat.errors import InputError, VggfeatError, imported, near
 from vggfeat.video.flo import read_flo
 from vggfeat.video.names import METHODS
 
@@ -102,10 +101,8 @@ def _check_available(method: str) -> None:
     if method == "raft":
         if not (path := _raft_file()).is_file():
             raise VggfeatError(f"the weights of RAFT are not at hand: download {_raft_weights().url} to '{path}'")
-    elif find_spec("skimage") is None:
-        raise VggfeatError(
-            'optical flow needs scikit-image: pip install "vggfeat[video]", or name a folder of .flo files'
-        )
+    else:
+        imported("skimage", "optical flow needs scikit-image", "video", instead="name a folder of .flo files")
 
 
 def _raft_weights() -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.item import Item, printable, unreadable
 from vggfeat.dumps.sources.stacks import Array, Stack, chosen_stack, is_label, stacks_of
-from vggfeat.errors import ImageError, InputError
+from vggfeat.errors import ImageError, InputError, imported
 
 
 class Hdf5Source:
@@ -86,7 +85,4 @@ def _is_encoded(h5py: Any, found: Any) -> bool:
 
 
 def _import(path: Path) -> Any:
-    try:
-        return import_module("h5py")
-    except ImportError as error:
-        raise InputError(f"reading '{printable(path)}' needs h5py: pip install \"vggfeat[export]\"") from error
+    return imported("h5py", f"reading '{printable(path)}' needs h5py", "export", kind=InputError)

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from vggfeat.dumps.sources.filtering import SourceFilter
 from vggfeat.dumps.sources.item import Item, columns_of, joined, printable, unreadable
 from vggfeat.dumps.sources.tables import PATHS, check_ids, chosen_column, table_items, text_of
-from vggfeat.errors import ImageError, InputError
+from vggfeat.errors import ImageError, InputError, imported
 
 _IMAGES = ("image", "img", "bytes", "jpg", "png")
 
@@ -138,8 +138,4 @@ def _holds_bytes(kind: Any) -> bool:
 
 def import_parquet(what: str) -> Any:
     """The parquet module of pyarrow. Raises `InputError` with the command to install it if it is missing."""
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError(f'{what} needs pyarrow: pip install "vggfeat[parquet]"') from error
-    return cast("Any", parquet)
+    return imported("pyarrow.parquet", f"{what} needs pyarrow", "parquet", kind=InputError)
