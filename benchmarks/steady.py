@@ -28,9 +28,9 @@ from torch import Tensor
 
 from vggfeat import WarpingError, gram, read_picture, recipe, stylize, stylize_frames, write_picture
 from vggfeat.pictures.images import resize
+from vggfeat.pictures.video.flow import Frame
+from vggfeat.pictures.video.names import STEADINESS
 from vggfeat.transfer.recipe import Recipe
-from vggfeat.video.flow import Frame
-from vggfeat.video.names import STEADINESS
 
 PICTURES = Path(vggfeat_assets.__file__).parent / "images"
 

@@ -13,7 +13,7 @@ import click
 
 from vggfeat import files
 from vggfeat.errors import InputError
-from vggfeat.video.names import CLIP_ENDINGS, STEADINESS, VIDEO_ENDINGS, is_video
+from vggfeat.pictures.video.names import CLIP_ENDINGS, STEADINESS, VIDEO_ENDINGS, is_video
 
 from ._batch import Styling
 from ._outputs import check_paths, chosen_output
@@ -21,8 +21,8 @@ from ._progress import bar, on_terminal, tell
 from ._signals import exiting, load_torch, uninterrupted
 
 if TYPE_CHECKING:
+    from vggfeat.pictures.video.clips import Clip, ClipFrame
     from vggfeat.transfer.steady import Steady
-    from vggfeat.video.clips import Clip, ClipFrame
 
 _SETTINGS = f"{files.PREFIX}clip.json"
 """Records the inputs and settings of the run that owns a folder of frames."""
@@ -53,7 +53,7 @@ def clip_output(contents: Sequence[str], output: str | None, style: str) -> Path
     The content is a clip if it is a video file or an animated picture, or a folder of frames that -o makes a clip.
     """
     load_torch()
-    from vggfeat.video.clips import is_animated
+    from vggfeat.pictures.video.clips import is_animated
 
     into_clip = output is not None and Path(output).suffix.lower() in CLIP_ENDINGS and not Path(output).is_dir()
     if len(contents) == 1 and Path(contents[0]).is_dir():
@@ -77,8 +77,8 @@ def clip_output(contents: Sequence[str], output: str | None, style: str) -> Path
 
 def paint_clip(styling: Styling, content: str, output: Path, steadiness: Steadiness, fps: float | None) -> None:
     """Paint the frames of `content`, and write the clip `output`, or its frames into the folder `output`."""
-    from vggfeat.video.clips import open_clip
-    from vggfeat.video.writing import check_clip_writable, write_clip
+    from vggfeat.pictures.video.clips import open_clip
+    from vggfeat.pictures.video.writing import check_clip_writable, write_clip
 
     clip = open_clip(content)
     whole = output.suffix.lower() in CLIP_ENDINGS and not output.is_dir()

@@ -16,7 +16,7 @@ from ._painting import PaintingFiles, RunOptions, check_output
 from ._signals import exiting, load_torch, uninterrupted
 
 if TYPE_CHECKING:
-    from vggfeat.styles.file import InstantStyles
+    from vggfeat.transfer.styles.file import InstantStyles
 
 # The options of `stylize` that an instant style has a use for.
 _ALLOWED = (
@@ -49,8 +49,8 @@ class InstantStyling:
         """Paint `content`."""
         from vggfeat.features.device import choose_device
         from vggfeat.pictures import images
-        from vggfeat.styles.painting import paint
-        from vggfeat.styles.record import record_text
+        from vggfeat.transfer.styles.painting import paint
+        from vggfeat.transfer.styles.record import record_text
 
         roles = [("content", content), *self.inputs()]
         painting = PaintingFiles(output, default, roles, self.options, partial=partial)
@@ -96,8 +96,8 @@ def paint_fast(
     names = {parameter.name or "" for parameter in click.get_current_context().command.params}
     refuse_with("--fast", names - set(_ALLOWED))
     load_torch()
-    from vggfeat.styles.mixes import load_mix
-    from vggfeat.video.clips import is_animated
+    from vggfeat.pictures.video.clips import is_animated
+    from vggfeat.transfer.styles.mixes import load_mix
 
     styles, weights = load_mix(mix)
     contents, many = expand(pictures, quiet=options.quiet)

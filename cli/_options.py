@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP
-from vggfeat.video.names import METHODS
+from vggfeat.pictures.video.names import METHODS
 
 Command = Any
 """A function, before or after click has turned it into a command."""

@@ -60,8 +60,8 @@ def command(
     All frames have the size of the last one. Ctrl-C saves the frames so far. Video files need the extra `video`.
     """
     from vggfeat.pictures import images
+    from vggfeat.pictures.video.writing import check_clip_writable, write_clip
     from vggfeat.transfer.run import stylize
-    from vggfeat.video.writing import check_clip_writable, write_clip
 
     run_with = RunOptions.pop_from(options)
     chosen = chosen_recipe("preview", options)

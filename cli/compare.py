@@ -10,7 +10,7 @@ from vggfeat.pairs.clips import CLIP_METRICS, DEFAULT_CLIP_METRICS, ComparingCli
 from vggfeat.pairs.measure import DEFAULT_METRICS, METRICS
 from vggfeat.pairs.run import Comparing
 from vggfeat.pictures.sizes import parse_size
-from vggfeat.video.names import is_video
+from vggfeat.pictures.video.names import is_video
 
 from ._comparison import print_comparison, report_missing
 from ._options import (

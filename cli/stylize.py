@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from vggfeat.errors import one_of
-from vggfeat.video.names import STEADINESS
+from vggfeat.pictures.video.names import STEADINESS
 
 from ._batch import Styling, expand, paint_all, target_folder
 from ._clips import Steadiness, clip_output, paint_clip

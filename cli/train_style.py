@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vggfeat.styles.recipe import LAYER_FIELDS, StyleRecipe
+from vggfeat.transfer.styles.recipe import LAYER_FIELDS, StyleRecipe
 
 from ._options import Command, device_option, quiet_option, summary_option
 from ._outputs import check_paths, check_text_file
@@ -18,7 +18,7 @@ from ._signals import load_torch, stop_requests
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vggfeat.styles.run import StyleProgress, StyleTraining
+    from vggfeat.transfer.styles.run import StyleProgress, StyleTraining
 
 # The flags of fields whose names would say less on a command line.
 _FLAGS = {
@@ -86,7 +86,7 @@ def command(
     outside = {name: options.pop(name) for name in ("device", "checkpoint_seconds")}
     recipe = _chosen(options, add_to)
     load_torch()
-    from vggfeat.styles.run import checkpoint_path, preview_path, train_styles
+    from vggfeat.transfer.styles.run import checkpoint_path, preview_path, train_styles
 
     _check(output, [checkpoint_path(output), preview_path(output)], [*styles.values(), *photos])
     run = train_styles(
@@ -138,7 +138,7 @@ def _chosen(options: dict[str, Any], add_to: Path | None) -> StyleRecipe:
             changes[name] = parse_layers(network, changes[name])
     if add_to is not None:
         load_torch()
-        from vggfeat.styles.file import InstantStyles
+        from vggfeat.transfer.styles.file import InstantStyles
 
         widths: dict[str, Any] = InstantStyles.load(add_to).network.widths.as_dict()
         changes = widths | changes

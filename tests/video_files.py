@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vggfeat.pictures.images import Picture
-from vggfeat.video.clips import ClipFrame
+from vggfeat.pictures.video.clips import ClipFrame
 
 QUARTERS = torch.tensor([[[1.0, 0], [0, 1]], [[0, 1], [0, 1]], [[0, 0], [1, 0.2]]])  # red, green / blue, yellowish
 

@@ -38,6 +38,8 @@ from .losses.similarity import DMM as DMM
 from .losses.similarity import LPIPS as LPIPS
 from .losses.similarity import STLPIPS as STLPIPS
 from .losses.sliced_wasserstein import SlicedWassersteinLoss as SlicedWassersteinLoss
+from .losses.steadiness import WarpedLPIPS as WarpedLPIPS
+from .losses.steadiness import WarpingError as WarpingError
 from .losses.variation import TotalVariationLoss as TotalVariationLoss
 from .losses.weighted_sum import WeightedSum as WeightedSum
 from .networks import arch as arch
@@ -50,10 +52,13 @@ from .pictures.images import Picture as Picture
 from .pictures.images import read_picture as read_picture
 from .pictures.images import write_picture as write_picture
 from .pictures.ranges import RangeWarning as RangeWarning
-from .styles.file import InstantStyles as InstantStyles
-from .styles.painting import fast_stylize as fast_stylize
-from .styles.recipe import StyleRecipe as StyleRecipe
-from .styles.run import train_styles as train_styles
+from .pictures.video.clips import Clip as Clip
+from .pictures.video.clips import open_clip as open_clip
+from .pictures.video.flo import read_flo as read_flo
+from .pictures.video.flo import write_flo as write_flo
+from .pictures.video.flow import optical_flow as optical_flow
+from .pictures.video.warping import warp as warp
+from .pictures.video.writing import write_clip as write_clip
 from .training.classification import Classifier as Classifier
 from .training.recipe import TrainingRecipe as TrainingRecipe
 from .training.run import train as train
@@ -67,14 +72,9 @@ from .transfer.recipe import Recipe as Recipe
 from .transfer.run import Stylization as Stylization
 from .transfer.run import stylize as stylize
 from .transfer.steady import stylize_frames as stylize_frames
-from .video.clips import Clip as Clip
-from .video.clips import open_clip as open_clip
-from .video.flo import read_flo as read_flo
-from .video.flo import write_flo as write_flo
-from .video.flow import optical_flow as optical_flow
-from .video.steadiness import WarpedLPIPS as WarpedLPIPS
-from .video.steadiness import WarpingError as WarpingError
-from .video.warping import warp as warp
-from .video.writing import write_clip as write_clip
+from .transfer.styles.file import InstantStyles as InstantStyles
+from .transfer.styles.painting import fast_stylize as fast_stylize
+from .transfer.styles.recipe import StyleRecipe as StyleRecipe
+from .transfer.styles.run import train_styles as train_styles
 
 __version__: str

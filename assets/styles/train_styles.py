@@ -9,9 +9,9 @@ least as many as were taken: the learning rate falls over the last 40% of them.
 import argparse
 from pathlib import Path
 
-from vggfeat.styles.photographs import bundled_image
-from vggfeat.styles.recipe import StyleRecipe
-from vggfeat.styles.run import train_styles
+from vggfeat.transfer.styles.photographs import bundled_image
+from vggfeat.transfer.styles.recipe import StyleRecipe
+from vggfeat.transfer.styles.run import train_styles
 
 NAMES = ("swirls", "autumn_oil", "stained_glass", "mosaic", "woodcut", "ink_wave", "watercolour")
 LICENCE = "MIT, as vggfeat: trained on its own style pictures, and on photographs that assets/images/SOURCES.md names"

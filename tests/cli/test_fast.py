@@ -5,9 +5,9 @@ import torch
 
 from vggfeat import InstantStyles, fast_stylize, read_picture, write_clip, write_picture
 from vggfeat.pictures import images
-from vggfeat.styles import mixes
-from vggfeat.styles.network import StyleNetwork
-from vggfeat.styles.widths import StyleWidths
+from vggfeat.transfer.styles import mixes
+from vggfeat.transfer.styles.network import StyleNetwork
+from vggfeat.transfer.styles.widths import StyleWidths
 
 
 @pytest.fixture(autouse=True)

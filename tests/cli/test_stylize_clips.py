@@ -6,7 +6,7 @@ import torch
 
 from vggfeat import open_clip, write_clip, write_picture
 from vggfeat.pictures.images import Picture
-from vggfeat.video.clips import ClipFrame
+from vggfeat.pictures.video.clips import ClipFrame
 
 SHALLOW = ("--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_1")
 QUICK = (*SHALLOW, "--size", 64, "--first-size", 64, "--steps", 2, "--step-decay", 1, "--flow", "ilk")
@@ -62,7 +62,7 @@ def test_an_interrupted_clip_goes_on_to_the_same_frames(vggfeat, end_at):
             assert Path("out.gif.frames/000001.png").stat().st_mtime_ns == stamp
             kept.update({frame.name: frame.read_bytes() for frame in Path("out.gif.frames").glob("*.png")})
 
-        patch.setattr("vggfeat.video.writing.write_clip", writing)
+        patch.setattr("vggfeat.pictures.video.writing.write_clip", writing)
         assert "1/3 frame 1: already painted" in vggfeat(*arguments).stderr
     assert kept == {path.name: path.read_bytes() for path in Path("whole").glob("*.png")}
     assert not Path("out.gif.frames").exists()

@@ -1,4 +1,4 @@
-"""`ComparingClips` agrees with the classes of `vggfeat.video`."""
+"""`ComparingClips` agrees with the classes of `vggfeat.pictures.video`."""
 
 import pytest
 import scenes
@@ -49,7 +49,7 @@ def test_an_interrupted_comparison_is_not_complete(folders):
 
 
 def test_a_value_that_is_not_finite_is_no_hidden_frame(folders, monkeypatch):
-    monkeypatch.setattr("vggfeat.video.steadiness.warping_error", lambda _pair: torch.tensor(torch.nan))
+    monkeypatch.setattr("vggfeat.losses.steadiness.warping_error", lambda _pair: torch.tensor(torch.nan))
     with pytest.raises(InputError, match="warping-error of frame 2 is nan: try precision='float32'"):
         ComparingClips(*folders[:2], "warping-error", flow=scenes.flow).result()
 

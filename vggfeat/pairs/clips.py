@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from vggfeat.features.device import Precision
     from vggfeat.losses.similarity import LPIPS
-    from vggfeat.video.clips import Clip
-    from vggfeat.video.flow import FlowSource
-    from vggfeat.video.steadiness import Aligned
+    from vggfeat.losses.steadiness import Aligned
+    from vggfeat.pictures.video.clips import Clip
+    from vggfeat.pictures.video.flow import FlowSource
 
 CLIP_METRICS = ("warping-error", *(name for name in METRICS if name.startswith("lpips")))
 """The metrics of clips, each of which is measured against the frame before and, as NAME-long, against the first one."""
@@ -36,7 +36,7 @@ class ComparingClips:
         painted: the clip that is judged: a video file, an animated picture, or a folder of frames.
         original: the clip whose motion it should follow, with as many frames.
         metrics: names of `CLIP_METRICS`.
-        flow: how the motion is found, see `vggfeat.video.flow.flow_function`.
+        flow: how the motion is found, see `vggfeat.pictures.video.flow.flow_function`.
         device, precision: as for `compare`.
 
     Raises `InputError`, `ImageError`, and `VggfeatError` if an extra is missing. Nothing is decoded before the first
@@ -54,8 +54,8 @@ class ComparingClips:
         precision: "Precision" = "float32",
     ) -> None:
         from vggfeat.features.device import choose_device, choose_precision
-        from vggfeat.video.clips import open_clip
-        from vggfeat.video.flow import flow_function
+        from vggfeat.pictures.video.clips import open_clip
+        from vggfeat.pictures.video.flow import flow_function
 
         names = [metrics] if isinstance(metrics, str) else list(metrics)
         for name in names:
@@ -99,8 +99,8 @@ class ComparingClips:
         return Comparison(tuple(self._rows), self._metadata(), complete=self._finished)
 
     def _run(self) -> Iterator[PairResult]:
+        from vggfeat.losses.steadiness import aligned
         from vggfeat.pictures import images
-        from vggfeat.video.steadiness import aligned
 
         painted, original = ((images.flatten(frame.picture) for frame in clip) for clip in self.clips)
         for pairs in aligned(painted, original, flow=self._find, back=[1, None]):
@@ -114,7 +114,7 @@ class ComparingClips:
         self._finished = True
 
     def _values(self, pair: "Aligned", suffix: str) -> dict[str, float]:
-        from vggfeat.video.steadiness import warped_lpips, warping_error
+        from vggfeat.losses.steadiness import warped_lpips, warping_error
 
         def moved(x: "Tensor") -> "Tensor":
             return x.to(self._device)

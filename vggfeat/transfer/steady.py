@@ -10,14 +10,14 @@ from torch import Tensor
 from vggfeat.errors import InputError, check_number
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
+from vggfeat.pictures.video.flow import FlowSource, Frame, flow_function
+from vggfeat.pictures.video.names import STEADINESS
+from vggfeat.pictures.video.warping import visible, warp
 from vggfeat.transfer.inputs import Before
 from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.recipe import Recipe
 from vggfeat.transfer.run import SharedOptions, Stylization, stylize
 from vggfeat.transfer.stages import plan
-from vggfeat.video.flow import FlowSource, Frame, flow_function
-from vggfeat.video.names import STEADINESS
-from vggfeat.video.warping import visible, warp
 
 # Where less of the frame before than this share is found again, the scene has changed.
 _SAME_SCENE = 0.3

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from vggfeat.errors import InputError
-from vggfeat.styles import blocks
-from vggfeat.styles.widths import StyleWidths
+from vggfeat.transfer.styles import blocks
+from vggfeat.transfer.styles.widths import StyleWidths
 
 
 @pytest.mark.parametrize("size", [(8, 8), (37, 50), (64, 41)])

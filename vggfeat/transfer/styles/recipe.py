@@ -7,7 +7,7 @@ from typing import Any
 
 from vggfeat.errors import RecipeError, check_number
 from vggfeat.networks import arch
-from vggfeat.styles.widths import StyleWidths
+from vggfeat.transfer.styles.widths import StyleWidths
 
 # The share of the steps in which the learning rate falls to zero, at the end.
 _DECAY = 0.4

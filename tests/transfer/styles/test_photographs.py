@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vggfeat import InputError, write_picture
-from vggfeat.styles.photographs import Photographs, bundled_photographs, find_photographs
+from vggfeat.transfer.styles.photographs import Photographs, bundled_photographs, find_photographs
 
 
 def drawn(paths, seed, count=4, crop=32):

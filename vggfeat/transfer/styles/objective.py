@@ -9,7 +9,7 @@ from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.losses.content import ContentLoss
 from vggfeat.losses.formulas import total_variation
 from vggfeat.losses.gram import GramLoss
-from vggfeat.styles.recipe import StyleRecipe
+from vggfeat.transfer.styles.recipe import StyleRecipe
 
 # The least mean square that a distance is divided by. That of a black picture is near 0.
 _LEAST = 1e-6

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat.errors import InputError, VggfeatError, imported, near
-from vggfeat.video.flo import read_flo
-from vggfeat.video.names import METHODS
+from vggfeat.pictures.video.flo import read_flo
+from vggfeat.pictures.video.names import METHODS
 
 _LUMA = (0.299, 0.587, 0.114)
 _LEAST_SIDE = 16  # of a picture whose flow is computed

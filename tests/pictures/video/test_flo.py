@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vggfeat.errors import ImageError, InputError
-from vggfeat.video.flo import read_flo, write_flo
+from vggfeat.pictures.video.flo import read_flo, write_flo
 
 
 def test_the_bytes_are_those_of_the_format(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from vggfeat.errors import InputError, one_of
-from vggfeat.styles.file import ENDING, InstantStyles, bundled_styles
+from vggfeat.transfer.styles.file import ENDING, InstantStyles, bundled_styles
 
 _IN_FILE = re.compile(rf"(?P<file>.*{re.escape(ENDING)})(?::(?P<style>.*))?", re.IGNORECASE)
 

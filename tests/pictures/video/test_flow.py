@@ -7,8 +7,8 @@ import scenes
 import torch
 
 from vggfeat.errors import ImageError, InputError, VggfeatError
-from vggfeat.video.flo import write_flo
-from vggfeat.video.flow import Frame, flow_function, optical_flow
+from vggfeat.pictures.video.flo import write_flo
+from vggfeat.pictures.video.flow import Frame, flow_function, optical_flow
 
 
 @pytest.mark.parametrize("method", ["tvl1", "ilk"])

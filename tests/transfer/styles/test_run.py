@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vggfeat import InputError, RecipeError, StyleRecipe, train_styles
-from vggfeat.styles.run import checkpoint_path, preview_path
+from vggfeat.transfer.styles.run import checkpoint_path, preview_path
 
 SMALL = {
     "content_layers": {"relu1_2": 1},

@@ -16,8 +16,8 @@ from vggfeat.errors import ImageError, InputError, VggfeatError, check_number
 from vggfeat.pictures import images
 from vggfeat.pictures.guard import refusing
 from vggfeat.pictures.images import Picture
-from vggfeat.video.clips import ClipFrame, check_av
-from vggfeat.video.names import CLIP_ENDINGS, is_video
+from vggfeat.pictures.video.clips import ClipFrame, check_av
+from vggfeat.pictures.video.names import CLIP_ENDINGS, is_video
 
 _CLOCK = Fraction(1, 90_000)  # seconds; frame rates of film, PAL and NTSC are whole numbers of it
 _MOST_PIXELS_A_SIDE = {".gif": 65_535, ".webp": 16_383}

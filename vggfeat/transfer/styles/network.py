@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfeat.errors import InputError
-from vggfeat.styles.widths import CHANNELS, MINIMUM_SIDE, StyleWidths, Unit, sizes, units
+from vggfeat.transfer.styles.widths import CHANNELS, MINIMUM_SIDE, StyleWidths, Unit, sizes, units
 
 _EPSILON = 1e-5
 

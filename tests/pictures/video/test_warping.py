@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from vggfeat.errors import InputError
-from vggfeat.video.warping import visible, warp
+from vggfeat.pictures.video.warping import visible, warp
 
 
 def noise(*shape, seed=0):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vggfeat.errors import InputError
-from vggfeat.styles.network import StyleNetwork, enlarged
-from vggfeat.styles.widths import CHANNELS, StyleWidths, Unit, sizes, units
+from vggfeat.transfer.styles.network import StyleNetwork, enlarged
+from vggfeat.transfer.styles.widths import CHANNELS, StyleWidths, Unit, sizes, units
 
 _SIDES = (1024, 512, 256, 128)
 _FLOAT = 4  # bytes

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from vggfeat.errors import InputError
-from vggfeat.styles.network import StyleNetwork
-from vggfeat.styles.widths import StyleWidths, sizes
+from vggfeat.transfer.styles.network import StyleNetwork
+from vggfeat.transfer.styles.widths import StyleWidths, sizes
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 14), (31, 30), (33, 47)])

@@ -1,8 +1,8 @@
 import pytest
 
 from vggfeat.errors import InputError
-from vggfeat.styles import mixes
-from vggfeat.styles.mixes import load_mix, parse_mix
+from vggfeat.transfer.styles import mixes
+from vggfeat.transfer.styles.mixes import load_mix, parse_mix
 
 
 @pytest.mark.parametrize(

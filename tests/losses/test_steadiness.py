@@ -6,9 +6,9 @@ import torch
 
 from vggfeat import LPIPS, WarpedLPIPS, WarpingError
 from vggfeat.errors import InputError
-from vggfeat.video.flow import Frame
-from vggfeat.video.steadiness import aligned
-from vggfeat.video.warping import warp
+from vggfeat.losses.steadiness import aligned
+from vggfeat.pictures.video.flow import Frame
+from vggfeat.pictures.video.warping import warp
 
 
 def noise(*shape):

@@ -11,11 +11,11 @@ from vggfeat.errors import InputError, check_number
 from vggfeat.features.device import choose_device, settings
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
-from vggfeat.styles import blocks
-from vggfeat.styles.file import InstantStyles
-from vggfeat.styles.mixes import load_mix, named_weights
-from vggfeat.styles.network import check_side
 from vggfeat.transfer import memory
+from vggfeat.transfer.styles import blocks
+from vggfeat.transfer.styles.file import InstantStyles
+from vggfeat.transfer.styles.mixes import load_mix, named_weights
+from vggfeat.transfer.styles.network import check_side
 
 
 def fast_stylize(
@@ -48,8 +48,8 @@ def fast_stylize(
     Example:
         >>> import torch
         >>> from vggfeat import InstantStyles, fast_stylize
-        >>> from vggfeat.styles.network import StyleNetwork  # in place of a trained file
-        >>> from vggfeat.styles.widths import StyleWidths
+        >>> from vggfeat.transfer.styles.network import StyleNetwork  # in place of a trained file
+        >>> from vggfeat.transfer.styles.widths import StyleWidths
         >>> untrained = InstantStyles(StyleNetwork(["waves", "dots"], StyleWidths(4, 8, 8, blocks=1)))
         >>> fast_stylize(torch.rand(1, 3, 30, 40), "waves:2,dots:1", styles=untrained, strength=0.8).shape
         torch.Size([1, 3, 30, 40])

@@ -58,7 +58,7 @@ def visible(flow: Tensor, back: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from vggfeat.video.warping import visible
+        >>> from vggfeat.pictures.video.warping import visible
         >>> flow = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 3, 8)
         >>> visible(flow, -flow).float().mean().item(), visible(flow, flow).any().item()
         (0.75, False)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vggfeat import files
 from vggfeat.errors import InputError, WeightsError
-from vggfeat.styles.network import StyleNetwork
-from vggfeat.styles.widths import StyleWidths
+from vggfeat.transfer.styles.network import StyleNetwork
+from vggfeat.transfer.styles.widths import StyleWidths
 
 FORMAT = "vggfeat styles 1"
 ENDING = ".safetensors"

@@ -16,7 +16,7 @@ from vggfeat.errors import ImageError, imported
 from vggfeat.pictures import images
 from vggfeat.pictures.guard import refusing
 from vggfeat.pictures.images import Picture
-from vggfeat.video.names import is_video
+from vggfeat.pictures.video.names import is_video
 
 # Formats that may hold an animation. Pages of a TIFF are not frames.
 _ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})

@@ -7,8 +7,8 @@ from safetensors import safe_open
 
 from vggfeat import InstantStyles
 from vggfeat.errors import InputError, WeightsError
-from vggfeat.styles.network import StyleNetwork
-from vggfeat.styles.widths import StyleWidths
+from vggfeat.transfer.styles.network import StyleNetwork
+from vggfeat.transfer.styles.widths import StyleWidths
 
 
 @pytest.fixture

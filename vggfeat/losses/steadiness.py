@@ -12,8 +12,8 @@ from torch import Tensor
 from vggfeat.errors import InputError
 from vggfeat.losses.similarity import LPIPS
 from vggfeat.pictures import images
-from vggfeat.video.flow import FlowSource, Frame, flow_function
-from vggfeat.video.warping import visible, warp
+from vggfeat.pictures.video.flow import FlowSource, Frame, flow_function
+from vggfeat.pictures.video.warping import visible, warp
 
 
 class Aligned(NamedTuple):

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from vggfeat import InstantStyles
-from vggfeat.styles.network import StyleNetwork
-from vggfeat.styles.widths import StyleWidths
+from vggfeat.transfer.styles.network import StyleNetwork
+from vggfeat.transfer.styles.widths import StyleWidths
 
 WIDTHS = StyleWidths(5, 6, 8, blocks=2)
 

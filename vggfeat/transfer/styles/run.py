@@ -17,12 +17,12 @@ from vggfeat.errors import InputError, RecipeError, VggfeatError
 from vggfeat.features.device import choose_device, is_out_of_memory, settings
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
-from vggfeat.styles.file import InstantStyles, check_names
-from vggfeat.styles.network import StyleNetwork
-from vggfeat.styles.objective import StyleObjective
-from vggfeat.styles.photographs import Photographs, bundled_photographs, find_photographs
-from vggfeat.styles.recipe import StyleRecipe
 from vggfeat.training import checkpoint, randomness
+from vggfeat.transfer.styles.file import InstantStyles, check_names
+from vggfeat.transfer.styles.network import StyleNetwork
+from vggfeat.transfer.styles.objective import StyleObjective
+from vggfeat.transfer.styles.photographs import Photographs, bundled_photographs, find_photographs
+from vggfeat.transfer.styles.recipe import StyleRecipe
 
 # Independent streams of random numbers.
 _SQUARES, _STYLES, _HELD_OUT = 1, 2, 3

@@ -11,7 +11,7 @@ from video_files import clip_frames, heard, picture, with_sound
 from vggfeat import open_clip, write_clip, write_picture
 from vggfeat.errors import ImageError, InputError, VggfeatError
 from vggfeat.pictures.images import Picture
-from vggfeat.video.clips import ClipFrame, is_animated
+from vggfeat.pictures.video.clips import ClipFrame, is_animated
 
 
 def middles(rgb):
