@@ -56,6 +56,38 @@ def test_a_frame_starts_from_what_moved_and_is_held_to_what_is_seen():
     assert ((before.picture - clip[1:]).abs() * before.mask).max() < 0.03
 
 
+def test_what_enters_at_the_edge_starts_from_the_content():
+    steady = Steady(lambda first, second: torch.tensor([4.0 * (second.number - first.number), 0]).reshape(1, 2, 1, 1)
+                    .expand(1, 2, 16, 24))  # fmt: skip
+    clip, painted = noise(2, 3, 16, 24), noise(1, 3, 16, 24, seed=1)
+    steady.add(clip[:1], painted)
+    before = steady.before(clip[1:])
+    torch.testing.assert_close(before.picture[..., :4], clip[1:, ..., :4])
+    torch.testing.assert_close(before.picture[..., 4:], painted[..., :20])
+    assert before.mask[..., :4].sum() == 0
+
+
+def test_flow_is_found_where_the_pictures_are_kept(device):
+    found = []
+
+    def flow(first, second):
+        found.append((first.picture.device.type, second.picture.device.type))
+        return still(first, second)
+
+    steady = Steady(flow, device=device)
+    steady.add(noise(1, 3, 16, 24), noise(1, 3, 16, 24, seed=1))
+    before = steady.before(noise(1, 3, 16, 24))
+    assert found == [(device, device)] * 2
+    assert before.picture.device.type == before.mask.device.type == device
+
+
+def test_a_blend_is_the_mean_weighted_by_steadiness():
+    picture, painting, mask = *noise(2, 1, 3, 6, 8), noise(1, 1, 6, 8, seed=1).round()
+    expected = painting.where(mask == 0, (painting + 3 * picture) / 4)
+    torch.testing.assert_close(Before(picture, mask, 3.0).blended(painting), expected)
+    assert torch.equal(Before(picture, mask, 0.0).blended(painting), painting)
+
+
 def test_what_the_last_frame_hides_is_looked_for_further_back():
     """The left half is hidden in the second frame."""
     clip = noise(3, 3, 16, 24)
@@ -88,8 +120,17 @@ def test_a_cut_begins_a_new_scene(method):
     assert steady.scenes == 3
 
 
+def test_a_frame_of_another_size_begins_a_scene():
+    steady = Steady(still, back=(1, 2))
+    for number, (height, begins) in enumerate([(16, True), (16, False), (20, True), (20, False)]):
+        frame = noise(1, 3, height, 24)
+        assert (steady.before(frame) is None) == begins, number
+        steady.add(frame, frame)
+    assert steady.scenes == 2
+
+
 def test_frames_are_steadier_than_without():
-    clip, style = scenes.clip(4), noise(1, 3, 48, 48, seed=5)
+    clip, style = scenes.clip(3), noise(1, 3, 48, 48, seed=5)
     metric = WarpingError(flow=scenes.flow)
     alone = torch.cat([stylize(frame, style, SMALL).result() for frame in clip])
     steady = torch.cat(list(stylize_frames(clip, style, SMALL, flow=scenes.flow)))

@@ -76,6 +76,13 @@ class Before:
         """The same on `device`."""
         return replace(self, picture=self.picture.to(device), mask=self.mask.to(device))
 
+    def blended(self, painting: Tensor) -> Tensor:
+        """The picture that differs least from `painting` and, `weight` times as much, from the earlier paintings.
+
+        `painting` is (1, 3, H, W), of the size and on the device of `picture`.
+        """
+        return torch.lerp(painting, self.picture, self.mask * (self.weight / (1 + self.weight)))
+
     def held(self, closure: Closure, height: int, width: int, mode: Color) -> Closure:
         """An objective with the weighted difference added, as the term `temporal`, at `height` x `width` pixels.
 

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
 from vggfeat.errors import InputError, check_number
+from vggfeat.features.device import choose_device
 from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
 from vggfeat.pictures.video.flow import FlowSource, Frame, flow_function
@@ -30,6 +32,7 @@ class Steady:
         flow: how the motion is found, see `flow_function`.
         weight: of the mean squared difference to the frames before, warped onto the new one: see `Before`.
         back: how many frames earlier those are, nearest first: a pixel that is hidden in one is looked for in the next.
+        device: where pictures are kept, and where `raft` runs.
 
     Example:
         >>> import torch
@@ -43,15 +46,24 @@ class Steady:
         tensor(1.)
     """
 
-    def __init__(self, flow: FlowSource = "tvl1", *, weight: float = STEADINESS, back: Sequence[int] = (1,)) -> None:
+    def __init__(
+        self,
+        flow: FlowSource = "tvl1",
+        *,
+        weight: float = STEADINESS,
+        back: Sequence[int] = (1,),
+        device: torch.device | str = "cpu",
+    ) -> None:
         check_number("steadiness", weight, 0.0, 1e12)
         if not back or any(step < 1 for step in back):
             raise InputError(f"back is {list(back)}: give numbers of frames of at least 1, such as (1, 10)")
         self._find = flow_function(flow)
         self._weight = weight
         self._back = sorted({1, *back})
+        self._device = torch.device(device)
         self._kept: deque[tuple[Frame, Tensor]] = deque(maxlen=self._back[-1])
         self._number = 0
+        self._shape: torch.Size | None = None  # of the last content: a frame of another one begins a scene
         self.begins = True
         """Whether the next frame begins a scene, as `before` has found."""
         self.scenes = 0
@@ -64,13 +76,14 @@ class Steady:
 
     def add(self, content: Tensor, painted: Tensor, *, begins: bool | None = None) -> None:
         """Remember a frame, (1, 3, H, W), and its painting. `begins`: whether it begins a scene, else as found."""
-        if self.begins if begins is None else begins:
+        if content.shape != self._shape or (self.begins if begins is None else begins):
             self._kept.clear()
             self.scenes += 1
+        self._shape = content.shape
         self.begins = False
         self._number += 1
-        painted = painted.cpu()
-        self._kept.append((Frame(self._number, images.resize(content.cpu(), *painted.shape[2:])), painted))
+        painted = painted.to(self._device)
+        self._kept.append((self._frame(self._number, content, painted), painted))
 
     def skip(self) -> None:
         """Count a frame that could not be painted, so that the numbers of the later ones stay right."""
@@ -84,9 +97,9 @@ class Steady:
         return found
 
     def _before(self, content: Tensor) -> Before | None:
-        if not self._kept:
+        if not self._kept or content.shape != self._shape:
             return None
-        now = Frame(self._number + 1, images.resize(content.cpu(), *self._kept[-1][1].shape[2:]))
+        now = self._frame(self._number + 1, content, self._kept[-1][1])
         picture, found = self._aligned(now, *self._kept[-1])
         if found.float().mean() < _SAME_SCENE:
             return None
@@ -97,11 +110,19 @@ class Steady:
                 found = found | seen
         return Before(picture, found.float(), self._weight)
 
+    def _frame(self, number: int, content: Tensor, painted: Tensor) -> Frame:
+        """The content of a frame at the size of the paintings."""
+        return Frame(number, images.resize(content.to(self._device), *painted.shape[2:]))
+
     def _aligned(self, now: Frame, then: Frame, painted: Tensor) -> tuple[Tensor, Tensor]:
-        """The painting of an earlier frame, warped onto the new one, and where it can be trusted."""
-        flow = self._find(now, then)
-        warped, _ = warp(painted, flow)
-        return warped, visible(flow, self._find(then, now))
+        """The painting of an earlier frame, warped onto the new one, and where it can be trusted.
+
+        Where the flow points outside, the picture is the content: the edge would be repeated in streaks.
+        """
+        flow, back = (self._find(*pair).to(self._device) for pair in ((now, then), (then, now)))
+        # Each painting is made of the one before: bilinear interpolation would blur them more and more.
+        warped, inside = warp(painted, flow, mode="cubic")
+        return warped.clamp(0, 1).where(inside, now.picture), visible(flow, back)
 
 
 def later(recipe: Recipe, height: int, width: int) -> Recipe:
@@ -152,7 +173,7 @@ def stylize_frames(
     """
     chosen = named(recipe) if isinstance(recipe, str) else recipe
     chosen = chosen if size is None else replace(chosen, size=size)
-    steady = Steady(flow, weight=steadiness, back=back)
+    steady = Steady(flow, weight=steadiness, back=back, device=choose_device(options.get("device", "auto")))
     run: Stylization | None = None
     for frame in frames:
         content = sources.read(frame, "a frame")

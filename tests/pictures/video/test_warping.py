@@ -26,6 +26,21 @@ def test_warping_is_bilinear_and_repeats_the_edge():
     assert 0.1 < inside.float().mean() < 0.9
 
 
+def test_cubic_warps_keep_what_bilinear_ones_blur_and_amplify_nothing():
+    """Waves of `period` pixels are shifted by half a pixel again and again."""
+    shift = torch.tensor([0.5, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 4, 400)
+
+    def left(mode, period, times):
+        picture = (2 * torch.pi * torch.arange(400.0) / period).sin().expand(1, 1, 4, 400)
+        for _ in range(times):
+            picture, _ = warp(picture, shift, mode=mode)
+        return float(picture[..., 150:-150].abs().max())
+
+    assert left("bilinear", 8, 10) < 0.6
+    assert left("cubic", 8, 10) > 0.9
+    assert all(left("cubic", period, 40) <= 1.01 for period in (3, 5, 8, 12, 30))
+
+
 def test_an_unknown_flow_is_not_inside():
     flow = torch.zeros(1, 2, 4, 6)
     flow[..., 2] = torch.nan

@@ -4,6 +4,8 @@ A flow is (N, 2, H, W): for each pixel of a picture, where it is in another one,
 unknown.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,10 +16,16 @@ from vggfeat.errors import InputError
 # length of the motion, and the squared pixels that are added to it.
 _INCONSISTENT = (0.01, 0.5)
 _BOUNDARY = (0.01, 0.002)
+# torch's bicubic interpolation amplifies waves of 4 to 15 pixels by up to 3 %, which adds up from warp to warp. This
+# share of it, the rest bilinear, amplifies none.
+_CUBIC = 2 / 3
 
 
-def warp(picture: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Read `picture` (N, C, H, W) where `flow` (N, 2, H, W) points: bilinear, beyond the edge the nearest pixel.
+def warp(picture: Tensor, flow: Tensor, *, mode: Literal["bilinear", "cubic"] = "bilinear") -> tuple[Tensor, Tensor]:
+    """Read `picture` (N, C, H, W) where `flow` (N, 2, H, W) points; beyond the edge the nearest pixel.
+
+    `mode` is the interpolation. Pictures that are warped again and again stay sharp longer by `cubic`, which may leave
+    the range of the values.
 
     Returns the warped picture, and (N, 1, H, W) booleans that are true where the flow is known and points inside.
 
@@ -42,7 +50,11 @@ def warp(picture: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)  # false for NaN
     # grid_sample counts from -1 at the first pixel's centre to 1 at the last one's.
     places = torch.stack([x / max(width - 1, 1), y / max(height - 1, 1)], dim=3).nan_to_num() * 2 - 1
-    warped = F.grid_sample(picture, places.to(picture.dtype), padding_mode="border", align_corners=True)
+    places = places.to(picture.dtype)
+    warped = F.grid_sample(picture, places, padding_mode="border", align_corners=True)
+    if mode == "cubic":
+        cubic = F.grid_sample(picture, places, mode="bicubic", padding_mode="border", align_corners=True)
+        warped = torch.lerp(warped, cubic, _CUBIC)
     return warped, inside[:, None]
 
 
