@@ -1,13 +1,14 @@
 """How steady are painted clips? Three clips made from photographs by known motion: a table, and the frames in a strip.
 
     python benchmarks/steady.py [--clips pan,turn,layers] [--frames 8] [--width 160] [--style mosaic]
-                                [--steadiness 300] [--flow tvl1] [--out FOLDER]
+                                [--steps 40] [--steadiness 300] [--flow tvl1] [--fast FILE:NAME] [--out FOLDER]
 
 `pan` moves a photograph, `turn` zooms and rotates it, and in `layers` a part of one photograph moves over another one
 and hides it. They are painted frame by frame (`alone`), each from the painting before (`start`), and by
-`stylize_frames`, once for each value of `--steadiness`. Columns: the warping error against the frame before and against
-the first frame, by the exact motion, which `stylize_frames` does not know; the style loss of the Gatys notebook;
-seconds for a frame.
+`stylize_frames`, once for each value of `--steadiness`; with `--fast` by `fast_stylize_frames` instead, where 0 is each
+frame without the others. Columns: the warping error against the frame before and against
+the first frame, by the exact motion, which `stylize_frames` does not know; the style loss of the Gatys notebook, as a
+mean and of the last frame; seconds for a frame.
 """
 
 import argparse
@@ -26,7 +27,16 @@ from judge import Judge, of_area
 from measuring import markdown
 from torch import Tensor
 
-from vggfeat import WarpingError, gram, read_picture, recipe, stylize, stylize_frames, write_picture
+from vggfeat import (
+    WarpingError,
+    fast_stylize_frames,
+    gram,
+    read_picture,
+    recipe,
+    stylize,
+    stylize_frames,
+    write_picture,
+)
 from vggfeat.pictures.images import resize
 from vggfeat.pictures.video.flow import Frame
 from vggfeat.pictures.video.names import STEADINESS
@@ -132,14 +142,16 @@ def main() -> None:
     parser.add_argument("--clips", default="pan,turn,layers")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--width", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=40, help="of the recipe `default`")
     parser.add_argument("--style", default="mosaic")
     parser.add_argument("--steadiness", default=f"{STEADINESS:g}")
     parser.add_argument("--flow", default="tvl1")
+    parser.add_argument("--fast", metavar="FILE:NAME", help="an instant style, which --style shows")
     parser.add_argument("--without", default="", help="ways to leave out: alone,start")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     width, height = options.width, round(options.width * 3 / 4)
-    chosen, style = recipe("default", size=width), PICTURES / f"{options.style}.jpg"
+    chosen, style = recipe("default", size=width, steps=options.steps), PICTURES / f"{options.style}.jpg"
     rows: list[list[str]] = []
     for name in options.clips.split(","):
         motion = clips(height, width)[name]
@@ -149,9 +161,16 @@ def main() -> None:
 
         frames = [motion.frame(t) for t in range(options.frames)]
         judge = Judge(frames[0], of_area(read_picture(style).rgb, height, width))
-        ways = {"original": frames, "alone": alone(frames, style, chosen), "start": start(frames, style, chosen)}
+        ways: dict[str, Iterable[Tensor]] = {"original": frames}
+        if not options.fast:
+            ways |= {"alone": alone(frames, style, chosen), "start": start(frames, style, chosen)}
         for weight in map(float, options.steadiness.split(",")):
-            ways[f"steady {weight:g}"] = stylize_frames(frames, style, chosen, flow=options.flow, steadiness=weight)
+            if options.fast:
+                ways[f"fast {weight:g}"] = fast_stylize_frames(
+                    frames, options.fast, flow=options.flow, steadiness=weight
+                )
+            else:
+                ways[f"steady {weight:g}"] = stylize_frames(frames, style, chosen, flow=options.flow, steadiness=weight)
         for way, painting in ways.items():
             if way in options.without.split(","):
                 continue
@@ -161,13 +180,21 @@ def main() -> None:
             errors = [float(WarpingError(flow=exact, back=back)(painted, frames)) for back in (1, None)]
             losses = [style_loss(judge, x) for x in painted]
             rows.append(
-                [name, way, *(f"{error:.5f}" for error in errors), f"{geometric_mean(losses):.4g}", f"{seconds:.1f}"]
+                [
+                    *(name, way, *(f"{error:.5f}" for error in errors)),
+                    *(f"{loss:.4g}" for loss in (geometric_mean(losses), losses[-1])),
+                    f"{seconds:.1f}",
+                ]
             )
             print(*rows[-1], flush=True)
             if options.out:
                 options.out.mkdir(parents=True, exist_ok=True)
                 write_picture(options.out / f"{name}-{way.replace(' ', '-')}.png", torch.cat(painted, dim=3))
-    print(markdown(["clip", "painted", "warping error", "against the first", "style loss", "s a frame"], rows))
+    print(
+        markdown(
+            ["clip", "painted", "warping error", "against the first", "style loss", "of the last", "s a frame"], rows
+        )
+    )
 
 
 if __name__ == "__main__":

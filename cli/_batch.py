@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,6 +76,30 @@ class Styling:
             *([("keep", self.keep)] if self.keep else []),
             *recipe_files(self.recipe),
         ]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a painting depends on, except the content and the inputs."""
+        regions = [[mask is not None for mask in masks] for masks in (self.masks, self.style_masks)]
+        return {"recipe": self.recipe.as_dict(), "weights": self.weights, "masks": regions}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the summary of a clip says of its style."""
+        return {"recipe": self.recipe.as_dict()}
+
+    def painting_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of the painting of a content of `height` x `width` pixels."""
+        from vggfeat.pictures import images
+
+        return images.fit(height, width, self.recipe.size, enlarge=self.recipe.enlarge)
+
+    def frame(self, content: "Tensor") -> "Generator[float, None, Tensor]":
+        """Paint a frame of a clip, (1, 3, H, W): yield the share that is done, and return the painting."""
+        run = self.begin(content)
+        for progress in run:
+            yield progress.done
+        return run.image
 
     def begin(self, content: "Tensor") -> "Stylization":
         """Begin to paint `content`. Style targets of the previous run are reused."""
@@ -208,8 +232,6 @@ def paint_all(styling: Painter, contents: Sequence[str], folder: Path, *, steady
             if known and not all(other.exists() for other in paths[number : number + steady.reach]):
                 steady.before(content)  # finds out whether it begins a scene, so that a resumed run paints the same
             steady.add(content, painted)
-    if steady is not None and not quiet:
-        _tell_flicker([name for name in targets if name not in failed], targets)
     if failed:
         tell(f"{len(failed)} of {len(targets)} could not be painted: {', '.join(failed)}")
         raise click.exceptions.Exit(SOME_FAILED)
@@ -229,21 +251,3 @@ def _check_targets(styling: Painter, targets: Mapping[str, Path]) -> None:
 def _partial(target: Path) -> Path:
     """Where the picture of an interrupted run is saved."""
     return target.with_suffix(".partial.png")
-
-
-def _tell_flicker(frames: Sequence[str], targets: Mapping[str, Path]) -> None:
-    """Report the mean pixel change between frames, for the contents and for the paintings."""
-    from vggfeat.pictures import images
-
-    def change(names: Sequence[str | Path]) -> float:
-        pictures = (images.flatten(images.read_picture(name)) for name in names)
-        changes: list[float] = []
-        last = next(pictures)
-        for picture in pictures:
-            changes.append(float((picture - images.resize(last, *picture.shape[2:])).abs().mean()))
-            last = picture
-        return sum(changes) / len(changes)
-
-    if len(frames) > 1:
-        contents, painted = change(frames), change([targets[name] for name in frames])
-        tell(f"mean pixel change between frames: {contents:.4f} in the contents, {painted:.4f} in the paintings")

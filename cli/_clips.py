@@ -3,24 +3,27 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from vggfeat import files
 from vggfeat.errors import InputError
-from vggfeat.pictures.video.names import CLIP_ENDINGS, STEADINESS, VIDEO_ENDINGS, is_video
+from vggfeat.pictures.video.names import CLIP_ENDINGS, VIDEO_ENDINGS, is_animated, is_video
 
-from ._batch import Styling
+from ._batch import Painter
+from ._options import refuse_unless
 from ._outputs import check_paths, chosen_output
 from ._progress import bar, on_terminal, tell
 from ._signals import exiting, load_torch, uninterrupted
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vggfeat.pictures.video.clips import Clip, ClipFrame
     from vggfeat.transfer.steady import Steady
 
@@ -31,30 +34,53 @@ _SCENE = "vggfeat-scene"
 """The text in the first frame of a scene."""
 
 
+class FramePainter(Painter, Protocol):
+    """Paints the frames of a clip one after the other; `steady` remembers those before."""
+
+    steady: "Steady | None"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a painting depends on, except the content and the inputs."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the summary of a clip says of its style."""
+        ...
+
+    def painting_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width of the painting of a content of `height` x `width` pixels."""
+        ...
+
+    def frame(self, content: "Tensor") -> "Generator[float, None, Tensor]":
+        """Paint a frame, (1, 3, H, W): yield the share that is done, and return the painting."""
+        ...
+
+
 @dataclass(frozen=True)
 class Steadiness:
     """The options that keep the frames of a clip steady."""
 
     flow: str
-    weight: float | None
+    weight: float
     back: Sequence[int]
 
-    def begin(self) -> "Steady":
+    def begin(self, device: str) -> "Steady":
         """Start a run: the object that remembers its last frames."""
         load_torch()
+        from vggfeat.features.device import choose_device
         from vggfeat.transfer.steady import Steady
 
-        return Steady(self.flow, weight=STEADINESS if self.weight is None else self.weight, back=self.back)
+        return Steady(self.flow, weight=self.weight, back=self.back, device=choose_device(device))
 
 
 def clip_output(contents: Sequence[str], output: str | None, style: str) -> Path | None:
     """Where a clip is painted to: a clip, or a folder for its frames; None if the contents are pictures.
 
     The content is a clip if it is a video file or an animated picture, or a folder of frames that -o makes a clip.
+    `style` is a name for the default output.
     """
-    load_torch()
-    from vggfeat.pictures.video.clips import is_animated
-
     into_clip = output is not None and Path(output).suffix.lower() in CLIP_ENDINGS and not Path(output).is_dir()
     if len(contents) == 1 and Path(contents[0]).is_dir():
         return Path(str(output)) if into_clip else None
@@ -66,7 +92,7 @@ def clip_output(contents: Sequence[str], output: str | None, style: str) -> Path
     suffix = Path(clips[0]).suffix.lower()
     if output is None:
         kind = suffix if suffix in CLIP_ENDINGS else ".mp4" if suffix in VIDEO_ENDINGS else ".webp"
-        return chosen_output(None, f"{Path(clips[0]).stem}-{Path(style).stem}{kind}")
+        return chosen_output(None, f"{Path(clips[0]).stem}-{style}{kind}")
     if into_clip or not Path(output).suffix or Path(output).is_dir():
         return Path(output)
     if suffix in VIDEO_ENDINGS:
@@ -75,19 +101,36 @@ def clip_output(contents: Sequence[str], output: str | None, style: str) -> Path
     return None
 
 
-def paint_clip(styling: Styling, content: str, output: Path, steadiness: Steadiness, fps: float | None) -> None:
+def check_clip_options(*, clip: bool, sequence: bool, many: bool) -> None:
+    """Refuse options of clips if there is none. `sequence`: the contents, of which there are `many`, are frames."""
+    if not (clip or sequence):
+        refuse_unless("a clip or --sequence", ("flow", "steadiness", "back"))
+    if not clip:
+        refuse_unless("a clip", ("fps",))
+    if sequence and not (many or clip):
+        raise click.UsageError("--sequence is for several contents, or a folder of frames")
+
+
+def paint_clip(styling: FramePainter, content: str, output: Path, steadiness: Steadiness, fps: float | None) -> None:
     """Paint the frames of `content`, and write the clip `output`, or its frames into the folder `output`."""
+    styling.steady = steadiness.begin(styling.options.device)
     from vggfeat.pictures.video.clips import open_clip
-    from vggfeat.pictures.video.writing import check_clip_writable, write_clip
+    from vggfeat.pictures.video.writing import check_clip_writable, clip_left_out, write_clip
 
     clip = open_clip(content)
     whole = output.suffix.lower() in CLIP_ENDINGS and not output.is_dir()
     folder = output.with_name(f"{output.name}.frames") if whole else output
+    first = next(iter(clip), None)
+    if first is None:
+        raise InputError(f"'{content}' holds no frame")
     if whole:
-        check_clip_writable(output)
+        size = styling.painting_size(*first.picture.rgb.shape[2:])
+        check_clip_writable(output, size=size)
+        if not styling.options.quiet:
+            for line in clip_left_out(output, size=size, alpha=first.picture.alpha is not None):
+                tell(line)
     read = [clip.path, *(Path(name) for _, name in styling.inputs() if Path(name).is_file()), *styling.read]
     check_paths([("the output", output), *([("the folder of its frames", folder)] if whole else [])], read)
-    styling.steady = steadiness.begin()
     painting = _Painting(styling, styling.steady, clip, folder, same_size=whole)
     if whole and fps is not None and is_video(clip.path) and not styling.options.quiet:
         tell("--fps changes how long the clip takes: its sound is left out")
@@ -98,13 +141,12 @@ def paint_clip(styling: Styling, content: str, output: Path, steadiness: Steadin
         if whole:
             sound = clip.path if is_video(clip.path) and fps is None else None
             write_clip(output, painting.painted(), fps=fps, sound=sound)
-        if whole:
             with uninterrupted():
                 painting.clean()
     if styling.options.as_json:
         facts = {"output": str(output), "frames": len(painting.paths), "scenes": painting.scenes}
         seconds = round(time.monotonic() - began, 3)
-        click.echo(json.dumps({**facts, "seconds": seconds, "recipe": styling.recipe.as_dict()}, allow_nan=False))
+        click.echo(json.dumps({**facts, "seconds": seconds, **styling.facts}, allow_nan=False))
     elif not styling.options.quiet:
         click.echo(str(output))
 
@@ -113,7 +155,7 @@ def paint_clip(styling: Styling, content: str, output: Path, steadiness: Steadin
 class _Painting:
     """Paints the frames of a clip into a folder, except those already there."""
 
-    styling: Styling
+    styling: FramePainter
     steady: "Steady"
     clip: "Clip"
     folder: Path
@@ -124,10 +166,8 @@ class _Painting:
 
     def prepare(self, settings: dict[str, Any]) -> None:
         """Make the folder. Refuse one whose frames belong to a run with other pictures or settings."""
-        styling = self.styling
-        regions = [[mask is not None for mask in masks] for masks in (styling.masks, styling.style_masks)]
-        now = {**settings, "recipe": styling.recipe.as_dict(), "weights": styling.weights, "masks": regions}
-        for number, (role, name) in enumerate([("content", str(self.clip.path)), *styling.inputs()]):
+        now = {**settings, **self.styling.settings}
+        for number, (role, name) in enumerate([("content", str(self.clip.path)), *self.styling.inputs()]):
             now[f"{role} {number}" if number else role] = [Path(name).name, _digest(Path(name))]
         path = self.folder / _SETTINGS
         if path.exists():
@@ -171,13 +211,11 @@ class _Painting:
                              "a clip has frames of one size")  # fmt: skip
         self._size = height, width
         if not path.exists():
-            run = self.styling.begin(content)
-            for progress in run:
-                yield progress.done
+            painted = yield from self.styling.frame(content)
             alpha = frame.picture.alpha
-            alpha = None if alpha is None else images.resize(alpha, *run.image.shape[2:])
+            alpha = None if alpha is None else images.resize(alpha, *painted.shape[2:])
             text = {_SCENE: "begins"} if self.steady.begins else None
-            images.write_picture(path, run.image, alpha=alpha, text=text)
+            images.write_picture(path, painted, alpha=alpha, text=text)
         # Read back from the file, as a resumed run does, so that both see the same pixels.
         self.steady.add(content, images.read_picture(path).rgb, begins=_SCENE in images.read_text(path))
         self.scenes = self.steady.scenes

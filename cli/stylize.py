@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from vggfeat.errors import one_of
-from vggfeat.pictures.video.names import STEADINESS
+from vggfeat.pictures.video.names import FAST_STEADINESS, STEADINESS
 
 from ._batch import Styling, expand, paint_all, target_folder
-from ._clips import Steadiness, clip_output, paint_clip
+from ._clips import Steadiness, check_clip_options, clip_output, paint_clip
 from ._fast import paint_fast
 from ._options import flow_option, output_option, parsed, refuse_unless
 from ._painting import RunOptions, run_options
@@ -75,7 +75,8 @@ def _distances(text: str) -> tuple[int, ...]:
 @click.option(
     "--steadiness",
     type=click.FloatRange(0),
-    help=f"For clips: weight of the difference to the frame before; 0 only starts from it.  [default: {STEADINESS:g}]",
+    help="For clips: weight of the difference to the frame before; 0 only starts from it.  "
+    f"[default: {STEADINESS:g}, with --fast {FAST_STEADINESS:g}]",
 )
 @click.option(
     "--look-back",
@@ -119,24 +120,30 @@ def command(
     Ctrl-C saves the picture as it is; if -o is a folder, as NAME.partial.png.
 
     With --fast, a small network paints CONTENT at once in a style that it was trained for, at the content's own size
-    unless --size is given. Only --strength, --size, --memory and options of output go with it.
+    unless --size is given; each frame of a clip is blended with the one before. Only --strength, --size, --memory and
+    options of clips and of output go with it.
     """
     run_with = RunOptions.pop_from(options)
     if fast is not None:
-        paint_fast(fast, pictures, output, strength=strength, size=options["size"], options=run_with)
+        paint_fast(
+            fast,
+            pictures,
+            output,
+            strength=strength,
+            size=options["size"],
+            options=run_with,
+            steadiness=Steadiness(flow, FAST_STEADINESS if steadiness is None else steadiness, back or (1,)),
+            fps=fps,
+            sequence=sequence,
+        )
         return
     refuse_unless("--fast", ("strength",))
     contents, styles, places = _arguments(pictures, named_styles, masks)
-    clip = clip_output(contents, output, styles[0])
+    clip = clip_output(contents, output, Path(styles[0]).stem)
     found, many = (contents, False) if clip else expand(contents, quiet=run_with.quiet)
-    if not (clip or sequence):
-        refuse_unless("a clip or --sequence", ("flow", "steadiness", "back"))
-    if not clip:
-        refuse_unless("a clip", ("fps",))
+    check_clip_options(clip=clip is not None, sequence=sequence, many=many)
     if (many or clip) and (run_with.checkpoint or run_with.resume or run_with.plot or run_with.save_every):
         raise click.UsageError("--checkpoint, --resume, --plot and --save-every are for a single picture")
-    if sequence and not (many or clip):
-        raise click.UsageError("--sequence is for several contents, or a folder of frames")
     chosen = chosen_recipe("default", options, run_with.resume)
     styling = Styling(
         styles=styles,
@@ -151,12 +158,12 @@ def command(
     )
     if len(styles) > 1 and not run_with.quiet:
         tell(f"{'contents' if many else repr(contents[0])} in a mix of {len(styles)} styles: {', '.join(styles)}")
-    held = Steadiness(flow, steadiness, back or (1,))
+    held = Steadiness(flow, STEADINESS if steadiness is None else steadiness, back or (1,))
     if clip:
         paint_clip(styling, contents[0], clip, held, fps)
     elif many:
         folder = target_folder(output, contents)
-        styling.steady = held.begin() if sequence else None
+        styling.steady = held.begin(run_with.device) if sequence else None
         paint_all(styling, found, folder, steady=styling.steady)
     else:
         styling.paint(contents[0], output, f"{Path(contents[0]).stem}-{Path(styles[0]).stem}.png")

@@ -2,6 +2,8 @@
 
 import torch
 
+from vggfeat.pictures.video.flow import Frame
+
 
 def paint(places):
     """A smooth picture at `places` (H, W, 2) as (x, y): (1, 3, H, W) in [0, 1]."""
@@ -43,3 +45,9 @@ def flow(first, second):
     places = grid(height, width)
     there = apply(torch.linalg.inv(homography(second.number)) @ homography(first.number), places)
     return (there - places).permute(2, 0, 1)[None]
+
+
+def pairs(clip):
+    """The last two frames of a list of frames, to find the flow from the last one and the flow to it."""
+    now, then = (Frame(len(clip) - i, clip[len(clip) - 1 - i]) for i in (0, 1))
+    return (now, then), (then, now)

@@ -73,6 +73,7 @@ from .transfer.run import Stylization as Stylization
 from .transfer.run import stylize as stylize
 from .transfer.steady import stylize_frames as stylize_frames
 from .transfer.styles.file import InstantStyles as InstantStyles
+from .transfer.styles.frames import fast_stylize_frames as fast_stylize_frames
 from .transfer.styles.painting import fast_stylize as fast_stylize
 from .transfer.styles.recipe import StyleRecipe as StyleRecipe
 from .transfer.styles.run import train_styles as train_styles

@@ -1,9 +1,19 @@
 import json
+from pathlib import Path
 
 import pytest
+import scenes
 import torch
 
-from vggfeat import InstantStyles, fast_stylize, read_picture, write_clip, write_picture
+from vggfeat import (
+    InstantStyles,
+    fast_stylize,
+    fast_stylize_frames,
+    open_clip,
+    read_picture,
+    write_clip,
+    write_picture,
+)
 from vggfeat.pictures import images
 from vggfeat.transfer.styles import mixes
 from vggfeat.transfer.styles.network import StyleNetwork
@@ -67,7 +77,10 @@ def test_folders_are_painted_once_and_failures_named(vggfeat, tmp_path):
         (("--fast", "my.safetensors:dots", "--strength", "2"), "--strength"),
         (("--fast", "my.safetensors:dots", "-o", "content.png"), "is one of the inputs"),
         (("--fast", "my.safetensors:dots", "-o", "out.gif"), "out.gif"),
-        (("moving.gif", "--fast", "my.safetensors:dots", "-o", "out"), "'moving.gif' is a clip"),
+        (("moving.gif", "--fast", "my.safetensors:dots", "-o", "out"), "paint one clip at a time"),
+        (("--fast", "my.safetensors:dots", "--flow", "ilk"), "--flow needs a clip or --sequence"),
+        (("--fast", "my.safetensors:dots", "--fps", "3"), "--fps needs a clip"),
+        (("--fast", "my.safetensors:dots", "--sequence"), "--sequence is for several contents"),
         (("--fast", "my.safetensors:dots", "--memory", "10kb"), "even in small blocks"),
         (("style.jpg", "--strength", "0.5"), "--strength needs --fast"),
     ],
@@ -83,3 +96,50 @@ def test_a_painting_says_how_it_was_made(vggfeat):
     assert record["styles"] == {"dots": 1}
     assert [item["role"] for item in record["inputs"]] == ["content", "styles"]
     assert "`vggfeat stylize --fast` paints it" in vggfeat("recipe", "out.png", code=2).stderr
+
+
+def painted(frames):
+    return [images.from_pil(images.to_pil(frame)).rgb for frame in frames]
+
+
+def test_the_frames_of_a_clip_are_blended_and_an_interrupted_run_goes_on(vggfeat, monkeypatch):
+    pytest.importorskip("skimage")
+    write_clip("moving.webp", scenes.clip(3), fps=10)
+    frames = [frame.picture.rgb for frame in open_clip("moving.webp")]
+    arguments = ("stylize", "moving.webp", "--fast", "my.safetensors:dots", "--flow", "ilk", "--steadiness", 2)
+    facts = json.loads(vggfeat(*arguments, "--json").stdout)
+    assert (facts["output"], facts["frames"], facts["styles"]) == ("moving-dots.webp", 3, {"dots": 1})
+    vggfeat(*arguments, "-o", "whole/")
+    expected = fast_stylize_frames(frames, "my.safetensors:dots", flow="ilk", steadiness=2)
+    for number, frame in enumerate(painted(expected), 1):
+        assert (read_picture(f"whole/{number:06}.png").rgb - frame).abs().max() < 1.5 / 255
+    with monkeypatch.context() as patch:
+        found = []
+
+        def interrupt(*arguments, paint=images.write_picture, **options):
+            found.append(1)
+            if len(found) == 3:
+                raise KeyboardInterrupt
+            paint(*arguments, **options)
+
+        patch.setattr(images, "write_picture", interrupt)
+        assert "goes on with the next one" in vggfeat(*arguments, "-o", "out/", code=130).stderr
+    assert "differs in strength" in vggfeat(*arguments, "-o", "out/", "--strength", 0.5, code=2).stderr
+    vggfeat(*arguments, "-o", "out/")
+    for path in Path("whole").glob("*.png"):
+        assert path.read_bytes() == Path("out", path.name).read_bytes()
+
+
+def test_a_sequence_of_frames_is_blended(vggfeat):
+    pytest.importorskip("skimage")
+    Path("in").mkdir()
+    for number, frame in enumerate(scenes.clip(2).split(1)):
+        write_picture(f"in/{number}.png", frame)
+    arguments = ("stylize", "in", "--fast", "my.safetensors:dots")
+    vggfeat(*arguments, "-o", "single")
+    vggfeat(*arguments, "-o", "steady", "--sequence", "--flow", "ilk")
+    single, steady = (
+        [Path(folder, f"{number}.png").read_bytes() for number in (0, 1)] for folder in ("single", "steady")
+    )
+    assert single[0] == steady[0]
+    assert single[1] != steady[1]

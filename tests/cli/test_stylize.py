@@ -281,7 +281,6 @@ def test_a_folder_is_painted_but_for_what_is_there_and_what_is_damaged(vggfeat):
     arguments = ("stylize", "frames", "--style", "style.jpg", "-o", "painted", "--sequence", *QUICK)
     first = vggfeat(*arguments, code=3)
     assert "1 of 4 could not be painted: frames/3.png" in first.stderr
-    assert "mean pixel change between frames" in first.stderr
     before = {path.name: path.stat().st_mtime_ns for path in Path("painted").iterdir()}
     assert sorted(before) == ["0.png", "1.png", "2.png"]
     Path("painted/1.png").unlink()

@@ -155,6 +155,28 @@ def test_bad_arguments_are_refused(arguments, message, vggfeat):
     assert message in vggfeat("stylize", *arguments, *SHALLOW, "--size", 64, code=2).stderr
 
 
+def test_what_a_video_cannot_hold_is_told_before_the_work(vggfeat):
+    pytest.importorskip("av")
+    write_clip("in.webp", [Picture(x[..., :47], torch.ones(1, 1, 48, 47) / 2) for x in frames(2)], fps=10)
+    stderr = vggfeat("stylize", "in.webp", "style.jpg", *QUICK, "-o", "out.mp4").stderr
+    assert "'out.mp4' will be 46x48" in stderr
+    assert "'out.mp4' will be opaque" in stderr
+
+
+def test_a_clip_that_is_too_long_for_its_format_is_refused_before_the_work(vggfeat):
+    write_clip("in.gif", torch.rand(2, 3, 2, 16_384), fps=10)
+    stderr = vggfeat("stylize", "in.gif", "style.jpg", *QUICK, "--size", 16_384, "-o", "out.webp", code=2).stderr
+    assert "holds 1 to 16383 pixels a side, not 16384x2" in stderr
+    assert not Path("out.webp.frames").exists()
+
+
+def test_a_clip_of_one_frame_is_painted(vggfeat):
+    Path("in").mkdir()
+    write_picture("in/1.png", frames(1)[0])
+    vggfeat("stylize", "in", "--style", "style.jpg", *QUICK, "-o", "out.gif")
+    assert len(list(open_clip("out.gif"))) == 1
+
+
 def test_frames_of_two_sizes_are_refused(vggfeat):
     Path("in").mkdir()
     write_picture("in/1.png", frames()[0])

@@ -27,7 +27,10 @@ def refusing(action: str, otherwise: str) -> Generator[None]:
 
 
 def _reason(error: Exception, otherwise: str) -> str:
-    text = textwrap.shorten(str(error), 160, placeholder="...") or type(error).__name__
+    # PyAV's errors repeat the file in their text.
+    text = (
+        textwrap.shorten(str(getattr(error, "strerror", None) or error), 160, placeholder="...") or type(error).__name__
+    )
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):

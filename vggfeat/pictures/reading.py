@@ -85,12 +85,8 @@ def read_picture(path: str | os.PathLike[str], *, max_pixels: int | None = None)
     >>> picture.rgb.shape, picture.alpha, picture.bits
     (torch.Size([1, 3, 4, 6]), None, 8)
     """
-    _check_no_url(path)
-    path = Path(path)
-    with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
-        _check_readable(path)
-        with path.open("rb") as file, _opened(file, max_pixels) as image:
-            return _picture(image, max_pixels or _limits[-1])
+    with opened(path, max_pixels=max_pixels) as image:
+        return _picture(image, max_pixels or _limits[-1])
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -122,11 +118,8 @@ def read_text(path: str | os.PathLike[str], *, max_pixels: int | None = None) ->
 
     For a PNG these are all its text chunks, whichever program wrote them. Raises `ImageError` as `read_picture` does.
     """
-    path = Path(path)
-    with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
-        _check_readable(path)
-        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels or _limits[-1]):
-            return _texts(image)
+    with opened(path, max_pixels=max_pixels) as image, quiet(max_pixels or _limits[-1]):
+        return _texts(image)
 
 
 def read_metadata(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Metadata:
@@ -138,11 +131,8 @@ def read_metadata(path: str | os.PathLike[str], *, max_pixels: int | None = None
     ...     read_metadata(f"{folder}/a.tif").dpi
     (300.0, 300.0)
     """
-    path = Path(path)
-    with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
-        _check_readable(path)
-        with path.open("rb") as file, _opened(file, max_pixels) as image, quiet(max_pixels or _limits[-1]):
-            return metadata.of_image(image)
+    with opened(path, max_pixels=max_pixels) as image, quiet(max_pixels or _limits[-1]):
+        return metadata.of_image(image)
 
 
 def from_pil(image: Image.Image) -> Picture:
@@ -174,6 +164,20 @@ def pixel_limit(most: int) -> Generator[None]:
         yield
     finally:
         _limits.remove(most)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> Generator[Image.Image]:
+    """Open a picture file for the block: only its header is read. Raises `ImageError` as `read_picture` does.
+
+    Errors in the block count as damage of the file.
+    """
+    _check_no_url(path)
+    path = Path(path)
+    with refusing(f"cannot read {str(path)!r}", "the file is damaged"):
+        _check_readable(path)
+        with path.open("rb") as file, _opened(file, max_pixels) as image:
+            yield image
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import sys
 from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,8 +12,10 @@ from video_files import clip_frames, heard, picture, with_sound
 
 from vggfeat import open_clip, write_clip, write_picture
 from vggfeat.errors import ImageError, InputError, VggfeatError
-from vggfeat.pictures.images import Picture
-from vggfeat.pictures.video.clips import ClipFrame, is_animated
+from vggfeat.pictures.images import Picture, pixel_limit
+from vggfeat.pictures.video.clips import ClipFrame
+from vggfeat.pictures.video.names import is_animated
+from vggfeat.pictures.video.writing import check_clip_writable
 
 
 def middles(rgb):
@@ -156,12 +160,20 @@ def test_a_still_picture_is_a_clip_of_one_frame(tmp_path):
 
 
 def test_what_is_no_clip_is_refused(tmp_path):
-    pytest.importorskip("av")
+    av = pytest.importorskip("av")
     (tmp_path / "a.mp4").write_bytes(b"no video" * 100)
     (tmp_path / "a.txt").write_text("text")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "none.mp4").touch()
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        sound = container.add_stream("aac", rate=44_100, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 44_100
+        container.mux([*sound.encode(silence), *sound.encode(None)])
     for name, message in [
-        ("a.mp4", "cannot read .*a.mp4"),
+        ("a.mp4", "a.mp4': the file is damaged .Invalid data found when processing input.$"),
+        ("none.mp4", "none.mp4': it is empty"),
+        ("sound.mp4", "^cannot read [^ ]*sound.mp4': it holds no video"),
         ("a.txt", "not a picture"),
         ("b.mp4", "no such file; did you mean 'a.mp4'"),
         ("b.gif", "no such file"),
@@ -181,6 +193,68 @@ def test_a_clip_that_cannot_be_written_leaves_no_file(tmp_path):
     with pytest.raises(InputError, match="fps is 0"):
         write_clip(tmp_path / "a.gif", [picture()], fps=0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("a.webp", (4, 16_384), "holds 1 to 16383 pixels a side, not 16384x4"),
+        ("a.mp4", (1, 64), "holds 2 to 16384 pixels a side, not 64x1"),
+        ("a.gif", (65_536, 1), "holds 1 to 65535 pixels a side"),
+    ],
+)
+def test_sizes_that_a_format_lacks_are_refused_before_the_work(name, size, message, tmp_path):
+    pytest.importorskip("av")
+    with pytest.raises(ImageError, match=message):
+        check_clip_writable(tmp_path / name, size=size)
+    check_clip_writable(tmp_path / name, size=(2, 2))
+
+
+def test_a_video_of_the_least_size_is_written(tmp_path):
+    pytest.importorskip("av")
+    for ending in ("mp4", "webm"):
+        write_clip(tmp_path / f"a.{ending}", torch.rand(2, 3, 2, 2))
+        assert len(list(open_clip(tmp_path / f"a.{ending}"))) == 2
+
+
+def test_an_encoder_that_pyav_lacks_is_named(tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    monkeypatch.setattr(av, "codecs_available", {"mjpeg"})
+    with pytest.raises(VggfeatError, match=r"lacks the encoder libx264, which \.mp4 needs"):
+        check_clip_writable(tmp_path / "a.mp4")
+
+
+def test_animations_keep_to_the_limit_of_pixels(tmp_path):
+    write_clip(tmp_path / "a.gif", torch.rand(2, 3, 6, 8))
+    assert is_animated(tmp_path / "a.gif")
+    with pixel_limit(47), pytest.raises(ImageError, match=r"48 pixels, the limit is 47 .*max-megapixels"):
+        open_clip(tmp_path / "a.gif")
+    (tmp_path / "b.gif").write_bytes((tmp_path / "a.gif").read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"cannot read .*b\.gif"):
+        list(open_clip(tmp_path / "b.gif"))
+
+
+def test_sound_is_decoded_to_its_end(tmp_path):
+    """MP2 is encoded again for WebM. A decoder keeps its last samples until it is flushed."""
+    pytest.importorskip("av")
+    with_sound(tmp_path / "in.mkv", "mp2", rate=48_000)
+    write_clip(tmp_path / "out.webm", open_clip(tmp_path / "in.mkv"), sound=tmp_path / "in.mkv")
+    assert heard(tmp_path / "out.webm")[1] >= heard(tmp_path / "in.mkv")[1] - 0.001
+
+
+def test_the_file_of_the_sound_is_closed_after_an_error(tmp_path):
+    pytest.importorskip("av")
+    with_sound(tmp_path / "in.mp4", "aac", seconds=0.2)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def frames():
+        yield picture()
+        raise InputError("no more")
+
+    with pytest.raises(InputError, match="no more") as caught:
+        write_clip(tmp_path / "out.mp4", frames(), sound=tmp_path / "in.mp4")
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert caught
 
 
 def test_without_pyav_the_error_names_the_extra(tmp_path, monkeypatch):

@@ -25,6 +25,8 @@ def test_a_flow_is_near_the_exact_one(method):
 def test_files_are_found_by_the_numbers_of_the_frames_and_resized(tmp_path):
     clip = scenes.clip(3)
     first, third = Frame(1, clip[:1]), Frame(3, clip[2:])
+    with pytest.raises(InputError, match=r"there is no \.flo file in"):
+        flow_function(tmp_path)
     write_flo(tmp_path / "forward_1_3.flo", scenes.flow(first, third))
     write_flo(tmp_path / "backward_3_1.flo", scenes.flow(third, first))
     find = flow_function(tmp_path)

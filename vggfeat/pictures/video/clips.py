@@ -14,12 +14,10 @@ from PIL import Image
 from vggfeat import files
 from vggfeat.errors import ImageError, imported
 from vggfeat.pictures import images
-from vggfeat.pictures.guard import refusing
+from vggfeat.pictures.guard import quiet, refusing
 from vggfeat.pictures.images import Picture
-from vggfeat.pictures.video.names import is_video
+from vggfeat.pictures.video.names import ANIMATED, is_video
 
-# Formats that may hold an animation. Pages of a TIFF are not frames.
-_ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 _UNTIMED = 0.1  # seconds for which viewers show a frame of an animation that gives no time
 _DEFAULT_RATE = Fraction(25)
 _UNSPECIFIED = 2  # ffmpeg's number of a colour space that the file does not name
@@ -82,10 +80,9 @@ class _Animation(Clip):
 
     def __iter__(self) -> Iterator[ClipFrame]:
         start = 0.0
-        with refusing(f"cannot read '{self.path}'", "the file is damaged"), Image.open(self.path) as image:
+        with images.opened(self.path) as image:
             for number in range(self.count):
-                image.seek(number)
-                image.load()
+                _seek(image, number)
                 seconds = image.info.get("duration", 0) / 1000 or _UNTIMED
                 yield ClipFrame(f"frame {number + 1}", images.from_pil(image.copy()), start, seconds)
                 start += seconds
@@ -130,29 +127,14 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
         return _Pictures(path, count, _DEFAULT_RATE)
     if is_video(path):
         return _open_video(path)
-    if not path.is_file():
-        images.read_picture(path)  # says why it cannot be read
-    with refusing(f"cannot read '{path}'", "the file is damaged"):
-        files.picture_endings()  # registers plugins
-        with Image.open(path) as image:
-            count = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
-            seconds = 0.0
-            for number in range(count):
-                image.seek(number)
-                image.load()
-                seconds += image.info.get("duration", 0) / 1000 or _UNTIMED
+    with images.opened(path) as image:
+        with quiet():
+            count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+        seconds = 0.0
+        for number in range(count):
+            _seek(image, number)
+            seconds += image.info.get("duration", 0) / 1000 or _UNTIMED
     return _Animation(path, count, Fraction(count / seconds).limit_denominator(1000))
-
-
-def is_animated(path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is a file with several frames: a video, or an animated picture."""
-    if is_video(path):
-        return True
-    try:
-        with Image.open(path) as image:
-            return image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1
-    except Exception:  # noqa: BLE001 - whoever reads it as a picture will say what is wrong
-        return False
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -163,6 +145,13 @@ def frame_files(folder: Path) -> list[Path]:
 def check_av() -> None:
     """Raise `VggfeatError` if PyAV is missing."""
     imported("av", "video files need PyAV", "video", instead="use a folder of frames or a .gif")
+
+
+def _seek(image: Image.Image, number: int) -> None:
+    """Decode a frame of an opened picture, whose size has been checked."""
+    with quiet(image.width * image.height):
+        image.seek(number)
+        image.load()
 
 
 def _av_errors(path: Path) -> Any:
@@ -177,9 +166,11 @@ def _open_video(path: Path) -> Clip:
     if not path.is_file():
         raise ImageError(f"cannot read '{path}': {'it is a folder' if path.is_dir() else 'no such file'}"
                          f"{files.similar_names(path)}")  # fmt: skip
+    if not path.stat().st_size:
+        raise ImageError(f"cannot read '{path}': it is empty")
     with _av_errors(path), av.open(os.fspath(path)) as container:
         if not container.streams.video:
-            raise ImageError(f"cannot read '{path}': it holds no video")
+            raise ImageError("it holds no video")
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
         seconds = 0.0

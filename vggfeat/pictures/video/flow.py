@@ -48,6 +48,8 @@ def flow_function(source: FlowSource) -> FlowFunction:
     folder = Path(source)
     if not folder.is_dir():
         raise InputError(f"unknown flow '{source}': {near(str(source), METHODS)}, or name a folder of .flo files")
+    if not any(folder.glob("*.flo")):
+        raise InputError(f"there is no .flo file in '{source}'")
     return lambda first, second: _from_file(folder, first, second)
 
 

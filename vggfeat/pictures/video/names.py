@@ -1,5 +1,6 @@
 """Names and numbers that commands show before torch is imported."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,14 @@ VIDEO_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg
 CLIP_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".m4v", ".gif", ".webp")
 """The endings of clips that are written."""
 
+ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
+"""Pillow's names of the formats that may hold an animation. Pages of a TIFF are not frames."""
+
 STEADINESS = 300.0
 """The default weight of the difference between a painted frame and the one before, see `Before`."""
+
+FAST_STEADINESS = 4.0
+"""The default weight of the painting before in the blend with a frame in an instant style, see `Before.blended`."""
 
 
 def is_video(path: "str | os.PathLike[str]") -> bool:
@@ -26,3 +33,22 @@ def is_video(path: "str | os.PathLike[str]") -> bool:
     (True, False)
     """
     return Path(path).suffix.lower() in VIDEO_ENDINGS
+
+
+def is_animated(path: "str | os.PathLike[str]") -> bool:
+    """Whether `path` is a file with several frames: a video, or an animated picture. Reads headers only.
+
+    >>> is_animated("a.mp4"), is_animated("missing.gif")
+    (True, False)
+    """
+    if is_video(path):
+        return True
+    from PIL import Image
+
+    from vggfeat.pictures.guard import quiet
+
+    try:
+        with quiet(sys.maxsize), Image.open(path) as image:
+            return image.format in ANIMATED and getattr(image, "is_animated", False)
+    except Exception:  # noqa: BLE001 - whoever reads it as a picture will say what is wrong
+        return False

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -29,11 +29,30 @@ _ENCODERS: dict[str, tuple[str, dict[str, str], str]] = {
 }
 
 
-def check_clip_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the error that `write_clip` would raise for `path`; call it before long work."""
-    images.writable(Path(path), CLIP_ENDINGS)
+def check_clip_writable(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> None:
+    """Raise the error that `write_clip` would raise for frames of (height, width) `size`; call it before long work."""
+    ending = images.writable(Path(path), CLIP_ENDINGS).suffix.lower()
     if is_video(path):
         check_av()
+        _check_encoder(ending)
+    least, most = 1 + is_video(path), _MOST_PIXELS_A_SIDE.get(ending, 16_384)
+    if size and not least <= min(size) <= max(size) <= most:
+        raise ImageError(f"cannot write '{path}': it holds {least} to {most} pixels a side, not {size[1]}x{size[0]}")
+
+
+def clip_left_out(path: str | os.PathLike[str], *, size: tuple[int, int], alpha: bool) -> list[str]:
+    """What a clip named `path` cannot hold of frames of (height, width) `size`, as lines for their owner.
+
+    >>> clip_left_out("a.mp4", size=(47, 64), alpha=True)
+    ["a video has even sides: 'a.mp4' will be 64x46", "MP4 has no transparency: 'a.mp4' will be opaque"]
+    """
+    if not is_video(path):
+        return []
+    height, width = (side - side % 2 for side in size)
+    kind = Path(path).suffix[1:].upper()
+    odd = f"a video has even sides: '{path}' will be {width}x{height}"
+    opaque = f"{kind} has no transparency: '{path}' will be opaque"
+    return [odd] * ((height, width) != tuple(size)) + [opaque] * (alpha and kind != "WEBM")
 
 
 def write_clip(
@@ -74,14 +93,21 @@ def write_clip(
         raise InputError("a clip needs at least one frame")
     timed = chain([first], timed)
     height, width = first.picture.rgb.shape[2:]
-    most = _MOST_PIXELS_A_SIDE.get(path.suffix.lower(), 16_384)
-    if max(height, width) > most:
-        raise ImageError(f"cannot write '{path}': it holds at most {most} pixels a side, not {width}x{height}")
+    check_clip_writable(path, size=(height, width))
     with files.replacing(path) as unfinished, _encoding(path):
         if is_video(path):
             _write_video(unfinished, timed, first, None if sound is None else Path(sound))
         else:
             _write_pictures(unfinished, timed)
+
+
+def _check_encoder(ending: str) -> None:
+    """Raise `VggfeatError` if PyAV was built without the encoder of a format."""
+    import av
+
+    name = _ENCODERS[ending][0]
+    if name not in av.codecs_available:
+        raise VggfeatError(f"PyAV lacks the encoder {name}, which {ending} needs: choose .gif or .webp")
 
 
 @contextmanager
@@ -145,7 +171,8 @@ def _write_video(path: Path, frames: Iterator[ClipFrame], first: ClipFrame, soun
     name, options, sound_encoder = _ENCODERS[path.suffix]
     alpha = path.suffix == ".webm" and first.picture.alpha is not None
     height, width = (side - side % 2 for side in first.picture.rgb.shape[2:])
-    with av.open(os.fspath(path), "w") as container:
+    with ExitStack() as stack:
+        container = stack.enter_context(av.open(os.fspath(path), "w"))
         rate = Fraction(1 / first.seconds).limit_denominator(1001)
         stream = cast("Any", container.add_stream(name, rate=rate, options=options))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuva420p" if alpha else "yuv420p"
@@ -155,7 +182,8 @@ def _write_video(path: Path, frames: Iterator[ClipFrame], first: ClipFrame, soun
         stream.codec_context.color_range = _LIMITED
         if alpha:
             stream.metadata["alpha_mode"] = "1"
-        packets = _Sound(container, sound, sound_encoder) if sound else None
+        source = stack.enter_context(av.open(os.fspath(sound))) if sound else None
+        packets = _Sound(container, source, sound_encoder) if source else None
         last = -1
         for frame in frames:
             encoded = _encodable(frame.picture, height, width, stream.pix_fmt, alpha=alpha)
@@ -185,13 +213,11 @@ def _encodable(picture: Picture, height: int, width: int, pixels: str, *, alpha:
 
 
 class _Sound:
-    """Copies the sound of a file into a container, in step with the frames that are written."""
+    """Copies the sound of `source` into `container`, both open, in step with the frames that are written."""
 
-    def __init__(self, container: Any, path: Path, encoder: str) -> None:
-        import av
-
+    def __init__(self, container: Any, source: Any, encoder: str) -> None:
         self._container = container
-        self._source = av.open(os.fspath(path))
+        self._source = source
         self._streams: dict[int, Any] = {}
         self._resamplers: dict[int, Any] = {}
         for stream in self._source.streams.audio:
@@ -219,14 +245,10 @@ class _Sound:
                     for frame in resampler.resample(None):
                         self._container.mux(self._streams[index].encode(frame))
                 self._container.mux(self._streams[index].encode(None))
-            self._source.close()
 
     def _demuxed(self) -> Iterator[Any]:
-        if not self._streams:
-            return
-        for packet in self._source.demux(audio=tuple(range(len(self._streams)))):
-            if packet.size:
-                yield packet
+        if self._streams:
+            yield from self._source.demux(audio=tuple(range(len(self._streams))))
 
     def _write(self, packet: Any) -> None:
         from av.audio.resampler import AudioResampler
@@ -234,8 +256,9 @@ class _Sound:
         index = packet.stream.index
         made = self._streams[index]
         if index not in self._resamplers:
-            packet.stream = made
-            self._container.mux(packet)
+            if packet.size:  # the empty one at the end asks a decoder for its last frames
+                packet.stream = made
+                self._container.mux(packet)
             return
         if self._resamplers[index] is None:
             context = made.codec_context

@@ -59,6 +59,20 @@ def _weight(text: str, mix: str) -> float:
     return value
 
 
+def find_mix(
+    style: str | Mapping[str, float], styles: InstantStyles | str | os.PathLike[str] | None = None
+) -> tuple[InstantStyles, dict[str, float]]:
+    """The styles of `style`, text or {style: weight}, in the file `styles`, else as `load_mix` finds them.
+
+    Raises what `load_mix` raises.
+    """
+    known = styles if styles is None or isinstance(styles, InstantStyles) else InstantStyles.load(styles)
+    if not isinstance(style, str) and known is not None:
+        return known, named_weights(style, known)
+    text = style if isinstance(style, str) else ",".join(f"{name}:{weight}" for name, weight in style.items())
+    return load_mix(text, known)
+
+
 def load_mix(text: str, styles: InstantStyles | None = None) -> tuple[InstantStyles, dict[str, float]]:
     """The styles that `text` names, and {style: weight}. `styles` are used where the text names no file.
 

@@ -14,7 +14,7 @@ from vggfeat.pictures.sources import Source
 from vggfeat.transfer import memory
 from vggfeat.transfer.styles import blocks
 from vggfeat.transfer.styles.file import InstantStyles
-from vggfeat.transfer.styles.mixes import load_mix, named_weights
+from vggfeat.transfer.styles.mixes import find_mix
 from vggfeat.transfer.styles.network import check_side
 
 
@@ -56,13 +56,7 @@ def fast_stylize(
     """
     check_number("strength", strength, 0.0, 1.0)
     place = choose_device(device)
-    known = styles if styles is None or isinstance(styles, InstantStyles) else InstantStyles.load(styles)
-    if isinstance(style, str):
-        found, weights = load_mix(style, known)
-    elif known is None:
-        found, weights = load_mix(",".join(f"{name}:{weight}" for name, weight in style.items()))
-    else:
-        found, weights = known, named_weights(style, known)
+    found, weights = find_mix(style, styles)
     with torch.device("cpu"), torch.inference_mode():
         picture = sources.read(content, "the content")
         if size is not None:
