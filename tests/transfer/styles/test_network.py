@@ -29,12 +29,16 @@ def reference(network, picture, style):
     def norm(name, x):
         return F.instance_norm(x, weight=state[f"{name}.scale"][style], bias=state[f"{name}.shift"][style])
 
+    def bounded(name, x):
+        scale, shift = (state[f"{name}.{kind}"][style].reshape(1, -1, 1, 1) for kind in ("scale", "shift"))
+        return F.relu(2 * torch.tanh(F.instance_norm(x) / 2) * scale + shift)
+
     def up(x, level):
         return F.interpolate(x, scale_factor=2)[:, :, : heights[level], : widths[level]]
 
-    x = F.relu(norm("enter", unit("enter", picture)))
-    x = F.relu(norm("down1", unit("down1", x, stride=2)))
-    x = F.relu(norm("down2", unit("down2", x, stride=2)))
+    x = bounded("enter", unit("enter", picture))
+    x = bounded("down1", unit("down1", x, stride=2))
+    x = bounded("down2", unit("down2", x, stride=2))
     for block in range(1, network.widths.blocks + 1):
         inner = F.relu(norm(f"block{block}a", unit(f"block{block}a", x)))
         x = x + norm(f"block{block}b", unit(f"block{block}b", inner))
@@ -44,7 +48,7 @@ def reference(network, picture, style):
 
 
 @pytest.mark.parametrize("style", [0, 1])
-def test_it_is_the_network_of_the_papers(styles, style):
+def test_it_is_the_network_of_the_papers_with_bounds(styles, style):
     picture = torch.rand(1, 3, 29, 38)
     network = styles.network
     with torch.no_grad():

@@ -26,6 +26,17 @@ def test_squares_vary_in_size_and_place_and_are_flipped(tmp_path):
     assert squares.mean((1, 2, 3)).std() > 0.1
 
 
+def test_half_of_the_squares_are_in_another_light(tmp_path):
+    write_picture(tmp_path / "grey.png", torch.full((1, 3, 32, 32), 0.4))
+    squares = drawn([tmp_path / "grey.png"], 0, count=64)
+    kept = (squares - 0.4).abs().amax((1, 2, 3)) < 1e-3
+    assert kept.sum() in range(16, 49)
+    means = squares.mean((1, 2, 3))
+    assert 0 <= squares.min() < means.min() < 0.15
+    assert 0.6 < means.max() < squares.max() <= 1
+    assert (squares[~kept].mean((2, 3)).std(1) > 0).all()  # a tint
+
+
 def test_a_photograph_smaller_than_the_crop_is_enlarged(tmp_path):
     write_picture(tmp_path / "small.png", torch.rand(1, 3, 20, 24))
     assert drawn([tmp_path / "small.png"], 0).shape == (4, 3, 32, 32)

@@ -19,7 +19,7 @@ from vggfeat.errors import InputError, WeightsError
 from vggfeat.transfer.styles.network import StyleNetwork
 from vggfeat.transfer.styles.widths import StyleWidths
 
-FORMAT = "vggfeat styles 1"
+FORMAT = "vggfeat styles 2"
 ENDING = ".safetensors"
 _KEY = "vggfeat"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")

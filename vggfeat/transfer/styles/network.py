@@ -5,6 +5,9 @@ Every convolution is followed by conditional instance normalisation (Dumoulin et
 shift for each channel, so that a weighted mean of styles is a style. Upsampling repeats pixels before a convolution,
 and edges are reflected, which leaves neither a checkerboard nor a border.
 
+The normalised values of the first three convolutions are bounded, so that a sun in a dark picture is painted like
+other bright places, and not as a black blob.
+
 The last convolution adds to the picture itself, times a gate of the style, before it is normalised. So the network
 starts as a recolouring and learns the strokes.
 """
@@ -20,6 +23,9 @@ from vggfeat.errors import InputError
 from vggfeat.transfer.styles.widths import CHANNELS, MINIMUM_SIDE, StyleWidths, Unit, sizes, units
 
 _EPSILON = 1e-5
+
+# Deviations from the mean that a bounded unit lets through. A sun in a dark picture is six from the mean.
+_BOUND = 2.0
 
 # Colours are kept this far from black and white when a style's are taken as logits.
 _COLOUR_MARGIN = 0.02
@@ -50,8 +56,15 @@ class StyleUnit(nn.Module):
 
     def normalise(self, x: Tensor, mean: Tensor, variance: Tensor, mix: Tensor) -> Tensor:
         """Instance normalisation with the scales and shifts of a mix (N, S); `mean` and `variance` are (N, C)."""
-        scale = (mix @ self.scale) * (variance + _EPSILON).rsqrt()
-        shift = mix @ self.shift - mean * scale
+        scale, shift = mix @ self.scale, mix @ self.shift
+        inverse = (variance + _EPSILON).rsqrt()
+        if self.unit.bounded:
+            inverse = inverse / _BOUND
+            x = torch.addcmul((-mean * inverse)[..., None, None], x, inverse[..., None, None]).tanh_()
+            scale = scale * _BOUND
+        else:
+            scale = scale * inverse
+            shift = shift - mean * scale
         x = torch.addcmul(shift[..., None, None], x, scale[..., None, None])
         return F.relu(x, inplace=not torch.is_grad_enabled()) if self.unit.relu else x
 

@@ -1,5 +1,6 @@
-"""Random squares of photographs, as functions of a seed and a step."""
+"""Random squares of photographs in random light, as functions of a seed and a step."""
 
+import math
 import os
 from collections.abc import Sequence
 from importlib import resources
@@ -19,6 +20,12 @@ _KEPT = 64
 
 # A photograph is kept with at most this short side, in crops.
 _MOST_CROPS = 4
+
+# The exponents of values and the contrasts that squares get, from and to, and by how much the exponents of the colours
+# differ. Without dark and flat squares a network learns to fill shadows with bright blobs.
+_GAMMA = (0.5, 3.0)
+_CONTRAST = (0.3, 1.0)
+_COLOUR_GAMMA = 0.25
 
 
 def bundled_photographs() -> list[Path]:
@@ -57,6 +64,8 @@ def find_photographs(places: Sequence[str | os.PathLike[str]]) -> list[Path]:
 class Photographs:
     """Draws random squares of photographs: each of a random size and place, half of them flipped.
 
+    Half of them keep their light; the others get a random gamma and contrast, and a tint.
+
     Args:
         paths: of the photographs.
         crop: side of the squares in pixels.
@@ -72,8 +81,8 @@ class Photographs:
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw (count, 3, crop, crop) in [0, 1]. Raises `ImageError` for a photograph that cannot be read."""
-        draws = torch.rand(count, 5, generator=generator, dtype=torch.float64, device="cpu").tolist()
-        return torch.cat([self._square(*values) for values in draws])
+        draws = torch.rand(count, 12, generator=generator, dtype=torch.float64, device="cpu").tolist()
+        return torch.cat([_relit(self._square(*values[:5]), *values[5:]) for values in draws])
 
     def _square(self, which: float, size: float, down: float, across: float, flip: float) -> Tensor:
         picture = self._read(int(which * len(self.paths)))
@@ -98,3 +107,13 @@ class Photographs:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[number] = (picture * 255).round().byte()
         return self._kept[number]
+
+
+def _relit(square: Tensor, chance: float, gamma: float, contrast: float, level: float, *tint: float) -> Tensor:
+    """A square in another light, for half of the chances. All numbers are in [0, 1]."""
+    if chance < 0.5:
+        return square
+    exponent = _GAMMA[0] * (_GAMMA[1] / _GAMMA[0]) ** gamma
+    exponents = torch.tensor([exponent * math.exp(_COLOUR_GAMMA * (2 * value - 1)) for value in tint])
+    scale = _CONTRAST[0] + (_CONTRAST[1] - _CONTRAST[0]) * contrast
+    return square.clamp(0, 1).pow(exponents[:, None, None]) * scale + level * (1 - scale)

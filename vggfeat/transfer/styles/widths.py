@@ -47,6 +47,7 @@ class Unit:
         enlarge: repeat each pixel 2x2 before the convolution.
         relu: apply a ReLU after the normalisation.
         level: the size of the output: 0 is that of the picture, 1 half of it, 2 a quarter.
+        bounded: limit the normalised values smoothly, so that the units after it see no outliers.
         adds: name of the unit whose output is added to this one's, after the normalisation.
     """
 
@@ -57,6 +58,7 @@ class Unit:
     enlarge: bool = False
     relu: bool = True
     level: int = 0
+    bounded: bool = False
     adds: str = ""
 
 
@@ -68,9 +70,9 @@ def units(widths: StyleWidths) -> tuple[Unit, ...]:
     """
     full, half, quarter = widths.full, widths.half, widths.quarter
     found = [
-        Unit("enter", (CHANNELS, full), 7),
-        Unit("down1", (full, half), 3, stride=2, level=1),
-        Unit("down2", (half, quarter), 3, stride=2, level=2),
+        Unit("enter", (CHANNELS, full), 7, bounded=True),
+        Unit("down1", (full, half), 3, stride=2, level=1, bounded=True),
+        Unit("down2", (half, quarter), 3, stride=2, level=2, bounded=True),
     ]
     before = "down2"
     for number in range(1, widths.blocks + 1):
