@@ -30,9 +30,10 @@ _SQUARES, _STYLES, _HELD_OUT = 1, 2, 3
 # Squares that every evaluation paints in each style.
 _EVALUATED = 2
 
-# Fields that a resumed run may change: its length and its losses.
-_LOSSES = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight")
-_MAY_CHANGE = ("steps", "patience", *_LOSSES)
+# Fields that a resumed run may change: its length, its squares and its losses. Objectives of other losses, or of other
+# squares, do not compare.
+_COMPARED = ("content_layers", "style_layers", "content_weight", "style_weight", "tv_weight", "crop")
+_MAY_CHANGE = ("steps", "patience", "photographs", "styles", *_COMPARED)
 
 _BETAS = (0.9, 0.99)
 _MOST_NORM = 1.0
@@ -104,6 +105,11 @@ class StyleTraining:
         for _ in self._progress:
             pass
         return InstantStyles.load(self.output)
+
+    @property
+    def step(self) -> int:
+        """The steps that the run has taken."""
+        return self._step
 
     @property
     def seconds(self) -> float:
@@ -217,7 +223,7 @@ class StyleTraining:
         self._step, self._waited, self._best = found["step"], found["waited"], found["best"]
         self._before = found["seconds"]
         self.history = [(step, objective) for step, objective in found["history"]]
-        if any(before.get(key) != now[key] for key in _LOSSES):  # objectives of other losses do not compare
+        if any(before.get(key) != now[key] for key in _COMPARED):
             self._waited, self._best = 0, math.inf
 
 
@@ -266,7 +272,7 @@ def train_styles(
         licence: a line about the licence, for the file.
         resume: continue from the checkpoint, if there is one. On a CPU the result is exactly that of an uninterrupted
             run: squares and the order of styles are functions of the seed and the step. The number of steps, the
-            patience and the layers and weights of the losses may differ from those before.
+            patience, the squares and the layers and weights of the losses may differ from those before.
         device: `auto` (CUDA, else MPS, else the CPU) or a torch device.
         checkpoint_seconds: seconds between checkpoints; 0 writes one after every step.
 
