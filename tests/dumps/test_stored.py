@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from tests.recorder import Recorder
-from vggfeat.dumps import host
+from vggfeat.dumps import host, network
 from vggfeat.dumps.network import DumpNetwork, weights_digest
 from vggfeat.dumps.recipe import DumpRecipe, parse_reductions
 from vggfeat.dumps.stored import store_batch
@@ -36,6 +37,12 @@ def test_values_are_those_of_numpy(dtype, odd, clipped, not_finite):
     assert found.measured == {}
 
 
+def test_zeros_are_counted_beyond_what_float32_counts():
+    side = 2**23 + 1
+    counts = store_batch({"a": torch.zeros(1, 1, 3, side)}, {}, dtype="float32", measures=True)().measured["a"][1]
+    assert counts[0, 0, 0] == 3 * side
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e5])
 def test_measurements_are_those_of_numpy(scale):
     x = torch.randn(2, 3, 8, 6, generator=torch.Generator().manual_seed(0)).clamp(min=0) * scale
@@ -64,12 +71,12 @@ def test_a_batch_waits_for_its_device_once(dtype, monkeypatch):
 
     monkeypatch.setattr(host, "start_copy", start_copy)
     digest = weights_digest(recipe, weights_table.load("vgg11", None, seed=0)[0])
-    network = DumpNetwork(recipe, digest=digest, device="meta")
+    on_meta = DumpNetwork(recipe, digest=digest, device="meta")
     pixels = np.zeros((2, 3, 32, 32), np.float32)
-    network.stored(pixels)  # moves the signs of projections to the device
+    on_meta.stored(pixels)  # moves the signs of projections to the device
     copies.clear()
     with Recorder() as recorder:
-        found = network.stored(pixels)()
+        found = on_meta.stored(pixels)()
     assert len(copies) == 1
     assert copies[0].device.type == "meta"
     assert not recorder.waits
@@ -78,3 +85,18 @@ def test_a_batch_waits_for_its_device_once(dtype, monkeypatch):
     assert found.arrays["relu1_1", "full"].shape == (2, 64, 32, 32)
     assert {array.dtype for array in found.arrays.values()} == {np.dtype(dtype)}
     assert set(found.measured) == {"relu1_1", "conv2_1", "relu3_1"}
+
+
+def test_pictures_reach_cuda_from_pinned_memory(monkeypatch):
+    """From other memory, a copy waits for all that the GPU still has to do."""
+    recipe = DumpRecipe(network="vgg11", weights=None, reductions=parse_reductions("vgg11", "relu1_1", "full"))
+    digest = weights_digest(recipe, weights_table.load("vgg11", None, seed=0)[0])
+    pinned = []
+    monkeypatch.setattr(network, "choose_device", torch.device)
+    monkeypatch.setattr(network, "FeatureExtractor", lambda *_, **__: lambda x: {"relu1_1": x})
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(tuple(x.shape)) or x)
+    on_cuda = DumpNetwork(recipe, digest=digest, device="cuda")
+    with FakeTensorMode():
+        found = on_cuda(np.zeros((2, 3, 32, 32), np.float32))
+    assert found.outputs["relu1_1", "full"].device.type == "cuda"
+    assert pinned == [(2, 3, 32, 32)]

@@ -58,7 +58,8 @@ def measure(x: Tensor) -> tuple[Tensor, Tensor]:
         x = tensors.at_least_float32(x)
         variance, mean = torch.var_mean(x, dim=(2, 3), correction=0)
         largest = x.amax((2, 3))
-        zeros = (x == 0).view(torch.uint8).sum((2, 3), dtype=torch.int64)  # in half the time of a sum of booleans
+        # Sums of floats take a third of the time that sums of booleans take, and are exact up to 2**24: so row by row.
+        zeros = torch.eq(x, 0, out=torch.empty_like(x)).sum(3).sum(2, dtype=torch.int64)
         if x.device.type == "cpu" and largest.max() <= FLOAT16_MAX and x.amin((2, 3)).min() >= -FLOAT16_MAX:
             beyond = torch.zeros_like(zeros)
         else:

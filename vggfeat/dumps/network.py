@@ -79,7 +79,7 @@ class DumpNetwork:
         height, width = pixels.shape[2:]
         try:
             with torch.inference_mode():
-                found = self._extract(torch.as_tensor(pixels, device=self._device))
+                found = self._extract(_moved(torch.as_tensor(pixels), self._device))
                 # Linear layers have one position.
                 features = {name: x if x.ndim == 4 else x[:, :, None, None] for name, x in found.items()}
                 outputs = {
@@ -98,6 +98,11 @@ class DumpNetwork:
                     "begin again with a smaller batch size"
                 ) from error
             return f"the network ran out of memory at {width}x{height} pixels"
+
+
+def _moved(pixels: Tensor, device: torch.device) -> Tensor:
+    """`pixels` on `device`. From memory that is not pinned, a copy to CUDA would wait for the batch before."""
+    return pixels.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else pixels.to(device)
 
 
 def load_weights(recipe: DumpRecipe) -> tuple[dict[str, Tensor], weights_table.WeightsEntry]:
