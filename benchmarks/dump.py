@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from vggfeat import FeatureExtractor, open_dump, read_picture
-from vggfeat.dumps.engine import decoding_workers
+from vggfeat.dumps.pipeline import decoding_workers
 from vggfeat.dumps.run import Dumping
 from vggfeat.explore import plots
 

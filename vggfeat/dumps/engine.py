@@ -1,25 +1,15 @@
 """Engines compute shards: an engine receives tasks and yields receipts."""
 
-import itertools
-import os
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import replace
+from typing import Protocol
 
-from vggfeat.dumps.decoding import Decoders
+import torch
+
+from vggfeat.dumps.pipeline import compute, decoding_workers
+from vggfeat.dumps.processes import compute_apart
 from vggfeat.dumps.receipts import Receipt
-from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker
-from vggfeat.dumps.writer import ShardWriter
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-_MOST_WORKERS = 16
-
-# On a CPU the network uses the cores itself, and takes over five times as long as decoding its images.
-_CORES_A_WORKER = 4
-
-# Starting a second process takes longer than decoding this many pictures.
-_FEW_PICTURES = 64
+from vggfeat.dumps.work import DumpJob, ShardTask
 
 
 class Engine(Protocol):
@@ -42,41 +32,32 @@ class Engine(Protocol):
 class LocalEngine:
     """Runs the network in this process and decodes in `workers` others.
 
-    With 0 workers it decodes in a thread. None chooses by the pictures and the device.
+    With 0 workers it decodes in a thread. None chooses by the pictures and the device. Several `devices`, such as
+    `["cuda:0", "cuda:1"]`, get a process and a share of the shards each. None takes all that torch sees if the device
+    of the run is `cuda`, else that of the run. The files do not depend on the number of devices.
     """
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, devices: Sequence[str] | None = None) -> None:
         self._workers = workers
+        self._devices = devices
 
     def run(self, job: DumpJob, tasks: Sequence[ShardTask]) -> Generator[Receipt]:
-        """Compute the tasks in order. Decoding runs ahead of the network, and writing behind it."""
+        """Compute the tasks; on one device, in order."""
         workers = decoding_workers(self._workers, sum(len(task.items) for task in tasks), job.device)
-        with Decoders(job.preparation, workers) as decoders, ShardWriter() as writer:
-            worker = ShardWorker(job)
-            prepared = decoders.map((item for task in tasks for item in task.items), ahead=pictures_ahead(job, workers))
-            before: Future[Receipt] | None = None
-            for task in tasks:
-                written = worker.submit(task, itertools.islice(prepared, len(task.items)), writer)
-                if before is not None:
-                    yield before.result()
-                before = written
-            if before is not None:
-                yield before.result()
+        devices = (self._devices or devices_of(job.device))[: len(tasks)]
+        if len(devices) > 1:
+            return compute_apart(
+                [(replace(job, device=device), tasks[n :: len(devices)]) for n, device in enumerate(devices)],
+                -(-workers // len(devices)),
+            )
+        return compute(replace(job, device=devices[0]), tasks, workers)
 
 
-def decoding_workers(asked: int | None, pictures: int, device: str) -> int:
-    """The number of decoding processes: `asked`, or if it is None a number that suits the pictures and the device.
+def devices_of(device: str) -> list[str]:
+    """The devices that a run on `device` may use: `cuda` without a number means all that torch sees.
 
-    The default is at least 1, so that a picture that crashes its decoder does not end the run.
+    >>> devices_of("cpu"), devices_of("cuda:1")
+    (['cpu'], ['cuda:1'])
     """
-    if asked is not None:
-        return asked
-    if pictures < _FEW_PICTURES:
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // _CORES_A_WORKER) if device == "cpu" else min(_MOST_WORKERS, cores)
-
-
-def pictures_ahead(job: DumpJob, workers: int) -> int:
-    """How many decoded pictures may wait for the network. Pictures that keep their sizes may be large: fewer wait."""
-    return 2 * workers + (job.batch_size if job.recipe.fixed_side else 0)
+    count = torch.cuda.device_count() if device == "cuda" else 0
+    return [f"cuda:{number}" for number in range(count)] if count > 1 else [device]

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vggfeat.dumps.decoding import Decoders
-from vggfeat.dumps.engine import decoding_workers, pictures_ahead
 from vggfeat.dumps.errors import StoreError
+from vggfeat.dumps.pipeline import decoding_workers, pictures_ahead
 from vggfeat.dumps.receipts import Receipt
 from vggfeat.dumps.shards import shard_name, temporary_path
 from vggfeat.dumps.work import DumpJob, ShardTask, ShardWorker

@@ -10,12 +10,13 @@ from typing import Literal, Required, Unpack
 
 from vggfeat.dumps.appending import Appending
 from vggfeat.dumps.decoding import Decoders
-from vggfeat.dumps.engine import Engine, decoding_workers
+from vggfeat.dumps.engine import Engine
 from vggfeat.dumps.engines import EngineName, named_engine
 from vggfeat.dumps.errors import StoreError
 from vggfeat.dumps.estimate import Estimate, estimate, estimate_bytes
 from vggfeat.dumps.manifest import ManifestFormat
 from vggfeat.dumps.network import DumpNetwork
+from vggfeat.dumps.pipeline import decoding_workers
 from vggfeat.dumps.prepare import Preparation
 from vggfeat.dumps.reading import Dump, open_dump
 from vggfeat.dumps.receipts import Receipt
