@@ -217,7 +217,7 @@ class _Writer:
     like: "Picture | None"
     metadata: "Metadata | None"
     latest: "Progress | None" = None
-    losses: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
+    terms: dict[int, Mapping[str, "Tensor"]] = field(default_factory=dict[int, Mapping[str, "Tensor"]])
 
     def run_to_end(self) -> None:
         options = self.painting.options
@@ -227,7 +227,7 @@ class _Writer:
             if progress.note:
                 tell(progress.note)
             if options.plot is not None:
-                self.losses[progress.taken] = progress.losses
+                self.terms[progress.taken] = progress.terms  # read at the end, so that no step waits for a GPU
             if options.save_every and progress.taken % options.save_every == 0:
                 self._write(self.painting.intermediate(progress.taken), progress.image)
             if time.monotonic() - saved >= options.checkpoint_every:
@@ -256,7 +256,7 @@ class _Writer:
             self._write(path, progress.image)
         finally:  # whatever happens to the picture, the run can be continued
             self._save_checkpoint()
-        if self.painting.options.plot is not None and self.losses:
+        if self.painting.options.plot is not None and self.terms:
             self._plot(self.painting.options.plot)
 
     def _save_checkpoint(self) -> None:
@@ -283,15 +283,16 @@ class _Writer:
     def _plot(self, path: Path) -> None:
         from vggfeat.explore.plots import line_chart
         from vggfeat.pictures import images
+        from vggfeat.transfer.loop import as_numbers
 
-        steps = list(self.losses.values())
+        steps = [as_numbers(terms) for terms in self.terms.values()]
         series = {name: [each[name] for each in steps] for name in steps[0]}
         chart = line_chart(
             series,
             title=str(self.painting.output),
             x_label="step",
             y_label="loss",
-            x=list(self.losses),
+            x=list(self.terms),
             log=any(value > 0 for value in steps[0].values()),  # a dream's losses are negative
         )
         images.write_picture(path, images.from_pil(chart).rgb)

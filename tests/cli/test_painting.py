@@ -13,6 +13,7 @@ from vggfeat_cli._recipes import chosen_recipe
 from vggfeat import read_picture, write_picture
 from vggfeat.errors import RecipeError
 from vggfeat.pictures.images import Metadata, read_metadata
+from vggfeat.transfer.loop import Progress
 
 SMALL = ("--size", 32, "--first-size", 16, "--steps", 3)
 SHALLOW = ("--style-layers", "relu1_1", "--content-layers", "relu1_1", "--first-size", 32, "--steps", 2)
@@ -122,6 +123,13 @@ def test_a_run_can_be_watched(command, vggfeat):
         assert len(chart.convert("RGB").getcolors(100000)) > 3
         lines = {colour for _, colour in chart.convert("RGB").getcolors(100000) if max(colour) - min(colour) > 90}
     assert lines, "no line is drawn"
+
+
+def test_a_chart_reads_no_loss_while_steps_run(vggfeat, monkeypatch):
+    """Reading one waits for a GPU."""
+    monkeypatch.setattr(Progress, "losses", property(lambda _: pytest.fail("a step waited")))
+    vggfeat("texture", *COMMANDS["texture"], "-o", "out.png", "--plot", "losses.png", "--quiet")
+    assert Path("losses.png").exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -64,8 +64,13 @@ class Progress:
     @property
     def losses(self) -> dict[str, float]:
         """The weighted value of each term, and their `total`. Reading it waits for the device."""
-        values = {name: float(value) for name, value in self.terms.items()}
-        return values | {"total": sum(values.values())}
+        return as_numbers(self.terms)
+
+
+def as_numbers(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The value of each of `Progress.terms`, and their `total`. Waits for the device."""
+    values = {name: float(value) for name, value in terms.items()}
+    return values | {"total": sum(values.values())}
 
 
 class Position(NamedTuple):
