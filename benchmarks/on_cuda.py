@@ -16,6 +16,8 @@ Contenders take turns. A time is the median over the rounds of the time between 
 results are written after each section, so that an interrupted run loses only the section it was in; a section that
 fails leaves its error in the results. Peers that are not installed are left out. `--quick` runs every section on the
 least work, to see that the command works; `--device cpu` does the same on a CPU.
+
+This file is not called `cuda.py`, because it would hide NVIDIA's package `cuda`, which torch imports.
 """
 
 import argparse
