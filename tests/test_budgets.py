@@ -10,6 +10,8 @@ from recorder import Recorder
 from vggfeat import DISTS, LPIPS, FeatureExtractor, PerceptualLoss
 from vggfeat.training.recipe import TrainingRecipe
 from vggfeat.training.run import train
+from vggfeat.transfer.named import recipe
+from vggfeat.transfer.run import stylize
 
 META = torch.device("meta")
 
@@ -33,6 +35,14 @@ def comparison(make, *arguments, **options):
         criterion(prediction, target).mean().backward()
 
     return step
+
+
+def painting(objective, *, masked=False):
+    picture = torch.zeros(1, 3, 96, 128)
+    masks = [torch.ones(1, 1, 96, 128)] if masked else None
+    chosen = recipe("default", objective=objective, first_size=4096, steps=20)
+    run = iter(stylize(picture, picture, chosen, size=128, masks=masks, device="meta", precision="float32"))
+    return lambda: next(run)
 
 
 def training(folder, augment):
@@ -59,6 +69,18 @@ BUDGETS = (
     Budget("LPIPS alex", lambda _: comparison(LPIPS, "alex"), 420),
     Budget("DISTS", lambda _: comparison(DISTS), 526),
     Budget("PerceptualLoss", lambda _: comparison(PerceptualLoss, ["relu3_3"], ["relu1_2", "relu2_2"]), 133),
+    *(
+        Budget(f"painting, {name}{', masked' * masked}", lambda _, n=name, m=masked: painting(n, masked=m), most, waits)
+        for name, waits, *both in (
+            ("gram", 0, 360, 375),
+            ("gram+meanstd", 0, 495, 590),
+            # A decomposition waits; there is one for each style layer.
+            ("covariance", len(recipe("default").style_layers), 570, 645),
+            ("swd", 0, 355, 375),
+            ("nn", 0, 585, 605),
+        )
+        for masked, most in enumerate(both)
+    ),
     # Its copies are the pictures, their labels and the draws of the augmentation.
     Budget("training, digits", lambda folder: training(folder, "shift"), 170, copies=3),
     Budget("training, photographs", lambda folder: training(folder, "photo"), 224, copies=3),
@@ -74,7 +96,7 @@ def test_a_step_keeps_its_budget(budget, tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, _noting(getattr(owner, name), literals))
     with Recorder() as recorder:
         step()
-    assert sum(recorder.kernels.values()) <= budget.kernels, recorder.kernels
+    assert 0.8 * budget.kernels < sum(recorder.kernels.values()) <= budget.kernels, recorder.kernels
     assert sum(recorder.waits.values()) <= budget.waits, recorder.waits
     assert sum(recorder.copies.values()) <= budget.copies, recorder.copies
     assert not literals  # numbers of Python become tensors by a copy that waits

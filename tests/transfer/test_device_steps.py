@@ -16,15 +16,6 @@ HALF = torch.cat([MASK[..., :64], 0 * MASK[..., :64]], dim=3)
 META = {"device": "meta", "precision": "float32"}
 LAYERS = len(recipe("default").style_layers)
 
-# {objective: most kernels of a step, without a mask and with one}
-KERNELS = {
-    "gram": (345, 360),
-    "gram+meanstd": (480, 575),
-    "covariance": (555, 630),
-    "swd": (345, 365),
-    "nn": (570, 590),
-}
-
 
 def painting(objective="gram", *, masks=None, size=128, memory_limit=None, **changes):
     chosen = recipe("default", objective=objective, first_size=4096, steps=20, **changes)
@@ -66,10 +57,3 @@ def test_a_step_waits_for_no_number_and_copies_nothing(make, request):
     decompositions = LAYERS if "covariance" in request.node.callspec.id else 0
     assert sum(found.waits.values()) == found.waits["_linalg_eigh"] == decompositions
     assert not found.copies
-
-
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_step_starts_no_more_kernels_than_its_budget(objective, masked):
-    found = record(painting(objective, masks=[MASK] if masked else None))
-    assert 0.8 * KERNELS[objective][masked] < sum(found.kernels.values()) <= KERNELS[objective][masked]

@@ -3,12 +3,18 @@
 import pytest
 import torch
 
+from vggfeat.transfer import optimise
+from vggfeat.transfer.history import ListedHistory, StackedHistory
 from vggfeat.transfer.named import recipe
 from vggfeat.transfer.run import stylize
 
 
-@pytest.mark.parametrize("objective", ["gram", "gram+meanstd", "covariance", "nn"])
-def test_a_step_is_one_graph(objective):
+@pytest.mark.parametrize(
+    ("objective", "history"),
+    [(name, ListedHistory) for name in ("gram", "gram+meanstd", "covariance", "nn")] + [("gram", StackedHistory)],
+)
+def test_a_step_is_one_graph(objective, history, monkeypatch):
+    monkeypatch.setattr(optimise, "remember", history)
     taken = []
 
     def backend(graph, _):

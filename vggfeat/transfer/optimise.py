@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfeat.pictures import padding
+from vggfeat.transfer.history import remember
 
 
 class LossAndGradient(NamedTuple):
@@ -104,32 +105,24 @@ class BoundedLBFGS(Optimiser):
         """Arguments as in `Optimiser`; `wrap`: opposite edges of the image are neighbours."""
         super().__init__(image, closure, state=state)
         self._wrap = wrap
-        self._history = history(image.numel())
-        self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []
-        if state is None:
-            self._shrink = torch.ones_like(self.evaluation.loss)
-            # Scale of the inverse Hessian; the first step then changes a value by _FIRST_CHANGE on average.
-            self._scale = _FIRST_CHANGE / self._precondition(self.evaluation.gradient).abs().mean().clamp_min(1e-20)
+        self._pairs = remember(history(image.numel()), self.image, state or {})
+        if state is not None:
+            self._shrink, self._scale = state["shrink"], state["scale"]
             return
-        self._shrink, self._scale = state["shrink"], state["scale"]
-        count = sum(name.startswith("pair.") for name in state) // 3
-        self._pairs = [(state[f"pair.{i}.s"], state[f"pair.{i}.y"], state[f"pair.{i}.weight"]) for i in range(count)]
+        self._shrink = torch.ones_like(self.evaluation.loss)
+        # Scale of the inverse Hessian; the first step then changes a value by _FIRST_CHANGE on average.
+        self._scale = _FIRST_CHANGE / self._precondition(self.evaluation.gradient).abs().mean().clamp_min(1e-20)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that later steps depend on, by name."""
-        pairs = {
-            f"pair.{index}.{name}": tensor
-            for index, pair in enumerate(self._pairs)
-            for name, tensor in zip(("s", "y", "weight"), pair, strict=True)
-        }
-        return {**super().state(), "shrink": self._shrink, "scale": self._scale, **pairs}
+        return {**super().state(), "shrink": self._shrink, "scale": self._scale, **self._pairs.state()}
 
     def step(self) -> None:
         """Try a step. If the loss rises, keep the image and make the next step shorter."""
         x, gradient = self.image, self.evaluation.gradient
         free = ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
         downhill = -gradient * free
-        direction = self._inverse_hessian(downhill) * free
+        direction = self._pairs.inverse_hessian(downhill, self._initial) * free
         direction = torch.where((direction * gradient).sum() < 0, direction, self._scale * downhill)
         candidate = (x + self._shrink * direction).clamp_(0, 1)
         found = self._closure(candidate)
@@ -148,23 +141,15 @@ class BoundedLBFGS(Optimiser):
         """Store a change of the image and of its gradient; a pair of negative curvature has weight 0."""
         curvature, size = (s * y).sum(), (y * self._precondition(y)).sum()
         useful = curvature > 1e-10 * size
-        self._pairs = [*self._pairs[1 - self._history :], (s, y, torch.where(useful, 1 / curvature, 0.0))]
+        self._pairs.add(s, y, torch.where(useful, 1 / curvature, 0.0))
         self._scale = torch.where(useful, curvature / size, self._scale)
 
     def _precondition(self, x: Tensor) -> Tensor:
         return precondition(x, wrap=self._wrap)
 
-    def _inverse_hessian(self, vector: Tensor) -> Tensor:
-        """The estimated inverse Hessian times `vector`, by the two-loop recursion (Nocedal, 1980)."""
-        q = vector.clone()
-        alphas: list[Tensor] = []
-        for s, y, weight in reversed(self._pairs):
-            alphas.append(weight * (s * q).sum())
-            q -= alphas[-1] * y
-        q = self._scale * self._precondition(q)
-        for s, y, weight in self._pairs:
-            q += (alphas.pop() - weight * (y * q).sum()) * s
-        return q
+    def _initial(self, x: Tensor) -> Tensor:
+        """The first estimate of the inverse Hessian times `x`."""
+        return self._scale * self._precondition(x)
 
 
 def precondition(x: Tensor, *, wrap: bool = False, levels: int = _LEVELS) -> Tensor:

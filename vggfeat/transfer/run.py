@@ -347,7 +347,8 @@ def stylize(
 
 def _position(found: checkpoint.Checkpoint, device: torch.device, recipe: Recipe, stages: Sequence[Stage]) -> Position:
     """Where the run of a checkpoint was. Raises `InputError` if it has taken more steps than are now asked for."""
-    tensors = {name: x.to(device) for name, x in found.tensors.items()}
+    # The optimiser moves its pairs one by one, so that they do not take the memory of the device twice.
+    tensors = {name: x if name.startswith("pair.") else x.to(device) for name, x in found.tensors.items()}
     recent = list(tensors.pop("recent", ()))
     facts = found.facts
     stage, step = facts["stage"], facts["step"]
