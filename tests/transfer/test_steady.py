@@ -67,6 +67,22 @@ def test_what_enters_at_the_edge_starts_from_the_content():
     assert before.mask[..., :4].sum() == 0
 
 
+def test_what_was_hidden_starts_from_the_content():
+    """The flow back from the left half does not return."""
+
+    def flow(first, second):
+        offsets = torch.zeros(1, 2, 16, 24)
+        offsets[:, 0, :, :12] = 3.0 * (first.number < second.number)
+        return offsets
+
+    steady = Steady(flow)
+    clip, painted = noise(2, 3, 16, 24), noise(1, 3, 16, 24, seed=1)
+    steady.add(clip[:1], painted)
+    before = steady.before(clip[1:])
+    torch.testing.assert_close(before.picture[..., :12], clip[1:, ..., :12])
+    torch.testing.assert_close(before.picture[..., 12:], painted[..., 12:])
+
+
 def test_flow_is_found_where_the_pictures_are_kept(device):
     found = []
 

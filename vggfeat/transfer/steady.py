@@ -14,7 +14,7 @@ from vggfeat.pictures import images, sources
 from vggfeat.pictures.sources import Source
 from vggfeat.pictures.video.flow import FlowSource, Frame, flow_function
 from vggfeat.pictures.video.names import STEADINESS
-from vggfeat.pictures.video.warping import visible, warp
+from vggfeat.pictures.video.warping import returns, visible, warp
 from vggfeat.transfer.inputs import Before
 from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.recipe import Recipe
@@ -117,12 +117,13 @@ class Steady:
     def _aligned(self, now: Frame, then: Frame, painted: Tensor) -> tuple[Tensor, Tensor]:
         """The painting of an earlier frame, warped onto the new one, and where it can be trusted.
 
-        Where the flow points outside, the picture is the content: the edge would be repeated in streaks.
+        What was outside or hidden is the content: the edge would be repeated in streaks, and what moves would leave
+        ghosts behind.
         """
         flow, back = (self._find(*pair).to(self._device) for pair in ((now, then), (then, now)))
         # Each painting is made of the one before: bilinear interpolation would blur them more and more.
-        warped, inside = warp(painted, flow, mode="cubic")
-        return warped.clamp(0, 1).where(inside, now.picture), visible(flow, back)
+        warped, _ = warp(painted, flow, mode="cubic")
+        return warped.clamp(0, 1).where(returns(flow, back), now.picture), visible(flow, back)
 
 
 def later(recipe: Recipe, height: int, width: int) -> Recipe:

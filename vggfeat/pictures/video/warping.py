@@ -75,11 +75,25 @@ def visible(flow: Tensor, back: Tensor) -> Tensor:
         >>> visible(flow, -flow).float().mean().item(), visible(flow, flow).any().item()
         (0.75, False)
     """
+    share, floor = _BOUNDARY
+    return returns(flow, back) & (_gradient(flow) <= share * _square(flow) + floor)
+
+
+def returns(flow: Tensor, back: Tensor) -> Tensor:
+    """Where following `flow` and then `back` returns to the pixel, inside the picture: (N, 1, H, W) booleans.
+
+    That is `visible` without its test for boundaries of motions; arguments as there.
+
+    Example:
+        >>> import torch
+        >>> from vggfeat.pictures.video.warping import returns
+        >>> flow = torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, 3, 8)
+        >>> returns(flow, -flow).float().mean().item(), returns(flow, flow).any().item()
+        (0.75, False)
+    """
     returning, inside = warp(back, flow)
     share, floor = _INCONSISTENT
-    consistent = _square(flow + returning) <= share * (_square(flow) + _square(returning)) + floor
-    share, floor = _BOUNDARY
-    return inside & consistent & (_gradient(flow) <= share * _square(flow) + floor)
+    return inside & (_square(flow + returning) <= share * (_square(flow) + _square(returning)) + floor)
 
 
 def _square(flow: Tensor) -> Tensor:
