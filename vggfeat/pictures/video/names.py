@@ -22,7 +22,7 @@ ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 STEADINESS = 300.0
 """The default weight of the difference between a painted frame and the one before, see `Before`."""
 
-FAST_STEADINESS = 4.0
+FAST_STEADINESS = 1.0
 """The default weight of the painting before in the blend with a frame in an instant style, see `Before.blended`."""
 
 
