@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_every_subject_has_a_folder():
     assert kept == set(MAY_IMPORT)
 
 
+@cache
 def imports():
     """{module: the modules of vggfeat that it imports, anywhere in its text}."""
     named = {path: ".".join(("vggfeat", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES}

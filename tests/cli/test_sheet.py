@@ -5,7 +5,8 @@ import torch
 
 from vggfeat import read_picture
 
-QUICK = ("--size", 64, "--first-size", 64, "--steps", 2)
+SHALLOW = ("--style-layers", "relu1_1,relu2_1", "--content-layers", "relu2_1")
+QUICK = (*SHALLOW, "--size", 64, "--first-size", 64, "--steps", 2)
 pytestmark = pytest.mark.usefixtures("pictures")
 
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import torchvision
+from peers import torchvision_features
 from torch import nn
 
 from vggfeat import FeatureExtractor, PerceptualLoss, RangeWarning
@@ -21,7 +21,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 def build(network: str) -> nn.Module:
     """The network of torchvision with random weights and, where it has them, random batch statistics."""
     torch.manual_seed(0)
-    model = getattr(torchvision.models, network)(weights=None).eval()
+    model = nn.ModuleDict({"features": torchvision_features(network)})
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -35,7 +35,7 @@ def build(network: str) -> nn.Module:
 def torchvision_activations(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     found = []
     with torch.no_grad():
-        for module in model.features:
+        for module in model["features"]:
             x = module(x)
             found.append(x)
     return found
@@ -119,14 +119,14 @@ def test_frozen_silent_and_out_of_the_way(images):
 
 
 def test_gradients_flow_to_the_images_alone():
-    extract = FeatureExtractor("vgg11_bn", ["conv1_1", "relu1_1", "pool2"], weights=None).double()
+    extract = FeatureExtractor("6,M,8,M+bn", ["conv1_1", "relu1_1", "pool2"], weights=None).double()
     x = torch.rand(1, 3, 6, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda image: tuple(extract(image).values()), x)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "l2"])
 def test_gradients_through_other_pooling(pooling):
-    extract = FeatureExtractor("vgg11", ["pool2"], weights=None, pooling=pooling).double()
+    extract = FeatureExtractor("6,M,8,M", ["pool2"], weights=None, pooling=pooling).double()
     x = torch.rand(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda image: extract(image)["pool2"], x)
 

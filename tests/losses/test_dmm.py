@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-import torchvision
 import vggfeat.functional as F
+from peers import torchvision_features
 
 from vggfeat import DMM, DMMLoss
 from vggfeat.errors import InputError
@@ -30,7 +30,7 @@ def pairs():
 def package(monkeypatch):
     """The module of `DMM_PyTorch` with our weights in it."""
     theirs = pytest.importorskip("DMM_PyTorch")
-    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    layers = torchvision_features("vgg16")
     state, _ = weights.load("vgg16")
     layers.load_state_dict({key.removeprefix("features."): x for key, x in state.items()})
     network = torch.nn.Module()

@@ -8,6 +8,7 @@ import piq
 import pytest
 import torch
 import torchvision
+from peers import serve_features, torchvision_features
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from vggfeat import ADISTS, DISTS, LPIPS, STLPIPS, DISTSLoss, FeatureExtractor, LPIPSLoss, PerceptualLoss, StyleLoss
@@ -40,8 +41,9 @@ def reference(net, version="0.1", **options):
 
 
 @pytest.fixture(autouse=True)
-def _quiet_torchvision():
-    """The lpips package calls torchvision with arguments that warn."""
+def _quick_torchvision(monkeypatch):
+    """The packages build torchvision's networks for their `features`, with arguments that warn."""
+    serve_features(monkeypatch, *NETWORKS.values())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="torchvision")
         yield
@@ -128,7 +130,7 @@ def test_equal_flat_images_are_at_no_distance(value):
 def test_float16_keeps_its_gradient_over_many_positions(make):
     """A mean over many positions gives each a gradient that float16 rounds to zero, unless it is scaled."""
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.rand(2, 2, 3, 64, 64, generator=generator)
+    x, y = torch.rand(2, 2, 3, 40, 40, generator=generator)
     x.requires_grad_()
     gradients = []
     for precision in ("float32", "float16"):
@@ -163,7 +165,9 @@ def test_both_images_get_a_gradient_when_asked(pairs):
         assert y.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("make", PUBLISHED)
+@pytest.mark.parametrize(
+    "make", [pytest.param(each, marks=[] if each is STLPIPS else pytest.mark.slow) for each in PUBLISHED]
+)
 def test_exports_with_a_batch_of_any_size(make, pairs):
     criterion = make()
     batch = torch.export.Dim("batch", min=2, max=16)
@@ -186,10 +190,8 @@ def test_dists_published_value():
 
 
 @pytest.fixture
-def dists_pytorch(monkeypatch):
+def dists_pytorch():
     """The original's module with our trunk's weights and its own alpha and beta."""
-    untrained = torchvision.models.vgg16
-    monkeypatch.setattr("torchvision.models.vgg16", lambda **_: untrained(weights=None))
     model = DISTS_pytorch.DISTS(load_weights=False)
     state, _ = weights.load("vgg16")
     keys = [key for key in model.state_dict() if key.startswith("stage") and not key.endswith("filter")]
@@ -218,9 +220,9 @@ def _piq_offline(monkeypatch):
     state, _ = weights.load("vgg16")
 
     def vgg16(**_options):
-        model = torchvision.models.vgg16(weights=None)
-        model.features.load_state_dict({key.removeprefix("features."): x for key, x in state.items()})
-        return model
+        features = torchvision_features("vgg16")
+        features.load_state_dict({key.removeprefix("features."): x for key, x in state.items()})
+        return SimpleNamespace(features=features)
 
     def download(url, **_options):
         if "dists" in url:
@@ -335,10 +337,10 @@ def test_the_convention_of_gaussian_splatting(pairs):
 @pytest.mark.parametrize("net", NETWORKS)
 def test_the_convention_of_torchmetrics(net, pairs, monkeypatch):
     def features(name, *_options):
-        model = getattr(torchvision.models, name)(weights=None)
+        model = torchvision_features(name)
         state, _ = weights.load(name)
-        model.features.load_state_dict({key.removeprefix("features."): x for key, x in state.items()})
-        return model.features
+        model.load_state_dict({key.removeprefix("features."): x for key, x in state.items()})
+        return model
 
     monkeypatch.setattr("torchmetrics.functional.image.lpips._get_tv_model_features", features)
     theirs = LearnedPerceptualImagePatchSimilarity(net_type=net, reduction="mean")
