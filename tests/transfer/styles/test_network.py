@@ -31,19 +31,19 @@ def reference(network, picture, style):
 
     def bounded(name, x):
         scale, shift = (state[f"{name}.{kind}"][style].reshape(1, -1, 1, 1) for kind in ("scale", "shift"))
-        return F.relu(2 * torch.tanh(F.instance_norm(x) / 2) * scale + shift)
+        return 2 * torch.tanh(F.instance_norm(x) / 2) * scale + shift
 
     def up(x, level):
         return F.interpolate(x, scale_factor=2)[:, :, : heights[level], : widths[level]]
 
-    x = bounded("enter", unit("enter", picture))
-    x = bounded("down1", unit("down1", x, stride=2))
-    x = bounded("down2", unit("down2", x, stride=2))
+    x = F.relu(bounded("enter", unit("enter", picture)))
+    x = F.relu(bounded("down1", unit("down1", x, stride=2)))
+    x = F.relu(bounded("down2", unit("down2", x, stride=2)))
     for block in range(1, network.widths.blocks + 1):
-        inner = F.relu(norm(f"block{block}a", unit(f"block{block}a", x)))
-        x = x + norm(f"block{block}b", unit(f"block{block}b", inner))
-    x = F.relu(norm("up1", unit("up1", up(x, 1))))
-    x = F.relu(norm("up2", unit("up2", up(x, 0))))
+        inner = F.relu(bounded(f"block{block}a", unit(f"block{block}a", x)))
+        x = x + bounded(f"block{block}b", unit(f"block{block}b", inner))
+    x = F.relu(bounded("up1", unit("up1", up(x, 1))))
+    x = F.relu(bounded("up2", unit("up2", up(x, 0))))
     return torch.sigmoid(norm("leave", unit("leave", x)))
 
 

@@ -5,8 +5,8 @@ Every convolution is followed by conditional instance normalisation (Dumoulin et
 shift for each channel, so that a weighted mean of styles is a style. Upsampling repeats pixels before a convolution,
 and edges are reflected, which leaves neither a checkerboard nor a border.
 
-The normalised values of the first three convolutions are bounded, so that a sun in a dark picture is painted like
-other bright places, and not as a black blob.
+The normalised values of every convolution but the last are bounded, so that a sun in a dark picture, or a dark coat in
+a bright one, is painted like other places, and not as a black blob.
 
 The last convolution adds to the picture itself, times a gate of the style, before it is normalised. So the network
 starts as a recolouring and learns the strokes.
@@ -24,7 +24,7 @@ from vggfeat.transfer.styles.widths import CHANNELS, MINIMUM_SIDE, StyleWidths, 
 
 _EPSILON = 1e-5
 
-# Deviations from the mean that a bounded unit lets through. A sun in a dark picture is six from the mean.
+# Deviations from the mean that a bounded unit lets through. Dark and bright places of a photograph lie up to ten away.
 _BOUND = 2.0
 
 # Colours are kept this far from black and white when a style's are taken as logits.

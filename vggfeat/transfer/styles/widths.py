@@ -58,7 +58,7 @@ class Unit:
     enlarge: bool = False
     relu: bool = True
     level: int = 0
-    bounded: bool = False
+    bounded: bool = True
     adds: str = ""
 
 
@@ -70,9 +70,9 @@ def units(widths: StyleWidths) -> tuple[Unit, ...]:
     """
     full, half, quarter = widths.full, widths.half, widths.quarter
     found = [
-        Unit("enter", (CHANNELS, full), 7, bounded=True),
-        Unit("down1", (full, half), 3, stride=2, level=1, bounded=True),
-        Unit("down2", (half, quarter), 3, stride=2, level=2, bounded=True),
+        Unit("enter", (CHANNELS, full), 7),
+        Unit("down1", (full, half), 3, stride=2, level=1),
+        Unit("down2", (half, quarter), 3, stride=2, level=2),
     ]
     before = "down2"
     for number in range(1, widths.blocks + 1):
@@ -83,7 +83,7 @@ def units(widths: StyleWidths) -> tuple[Unit, ...]:
         *found,
         Unit("up1", (quarter, half), 3, enlarge=True, level=1),
         Unit("up2", (half, full), 3, enlarge=True),
-        Unit("leave", (full, CHANNELS), 7, relu=False),
+        Unit("leave", (full, CHANNELS), 7, relu=False, bounded=False),
     )
 
 
