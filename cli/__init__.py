@@ -91,10 +91,10 @@ class _Commands(click.Group):
         except click.Abort:
             sys.exit(130)
         except click.ClickException as error:
-            from ._text import printable
+            from ._text import escaped
 
             with suppress(OSError):
-                click.echo(f"vggfeat: {printable(' '.join(error.format_message().split()))}", err=True)
+                click.echo(f"vggfeat: {escaped(' '.join(error.format_message().split()))}", err=True)
             sys.exit(error.exit_code)
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -32,10 +32,14 @@ _MOST_NAMED = 5
 
 
 class Painter(Protocol):
-    """Paints contents one after the other with the same options. `read`: other files that must not be overwritten."""
+    """Paints contents one after the other with the same options."""
 
     options: RunOptions
-    read: Sequence[Path]
+
+    @property
+    def read(self) -> Sequence[Path]:
+        """Files that must not be overwritten, besides the inputs."""
+        ...
 
     def inputs(self) -> list[tuple[str, str]]:
         """Every input except the content, as (role, name)."""
@@ -139,11 +143,11 @@ class Styling:
 
 @dataclass
 class Dreaming:
-    """The arguments of `vggfeat.dream` except the picture. `read`: other files that must not be overwritten."""
+    """The arguments of `vggfeat.dream` except the picture."""
 
     arguments: Mapping[str, Any]
     options: RunOptions
-    read: Sequence[Path] = ()
+    read = ()
 
     def inputs(self) -> list[tuple[str, str]]:
         """Every input except the picture, as (role, name)."""
@@ -156,7 +160,7 @@ class Dreaming:
         from vggfeat.transfer.record import dream_text
 
         roles = [("content", content), *self.inputs()]
-        painting = PaintingFiles(output, default, roles, self.options, read=self.read, partial=partial)
+        painting = PaintingFiles(output, default, roles, self.options, partial=partial)
         picture = images.read_picture(content)
         run = dream(images.flatten(picture), **self.arguments, **self.options.arguments())
         paint(painting, run, text=dream_text(content, self.arguments), facts=self.arguments, like=picture)
@@ -172,12 +176,12 @@ def expand(contents: Sequence[str], *, quiet: bool = False) -> tuple[list[str], 
         if not Path(name).is_dir():
             found.append(name)
             continue
-        present = sorted(map(str, filter(Path.is_file, Path(name).iterdir())), key=files.natural_order)
-        inside = list(filter(files.is_picture, present))
-        skipped = [Path(path).name for path in present if not files.is_picture(path)]
+        inside = list(map(str, files.pictures_in(Path(name))))
+        others = (path for path in Path(name).iterdir() if path.is_file() and not files.is_picture(path))
+        skipped = sorted((path.name for path in others), key=files.natural_order)
         if skipped and inside and not quiet:
-            others = f" and {len(skipped) - _MOST_NAMED} more" if len(skipped) > _MOST_NAMED else ""
-            tell(f"skipped in '{name}', as hidden or not a picture: {', '.join(skipped[:_MOST_NAMED])}{others}")
+            more = f" and {len(skipped) - _MOST_NAMED} more" if len(skipped) > _MOST_NAMED else ""
+            tell(f"skipped in '{name}', as hidden or not a picture: {', '.join(skipped[:_MOST_NAMED])}{more}")
         if not inside:
             raise click.UsageError(f"there is no picture in '{name}'")
         found += inside

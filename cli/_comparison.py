@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._text import print_table, printable
+from ._text import escaped, print_table
 
 if TYPE_CHECKING:
     from vggfeat.pairs.result import Comparison
@@ -32,9 +32,9 @@ def print_comparison(result: "Comparison") -> None:
 def report_missing(result: "Comparison") -> None:
     """List pictures without a counterpart and pairs that could not be compared."""
     for picture, reason in result.unmatched.items():
-        click.echo(printable(f"unmatched: '{picture}': {reason}"), err=True)
+        click.echo(escaped(f"unmatched: '{picture}': {reason}"), err=True)
     for failure in result.failures:
-        click.echo(printable(f"failed: '{failure.pair.name}': {failure.reason}"), err=True)
+        click.echo(escaped(f"failed: '{failure.pair.name}': {failure.reason}"), err=True)
     if result.unmatched:
         click.echo(f"{len(result.unmatched)} unmatched", err=True)
     if result.failures:
@@ -44,7 +44,7 @@ def report_missing(result: "Comparison") -> None:
 def _print_values(title: str, names: Sequence[str], rows: Sequence[tuple[str, Mapping[str, float]]]) -> None:
     if not rows:
         return
-    columns = [[title, *(printable(name) for name, _ in rows)]]
+    columns = [[title, *(escaped(name) for name, _ in rows)]]
     for name in names:
         cells = [name, *(f"{values[name]:z.{_digits(name)}f}" for _, values in rows)]
         width = max(map(len, cells))

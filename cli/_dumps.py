@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._progress import tell
-from ._text import bytes_text, print_table, printable, seconds_text
+from ._text import bytes_text, escaped, print_table, seconds_text
 
 if TYPE_CHECKING:
     from vggfeat.dumps.estimate import Estimate
@@ -38,7 +38,7 @@ def confirm_size(output: str, size: int) -> None:
 def report_dump(dump: "Dump", *, quiet: bool) -> None:
     """List failed pictures and values that were clipped or are not finite."""
     for entry in dump.failed[:_SHOWN_FAILURES]:
-        tell(printable(f"failed: '{entry.id}': {entry.error}"))
+        tell(escaped(f"failed: '{entry.id}': {entry.error}"))
     if len(dump.failed) > _SHOWN_FAILURES:
         tell(f"failed: {len(dump.failed) - _SHOWN_FAILURES} more, listed in the manifest")
     for name, count in dump.clipped().items():
@@ -87,7 +87,7 @@ def _print_channels(layer: "LayerStatistics") -> None:
     rows = [
         [
             *(str(number), f"{layer.mean[number]:.4g}", f"{layer.variance[number]:.4g}", f"{layer.zeros[number]:.4f}"),
-            *(f"{layer.max[number]:.4g}", str(int(layer.beyond[number])), printable(str(layer.top_ids[number][0]))),
+            *(f"{layer.max[number]:.4g}", str(int(layer.beyond[number])), escaped(str(layer.top_ids[number][0]))),
         ]
         for number in range(len(layer.mean))
     ]

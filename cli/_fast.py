@@ -42,8 +42,8 @@ class InstantStyling:
     strength: float
     size: int | None
     options: RunOptions
-    read: Sequence[Path] = ()
     steady: "Steady | None" = None
+    read = ()
 
     def inputs(self) -> list[tuple[str, str]]:
         """The file of styles, as (role, name)."""

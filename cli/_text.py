@@ -18,7 +18,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.secho("  ".join(cells).rstrip(), bold=index == 0)
 
 
-def printable(text: str) -> str:
+def escaped(text: str) -> str:
     """Escape control and format characters, such as terminal escape sequences and text-direction marks."""
     return "".join(_escape(letter) for letter in text)
 

@@ -10,7 +10,7 @@ from vggfeat.errors import ImageError, InputError
 
 from ._options import ORDER_FLAGS, SOME_FAILED, device_option, list_option, preprocessing_options
 from ._progress import tell
-from ._text import print_table, printable
+from ._text import escaped, print_table
 
 
 @click.command()
@@ -40,11 +40,11 @@ def command(
         try:
             predictions = classify(picture, top=top)
         except (ImageError, InputError) as error:
-            tell(printable(f"failed: '{picture}': {error}"))
+            tell(escaped(f"failed: '{picture}': {error}"))
             continue
         found.append({"image": picture, "predictions": [asdict(prediction) for prediction in predictions]})
         if not as_json:
-            print_table(["", printable(picture)], [[f"{each.probability:7.2%}", each.name] for each in predictions])
+            print_table(["", escaped(picture)], [[f"{each.probability:7.2%}", each.name] for each in predictions])
             click.echo()
     if as_json:
         click.echo(json.dumps(found, indent=1))

@@ -4,7 +4,7 @@ import click
 
 from ._options import device_option
 from ._progress import tell
-from ._text import printable
+from ._text import escaped
 
 
 @click.command()
@@ -24,7 +24,7 @@ def command(dump: str, *, rows: int, seed: int, device: str) -> None:
     wrong = [check for check in checks if check.error and not check.unchecked]
     for word, found in (("wrong", wrong), ("not checked", unchecked)):
         for check in found:
-            tell(printable(f"{word}: '{check.what}': {check.error}"))
+            tell(escaped(f"{word}: '{check.what}': {check.error}"))
     pictures = [check for check in checks if check.picture and not check.unchecked]
     files = sum(not check.picture for check in checks)
     more = f", {len(unchecked)} could not be checked" if unchecked else ""

@@ -10,7 +10,7 @@ from ._options import array_option, device_option, result_option
 from ._outputs import picture_output, save_picture
 from ._progress import tell
 from ._signals import exiting
-from ._text import print_table, printable
+from ._text import escaped, print_table
 
 if TYPE_CHECKING:
     from vggfeat.dumps.search import SearchResult
@@ -53,7 +53,7 @@ def command(
 
 def _print(result: "SearchResult") -> None:
     rows = [
-        [printable(one.query), f"{distance:.6f}", printable(name)]
+        [escaped(one.query), f"{distance:.6f}", escaped(name)]
         for one in result
         for name, distance in zip(one.ids, one.distances.tolist(), strict=True)
     ]

@@ -18,7 +18,7 @@ from ._options import (
 from ._outputs import picture_output, save_picture
 from ._progress import report, tell
 from ._signals import saving, uninterrupted
-from ._text import printable
+from ._text import escaped
 
 if TYPE_CHECKING:
     from vggfeat.transfer.visualize import Visualization
@@ -91,7 +91,7 @@ def command(
     else:
         value, picture = best
         times = f", {response / value:.3g} times" if value > 0 else ", and"
-        click.echo(f"largest response {response:.4g}{times} that of '{printable(picture)}', {value:.4g}")
+        click.echo(f"largest response {response:.4g}{times} that of '{escaped(picture)}', {value:.4g}")
 
 
 def _side_by_side(run: "Visualization") -> Any:

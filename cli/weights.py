@@ -8,7 +8,7 @@ import click
 from vggfeat.errors import WeightsError
 from vggfeat.networks import weights
 
-from ._text import print_table, printable
+from ._text import escaped, print_table
 
 if TYPE_CHECKING:
     from vggfeat.networks.carry import Carried
@@ -93,7 +93,7 @@ def export(network: str, *, name: str, whole: bool, output: str | None) -> None:
     url = weights.whole_url(entry) if whole else None
     path = Path(output or (url.rpartition("/")[2] if url else f"{entry.network}-{entry.name}.safetensors"))
     digest = carry.export(entry, path, classifier=whole)
-    click.echo(printable(f"{path}: sha256 {digest}"))
+    click.echo(escaped(f"{path}: sha256 {digest}"))
 
 
 @command.command("import")
@@ -113,4 +113,4 @@ def import_files(files: tuple[str, ...], *, digest: str | None, whole: bool) -> 
 
 def _tell(kept: "Carried") -> None:
     what = "whole network" if kept.whole else "features"
-    click.echo(printable(f"{kept.entry}, {what}: '{kept.path}'"))
+    click.echo(escaped(f"{kept.entry}, {what}: '{kept.path}'"))

@@ -203,6 +203,16 @@ def identity(path: str | os.PathLike[str]) -> object:
     return status.st_dev, status.st_ino
 
 
+def pictures_in(folder: Path, *, deep: bool = False) -> list[Path]:
+    """The pictures of a folder, with `deep` also those of its subfolders, in natural order.
+
+    Hidden files and folders are skipped. Raises `OSError`.
+    """
+    found = folder.rglob("*") if deep else folder.iterdir()
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted((path for path in shown if is_picture(path) and path.is_file()), key=natural_order)
+
+
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """Whether a file in a folder counts as a picture: its ending is known, and it is not hidden.
 

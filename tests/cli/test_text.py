@@ -1,5 +1,5 @@
 import pytest
-from vggfeat_cli._text import printable
+from vggfeat_cli._text import escaped
 
 
 @pytest.mark.parametrize(
@@ -12,4 +12,4 @@ from vggfeat_cli._text import printable
     ],
 )
 def test_printable(text, shown):
-    assert printable(text) == shown
+    assert escaped(text) == shown

@@ -30,8 +30,8 @@ from vggfeat.dumps.protocols import DumpLike, FeatureRows
 from vggfeat.dumps.sources import import_parquet, printable
 from vggfeat.errors import InputError, RecipeError, imported, near, one_of
 
-Format = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
-ENDINGS: Mapping[str, Format] = {**{f".{form}": form for form in get_args(Format)}, ".hdf5": "h5"}
+ExportFormat = Literal["zarr", "h5", "mat", "csv", "parquet", "safetensors", "faiss"]
+ENDINGS: Mapping[str, ExportFormat] = {**{f".{form}": form for form in get_args(ExportFormat)}, ".hdf5": "h5"}
 ZarrFormat = Literal[2, 3]
 
 # Approximate bytes in memory at a time, and in one chunk of a zarr array.
@@ -52,7 +52,7 @@ LIBRARIES = {"zarr": "zarr", "h5": "h5py", "mat": "scipy.io", "parquet": "pyarro
 def export(
     dump: DumpLike,
     target: str | os.PathLike[str],
-    to: Format | None = None,
+    to: ExportFormat | None = None,
     *,
     layers: Iterable[str] = (),
     reductions: Iterable[str] = (),
@@ -77,7 +77,7 @@ def export(
     target = Path(target)
     if to is None and (to := ENDINGS.get(target.suffix.lower())) is None:
         raise RecipeError(f"'{printable(target)}' does not name a format: end it in {', '.join(ENDINGS)}, or name one")
-    one_of("format", to, get_args(Format), kind=RecipeError)
+    one_of("format", to, get_args(ExportFormat), kind=RecipeError)
     if zarr_format is not None and to != "zarr":
         raise RecipeError(f"zarr_format (--zarr-format) is for zarr, and '{printable(target)}' is {to}")
     if zarr_format not in (None, *get_args(ZarrFormat)):
@@ -355,7 +355,7 @@ def _faiss(content: _Content, path: Path, faiss: Any) -> None:
     faiss.write_index(index, str(path))
 
 
-WRITERS: Mapping[Format, Callable[[_Content, Path, Any], None]] = {
+WRITERS: Mapping[ExportFormat, Callable[[_Content, Path, Any], None]] = {
     "zarr": _zarr,
     "h5": _h5,
     "mat": _mat,
@@ -392,7 +392,7 @@ def _check_target(target: Path, dump: Path) -> None:
         raise StoreError(f"'{printable(target)}' is inside the dump: name a path outside it")
 
 
-def _import(form: Format) -> Any:
+def _import(form: ExportFormat) -> Any:
     if form not in LIBRARIES:
         return None
     package = LIBRARIES[form].partition(".")[0]

@@ -24,7 +24,7 @@ from vggfeat.dumps.store import Store
 from vggfeat.errors import InputError, near, one_of
 
 if TYPE_CHECKING:
-    from vggfeat.dumps.export import Format, ZarrFormat
+    from vggfeat.dumps.export import ExportFormat, ZarrFormat
     from vggfeat.dumps.neighbours import Metric
     from vggfeat.dumps.search import Query, SearchResult
     from vggfeat.dumps.sets import SetComparison, SetMeasure
@@ -187,7 +187,7 @@ class Dump:
     def export(
         self,
         target: str | os.PathLike[str],
-        to: "Format | None" = None,
+        to: "ExportFormat | None" = None,
         *,
         layers: Iterable[str] = (),
         reductions: Iterable[str] = (),

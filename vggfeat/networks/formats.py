@@ -24,7 +24,7 @@ from vggfeat.networks import arch
 from vggfeat.networks.naming import Place, feature_indices
 from vggfeat.networks.preprocessing import BYTE_STD, OXFORD_MEAN
 
-Format = Literal["keras", "matconvnet"]
+ForeignFormat = Literal["keras", "matconvnet"]
 Arrays = dict[str, NDArray[np.float32]]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -41,7 +41,7 @@ class _Weights(NamedTuple):
     bias: NDArray[np.float32]
 
 
-def format_of(path: Path) -> Format | None:
+def format_of(path: Path) -> ForeignFormat | None:
     """The format of a file, by its first bytes; None for others, such as those of torch, and for missing files.
 
     Raises `WeightsError` for a MATLAB file that is HDF5 inside.
@@ -63,7 +63,7 @@ def format_of(path: Path) -> Format | None:
     return None
 
 
-def read_arrays(path: Path, kind: Format) -> Arrays:
+def read_arrays(path: Path, kind: ForeignFormat) -> Arrays:
     """The float32 arrays of a file under torchvision's keys, `features.N.*` and `classifier.N.*`.
 
     Raises `WeightsError` if the file is damaged, holds other layers than a VGG's, or needs a package that is not
@@ -72,7 +72,7 @@ def read_arrays(path: Path, kind: Format) -> Arrays:
     return (_keras if kind == "keras" else _matconvnet)(path)
 
 
-def describe_format(path: Path, kind: Format) -> dict[str, Any]:
+def describe_format(path: Path, kind: ForeignFormat) -> dict[str, Any]:
     """The metadata of a file: source, mean, std, input_order, and classes if it names them.
 
     The mean and std apply to RGB images in [0, 1]. Raises `WeightsError`, see `read_arrays`.

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggfeat.errors import InputError, one_of
+from vggfeat.errors import InputError
 from vggfeat.pairs.match import Pair, PathLike
-from vggfeat.pairs.measure import METRICS
+from vggfeat.pairs.measure import METRICS, known_metrics
 from vggfeat.pairs.result import Comparison, PairResult
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ class ComparingClips:
         from vggfeat.pictures.video.clips import open_clip
         from vggfeat.pictures.video.flow import flow_function
 
-        names = [metrics] if isinstance(metrics, str) else list(metrics)
-        for name in names:
-            one_of("metric of clips", name, CLIP_METRICS)
-        if not names:
-            raise InputError(f"no metric to compare by: choose from {', '.join(CLIP_METRICS)}")
-        self.metrics = tuple(dict.fromkeys(names))
+        self.metrics = known_metrics(metrics, CLIP_METRICS, "metric of clips")
         self.clips: tuple[Clip, Clip] = open_clip(painted), open_clip(original)
         self._find = flow_function(flow)
         self._flow = getattr(flow, "__qualname__", str(flow))

@@ -37,13 +37,15 @@ _SUMS = tuple(name for name, metric in available().items() if metric.networks an
 _SSIM_WINDOW = 11
 
 
-def known_metrics(metrics: str | Sequence[str]) -> tuple[str, ...]:
-    """The metrics without duplicates. Raises `InputError` for unknown names and for none."""
+def known_metrics(
+    metrics: str | Sequence[str], known: Iterable[str] = METRICS, what: str = "metric"
+) -> tuple[str, ...]:
+    """The metrics without duplicates. Raises `InputError` for names that are not among `known`, and for none."""
     names: list[Any] = [metrics] if isinstance(metrics, str) or not hasattr(metrics, "__iter__") else list(metrics)
     for name in names:
-        one_of("metric", name, METRICS)
+        one_of(what, name, known)
     if not names:
-        raise InputError(f"no metric to compare by: choose from {', '.join(METRICS)}")
+        raise InputError(f"no metric to compare by: choose from {', '.join(known)}")
     return tuple(dict.fromkeys(names))
 
 

@@ -130,11 +130,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.name.startswith("."):
-            found[entry.name] = sorted(
-                path
-                for path in entry.rglob("*")
-                if files.is_picture(path) and not any(part.startswith(".") for part in path.relative_to(entry).parts)
-            )
+            found[entry.name] = sorted(files.pictures_in(entry, deep=True))
     return found
 
 

@@ -18,7 +18,7 @@ from vggfeat.transfer.recipe import CHOICES, Color
 _LEAST_DEVIATION = 1e-3
 
 _COLOURED_BY_CONTENT = frozenset({"luminance", "content"})
-_LUMA = (0.299, 0.587, 0.114)
+_LUMA = (0.299, 0.587, 0.114)  # kornia's weights, for the gradient
 
 
 def prepare(content: Tensor, style: Tensor, mode: Color) -> tuple[Tensor, Tensor]:

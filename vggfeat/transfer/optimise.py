@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vggfeat.pictures import padding
 from vggfeat.transfer.history import remember
+from vggfeat.transfer.recipe import OptimiserName, Recipe
 
 
 class LossAndGradient(NamedTuple):
@@ -255,3 +256,12 @@ class BoundedDescent(Optimiser):
         length = gradient.abs().mean().clamp_min(1e-20)
         self.image = (self.image - self._rate / length * gradient).clamp_(0, 1)
         self.evaluation = self._closure(self.image)
+
+
+_Make = Callable[[Tensor, Closure, Recipe, Mapping[str, Tensor] | None], Optimiser]
+
+OPTIMISERS: Mapping[OptimiserName, _Make] = {
+    "lbfgs": lambda x, closure, recipe, state: BoundedLBFGS(x, closure, wrap=recipe.edges == "wrap", state=state),
+    "adam": lambda x, closure, recipe, state: BoundedAdam(x, closure, learning_rate=recipe.learning_rate, state=state),
+}
+"""The optimisers of a recipe, each made from the image, the closure, the recipe, and a state to resume from."""

@@ -20,7 +20,7 @@ from vggfeat.errors import InputError, LayerError, RecipeError, check_number, ne
 from vggfeat.networks import arch
 from vggfeat.networks.preprocessing import MEAN_HELP, ORDER_HELP, STD_HELP, AnyOrder, Preprocessing, of_fields
 
-Optimiser = Literal["lbfgs", "adam"]
+OptimiserName = Literal["lbfgs", "adam"]
 Objective = Literal["gram", "gram+meanstd", "covariance", "swd", "nn"]
 Edges = Literal["mirror", "wrap"]
 Color = Literal["style", "content", "luminance", "linear", "histogram"]
@@ -28,7 +28,7 @@ Color = Literal["style", "content", "luminance", "linear", "histogram"]
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "input_order": get_args(AnyOrder),
     "pooling": get_args(arch.Pooling),
-    "optimiser": get_args(Optimiser),
+    "optimiser": get_args(OptimiserName),
     "objective": get_args(Objective),
     "color": get_args(Color),
     "edges": get_args(Edges),
@@ -122,7 +122,7 @@ class Recipe:
         default=0.0,
         metadata=_help("end a stage when its loss fell by less than this share over 10 steps; 0 is never"),
     )
-    optimiser: Optimiser = field(default="lbfgs", metadata=_help("lbfgs or adam"))
+    optimiser: OptimiserName = field(default="lbfgs", metadata=_help("lbfgs or adam"))
     learning_rate: float = field(default=0.02, metadata=_help("learning rate of Adam, for a picture in [0, 1]"))
     seed: int = field(default=0, metadata=_help("seed of the noise"))
 

@@ -21,7 +21,7 @@ from vggfeat.transfer.inputs import Before, Inputs, Style
 from vggfeat.transfer.loop import Position, Run
 from vggfeat.transfer.named import recipe as named
 from vggfeat.transfer.objective import Term, content_losses, style_losses
-from vggfeat.transfer.optimise import BoundedAdam, BoundedLBFGS, LossAndGradient, Optimiser
+from vggfeat.transfer.optimise import OPTIMISERS, LossAndGradient, Optimiser
 from vggfeat.transfer.recipe import LABELS, SCHEDULE, Recipe
 from vggfeat.transfer.stages import Stage, plan
 from vggfeat.transfer.tiles import Blocks
@@ -204,11 +204,8 @@ class Stylization(Run):
 
         before = self._inputs.before
         closure = painted if before is None else before.held(painted, height, width, self.recipe.color)
-        wrap = self.recipe.edges == "wrap"
-        image = images.resize(self._picture, height, width, wrap=wrap)
-        if self.recipe.optimiser == "adam":
-            return BoundedAdam(image, closure, learning_rate=self.recipe.learning_rate, state=state)
-        return BoundedLBFGS(image, closure, wrap=wrap, state=state)
+        image = images.resize(self._picture, height, width, wrap=self.recipe.edges == "wrap")
+        return OPTIMISERS[self.recipe.optimiser](image, closure, self.recipe, state)
 
     def _terms(self, evaluator: Evaluator, content: Tensor) -> list[Term]:
         """The objective of a stage whose content is `content`."""

@@ -71,7 +71,7 @@ class _Pictures(Clip):
     """A folder of pictures in natural order."""
 
     def __iter__(self) -> Iterator[ClipFrame]:
-        for number, path in enumerate(frame_files(self.path)):
+        for number, path in enumerate(files.pictures_in(self.path)):
             yield ClipFrame(path.name, images.read_picture(path), float(number / self.rate), float(1 / self.rate))
 
 
@@ -122,7 +122,7 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
     """
     path = Path(path)
     if path.is_dir():
-        if not (count := len(frame_files(path))):
+        if not (count := len(files.pictures_in(path))):
             raise ImageError(f"there is no picture in '{path}'")
         return _Pictures(path, count, _DEFAULT_RATE)
     if is_video(path):
@@ -135,11 +135,6 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
             _seek(image, number)
             seconds += image.info.get("duration", 0) / 1000 or _UNTIMED
     return _Animation(path, count, Fraction(count / seconds).limit_denominator(1000))
-
-
-def frame_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, in natural order."""
-    return sorted(filter(files.is_picture, folder.iterdir()), key=lambda path: files.natural_order(path.name))
 
 
 def check_av() -> None:

@@ -13,7 +13,6 @@ from vggfeat.errors import InputError, VggfeatError, imported, near
 from vggfeat.pictures.video.flo import read_flo
 from vggfeat.pictures.video.names import METHODS
 
-_LUMA = (0.299, 0.587, 0.114)
 _LEAST_SIDE = 16  # of a picture whose flow is computed
 _RAFT_STRIDE, _RAFT_LEAST = 8, 128
 
@@ -95,8 +94,9 @@ def optical_flow(first: Tensor, second: Tensor, method: str = "tvl1") -> Tensor:
 
 
 def _grey(picture: Tensor) -> Any:
-    weights = torch.tensor(_LUMA, device=picture.device)[:, None, None]
-    return (picture[0].float() * weights).sum(0).cpu().numpy()
+    from kornia.color import rgb_to_grayscale
+
+    return rgb_to_grayscale(picture.float())[0, 0].cpu().numpy()
 
 
 def _check_available(method: str) -> None:

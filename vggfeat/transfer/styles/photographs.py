@@ -50,8 +50,7 @@ def find_photographs(places: Sequence[str | os.PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = sorted((path for path in place.rglob("*") if files.is_picture(path)), key=files.natural_order)
-            if not inside:
+            if not (inside := files.pictures_in(place, deep=True)):
                 raise InputError(f"there is no picture in '{place}'")
             found += inside
         elif place.is_file():
