@@ -51,7 +51,7 @@ megapixels_option = click.option(
 def arrays_options(command: Command) -> Command:
     """`--layer` and `--reduce`: which arrays of a dump to use, as lists of names or globs, empty for all."""
     for flag, name, metavar, text in (
-        ("--reduce", "reductions", "WORD,...", "Reductions.  [default: all]"),
+        ("--reduce", "reductions", "NAME,...", "Reductions.  [default: all]"),
         ("--layer", "layers", "NAME,...", "Layer names or globs.  [default: all]"),
     ):
         command = click.option(
@@ -61,7 +61,7 @@ def arrays_options(command: Command) -> Command:
 
 
 array_option = click.option(
-    "--array", metavar="LAYER.WORD", help="Features to use, such as relu4_3.mean.  [default: the only one]"
+    "--array", metavar="LAYER.REDUCTION", help="Features to use, such as relu4_3.mean.  [default: the only one]"
 )
 
 
@@ -69,7 +69,7 @@ flow_option = click.option(
     "--flow",
     default="tvl1",
     metavar="NAME|DIR",
-    help=f"How the motion of a clip is found: {', '.join(METHODS)}, or a folder of .flo files.",
+    help=f"Optical flow of a clip: a method ({', '.join(METHODS)}), or a folder of .flo files.",
 )
 
 
@@ -106,8 +106,8 @@ def preprocessing_options(*order: str) -> Decorator:
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital letter and a full stop."""
-    return f"{text[0].upper()}{text[1:]}."
+    """`text` with a capital letter, and a full stop unless it ends in one."""
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 ORDER_FLAGS = ("--input-order", "--channels")

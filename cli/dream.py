@@ -50,7 +50,7 @@ def command(
     """Change IMAGE so that a layer responds more strongly.
 
     Deep layers bring out objects, shallow layers patterns. IMAGE may be a folder, or several pictures; -o is then a
-    folder, and what is in it already is skipped. Ctrl-C saves the picture as it is.
+    folder, and pictures that are already in it are skipped. Ctrl-C saves the picture as it is.
     """
     run_with = RunOptions.pop_from(options)
     found, many = expand(pictures, quiet=run_with.quiet)

@@ -35,8 +35,8 @@ from ._signals import exiting
 @click.option(
     "--reduce",
     default="full",
-    metavar="WORD,...",
-    help=f"Any of {', '.join(REDUCTIONS)}; LAYER:WORD applies to matching layers only.",
+    metavar="NAME,...",
+    help=f"Any of {', '.join(REDUCTIONS)}; LAYER:NAME applies to matching layers only.",
 )
 @click.option("--weights", default="default", help="A name, a file, or random.")
 @preprocessing_options(*ORDER_FLAGS)
@@ -95,8 +95,8 @@ from ._signals import exiting
 @click.option(
     "--manifest", type=click.Choice(["csv", "parquet"]), default="csv", help="Format of the list of pictures."
 )
-@click.option("--include", multiple=True, metavar="GLOB", help="Only names like this, such as '*.jpg'; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="No names like this, such as '*.seg.png'; repeatable.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Only names that match, such as '*.jpg'; repeatable.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="No names that match, such as '*.seg.png'; repeatable.")
 @click.option("--column", metavar="NAME", help="Column or array of the pictures or paths.  [default: path, image, ...]")
 @click.option("--follow-links", is_flag=True, help="Read folders behind links, each once.")
 @click.option("--append", is_flag=True, help="Add new pictures and layers to a complete dump; the rest stays.")

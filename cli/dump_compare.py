@@ -19,7 +19,7 @@ from ._text import interval_text, print_table
     "--measures",
     default="frechet,kid,coverage",
     callback=parsed(words),
-    metavar="WORD,...",
+    metavar="NAME,...",
     help="frechet, kid, coverage (precision, recall, density, coverage).",
 )
 @click.option("--k", type=int, default=5, help="For coverage: balls reach to the K-th nearest neighbour.")

@@ -75,15 +75,15 @@ def _distances(text: str) -> tuple[int, ...]:
 @click.option(
     "--steadiness",
     type=click.FloatRange(0),
-    help="For clips: weight of the difference to the frame before; 0 only starts from it.  "
-    f"[default: {STEADINESS:g}, with --fast {FAST_STEADINESS:g}]",
+    help="For clips: weight of the loss that keeps a frame like the one before; with 0, a frame only starts from it."
+    f"  [default: {STEADINESS:g}, with --fast {FAST_STEADINESS:g}]",
 )
 @click.option(
     "--look-back",
     "back",
     metavar="1,10",
     callback=parsed(_distances),
-    help="For clips: keep each frame close to the ones that are 1, 10, ... frames earlier.  [default: 1]",
+    help="For clips: keep a frame like the ones 1, 10, ... frames earlier, nearest first.  [default: 1]",
 )
 @click.option("--fps", type=click.FloatRange(0.1, 240), help="For clips: frames per second.  [default: as the content]")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile; for CUDA.")
@@ -111,17 +111,18 @@ def command(
     """Paint CONTENT in the style of STYLE. Several styles are mixed.
 
     CONTENT may be a clip: a video file (extra `video`), an animated GIF or WebP, or a folder of frames if -o is a clip
-    such as out.mp4. Each frame starts from the painting before, moved as the clip moves, and stays like it where both
-    show the same. Rate and sound are kept. The same command goes on where an interrupted one ended.
+    such as out.mp4. Each frame starts from the painting of the frame before, warped by the motion of the clip, and is
+    kept like it where both show the same things. Frame rate and sound are kept. To continue after an interruption, run
+    the same command again.
 
     With --style or --mask, every argument is a content or a folder of contents, and -o is a folder. Contents that are
     already painted there are skipped. Contents that cannot be painted are reported and skipped (exit code 3).
 
     Ctrl-C saves the picture as it is; if -o is a folder, as NAME.partial.png.
 
-    With --fast, a small network paints CONTENT at once in a style that it was trained for, at the content's own size
-    unless --size is given; each frame of a clip is blended with the one before. Only --strength, --size, --memory and
-    options of clips and of output go with it.
+    With --fast, a small network paints CONTENT in one pass, in a style that it was trained for, at the content's own
+    size unless --size is given; each frame of a clip is blended with the one before. Of the other options, only
+    --strength, --size, --memory and those about clips and output apply.
     """
     run_with = RunOptions.pop_from(options)
     if fast is not None:

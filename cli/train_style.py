@@ -77,7 +77,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a small network that paints any picture in the given styles at once: `vggfeat stylize PHOTO --fast NAME`.
+    """Train a small network that paints any picture in the given styles in one pass (`stylize PHOTO --fast NAME`).
 
     STYLE is a picture, or NAME=PICTURE to give it a name other than that of its file. Writes the file, and beside it a
     preview after every evaluation and a checkpoint. Ctrl-C saves the checkpoint, from which --resume continues exactly.

@@ -227,7 +227,7 @@ def test_out_of_memory_says_at_which_size(content, style, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     run = stylize(content, style, recipe("default", **SMALL), size=64)
-    monkeypatch.setitem(OPTIMISERS, "lbfgs", fail)
+    monkeypatch.setattr("vggfeat.transfer.optimise.BoundedLBFGS", fail)
     with pytest.raises(VggfeatError, match="out of memory at 32x24 pixels: choose a smaller size"):
         run.result()
 

@@ -1,7 +1,6 @@
-"""What a picture's file says of it: author, copyright, date, and resolution in print.
+"""The metadata of picture files: author, copyright, date and print resolution.
 
-Where a photograph was taken, its camera, orientation and thumbnail are not kept: they need not hold of a picture that
-was made from it.
+Location, camera, orientation and thumbnail are dropped, since they may be wrong for a picture made from the file.
 """
 
 import contextlib
@@ -34,12 +33,12 @@ _LONGEST_XMP = 1_000_000  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a file says of its picture; None where it says nothing.
+    """The metadata of a picture. Fields that its file lacks are None.
 
     Attributes:
         author: who made it.
         copyright: who owns it, and how it may be used.
-        created: when, as `2024-05-31 18:30:00`, in local time.
+        created: when it was made, as `2024-05-31 18:30:00`, in local time.
         dpi: pixels per inch, across and down.
 
     >>> Metadata(author="A. Painter", dpi=(300.0, 300.0)).copyright
@@ -52,11 +51,11 @@ class Metadata:
 
 
 NOTHING = Metadata()
-"""The metadata of a file that says nothing."""
+"""The metadata of a file that has none."""
 
 
 def of_image(image: Image.Image) -> Metadata:
-    """The metadata of a PIL image, from EXIF, then the texts of a PNG, then XMP. What is damaged is left out."""
+    """The metadata of a PIL image, from EXIF, then the texts of a PNG, then XMP. Damaged fields are left out."""
     found: dict[str, Any] = {}
     for read in (_from_exif, _from_png, _from_xmp):
         with contextlib.suppress(Exception):  # the parsers of Pillow raise many types of error
@@ -73,7 +72,7 @@ def of_image(image: Image.Image) -> Metadata:
 
 
 def as_exif(metadata: Metadata, *, resolution: bool = False) -> dict[int, Any]:
-    """The metadata as EXIF tags of the main directory, with texts as UTF-8; `resolution`: with that in print."""
+    """The metadata as EXIF tags of the main directory, texts in UTF-8. `resolution` adds the print resolution."""
     tags: dict[int, Any] = {
         tag: value.encode() for name, tag in _EXIF.items() if (value := getattr(metadata, name)) is not None
     }

@@ -25,7 +25,7 @@ _Encoder = Callable[[deep.Pixels, bytes | None, Mapping[str, str], Metadata], by
 
 
 class _Labels(NamedTuple):
-    """What a file says besides its pixels."""
+    """The texts and metadata that a file stores beside its pixels."""
 
     text: Mapping[str, str]
     metadata: Metadata
@@ -89,7 +89,7 @@ def check_writable(
 
 
 def left_out(path: str | os.PathLike[str], *, bits: int = 8, alpha: bool = False) -> list[str]:
-    """What a file named `path` cannot hold of a picture, as lines for its owner.
+    """What is lost when a picture is written to `path`, as lines to show to the user.
 
     >>> left_out("a.jpg", alpha=True)
     ["JPEG has no transparency: 'a.jpg' will be opaque"]
@@ -120,8 +120,8 @@ def write_picture(
     """Write a picture as .png, .jpg or .jpeg (quality 95, 4:4:4), .webp (lossless), .tif or .tiff.
 
     The file appears whole or not at all, and keeps the mode of the file that it replaces; a symbolic link is followed.
-    A picture that cannot be written so, because it is too large for its format or for another reason, is written as
-    8-bit PNG beside it if that can be done, under an unused name that the error states.
+    If writing fails, for example because the picture is too large for the format, the picture is saved as an 8-bit PNG
+    beside `path` if possible, under an unused name that the error states.
 
     Args:
         path: the file.

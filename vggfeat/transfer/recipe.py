@@ -122,8 +122,8 @@ class Recipe:
         default=0.0,
         metadata=_help("end a stage when its loss fell by less than this share over 10 steps; 0 is never"),
     )
-    optimiser: OptimiserName = field(default="lbfgs", metadata=_help("lbfgs or adam"))
-    learning_rate: float = field(default=0.02, metadata=_help("learning rate of Adam, for a picture in [0, 1]"))
+    optimiser: OptimiserName = field(default="lbfgs", metadata=_help("optimisation method: lbfgs or adam"))
+    learning_rate: float = field(default=0.02, metadata=_help("learning rate of adam, for a picture in [0, 1]"))
     seed: int = field(default=0, metadata=_help("seed of the noise"))
 
     def __post_init__(self) -> None:

@@ -56,8 +56,8 @@ class Stylization(Run):
         inputs: the pictures.
         recipe: how to optimise.
         size: long side of the result in pixels; a smaller content is enlarged only if the recipe says so.
-        requested: the recipe that a checkpoint records for its resumption, `recipe` if None.
-    The rest is as in `stylize`.
+        requested: the recipe as the user gave it, which a checkpoint records; `recipe` if None.
+    The other arguments are those of `stylize`.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ class Stylization(Run):
             blocks = memory.divide(self._extract, recipe, stages, budget, styles=len(inputs.styles))
             self._windows = self._plans(recipe, stages, budget)
         else:
-            # Other blocks and windows than the first run's would change the last digits.
+            # Keep the first run's blocks and windows: others would change the last digits.
             blocks = [each and Blocks(*each) for each in found.facts["blocks"]]
             self._windows = {Plan(*each) for each in found.facts.get("windows", ())}
         position = None if found is None else _position(found, place, recipe, stages)
@@ -301,12 +301,12 @@ def stylize(
         style_masks: one for each style, in the form of a mask: the part of the style picture that counts; None counts
             all of it.
         keep: where the content stays as it is, in the form of a mask.
-        before: if the content is a frame of a clip, what its earlier frames ask of it; see `stylize_frames`.
+        before: the temporal loss, if the content is a frame of a clip; see `stylize_frames`.
         seconds: time for the optimisation in seconds, above 0, divided among the stages; None runs the recipe's steps.
         memory_limit: memory for a step, in bytes or as text such as `4GB`; None allows 0.6 of what is free. A picture
             that needs more is computed in blocks, with the same gradient.
-        resume: a checkpoint that `Stylization.save` wrote during a run with the same inputs and recipe. More `steps`
-            continue a run that had ended.
+        resume: a checkpoint of a run with the same inputs and recipe, written by `Stylization.save`. A finished run
+            continues if the recipe now has more `steps`.
         after: an earlier run whose network and style targets are reused if styles, sizes and recipe allow it.
         device: `auto` (CUDA, else MPS, else the CPU) or the name of a torch device.
         precision: of the network; `auto` takes bfloat16 if the device is fast at it, else float32.
@@ -343,7 +343,7 @@ def stylize(
 
 
 def _position(found: checkpoint.Checkpoint, device: torch.device, recipe: Recipe, stages: Sequence[Stage]) -> Position:
-    """Where the run of a checkpoint was. Raises `InputError` if it has taken more steps than are now asked for."""
+    """The position of a checkpoint's run. Raises `InputError` if it has taken more steps than the recipe now has."""
     # The optimiser moves its pairs one by one, so that they do not take the memory of the device twice.
     tensors = {name: x if name.startswith("pair.") else x.to(device) for name, x in found.tensors.items()}
     recent = list(tensors.pop("recent", ()))

@@ -1,8 +1,8 @@
-"""Targets of a style that is much larger than the picture: window by window, of a style that is never enlarged whole.
+"""Compute the targets of a style that is much larger than the picture, window by window.
 
 Each window is enlarged and goes through the whole network, with the halo that all of its layers need. That costs more
-than blocks, which compute the network part by part, but no plane of the style is held, only the sums that the losses
-need.
+than blocks, which run the network part by part, but the enlarged style and its features are never held in memory, only
+the sums that the losses need.
 """
 
 from collections.abc import Mapping, Sequence

@@ -28,7 +28,7 @@ class ClipFrame(NamedTuple):
     """A frame of a clip.
 
     Args:
-        name: to call it by: the file's name, or its number.
+        name: the name of its file, or its number, for messages.
         picture: with its transparency, if it has any.
         start, seconds: when it appears, and for how long.
     """
@@ -45,7 +45,7 @@ class Clip(ABC):
 
     Args:
         path: the file or the folder.
-        count: the number of frames; of a video about that number, if its file does not say.
+        count: the number of frames; an estimate for a video file that does not state it.
         rate: frames a second on average; a folder's is 25.
 
     Example:
@@ -150,7 +150,7 @@ def _seek(image: Image.Image, number: int) -> None:
 
 
 def _av_errors(path: Path) -> Any:
-    """Convert PyAV's errors, which are of OSError or ValueError, to `ImageError`."""
+    """Convert PyAV's errors, which derive from OSError or ValueError, to `ImageError`."""
     return refusing(f"cannot read '{path}'", "the file is damaged")
 
 
@@ -195,7 +195,7 @@ def _tag(stream: Any, name: str) -> str | None:
 
 
 def _upright(frame: Any, ratio: Fraction | None) -> Picture:
-    """A decoded frame as it is meant to be seen; `ratio` is the width of a pixel by its height."""
+    """A decoded frame, rotated upright and with square pixels. `ratio`: a pixel's width by its height."""
     from av.video.reformatter import Colorspace
 
     has_alpha = any(component.is_alpha for component in frame.format.components)

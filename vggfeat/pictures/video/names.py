@@ -20,7 +20,7 @@ ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF"})
 """Pillow's names of the formats that may hold an animation. Pages of a TIFF are not frames."""
 
 STEADINESS = 300.0
-"""The default weight of the difference between a painted frame and the one before, see `Before`."""
+"""The default weight of the loss between a painted frame and the one before, see `Before`."""
 
 FAST_STEADINESS = 1.0
 """The default weight of the painting before in the blend with a frame in an instant style, see `Before.blended`."""

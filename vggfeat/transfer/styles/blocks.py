@@ -1,8 +1,8 @@
 """Paint a picture in blocks where memory is short, with the statistics of the whole picture.
 
-Instance normalisation needs the mean and variance of each channel over the whole picture, so the network is computed
-unit by unit. The outputs at quarter size are kept whole. Those at full and half size are computed block by block to
-add up their statistics, and again by the units after them: each takes at most three convolutions of a block.
+Instance normalisation needs the mean and variance of each channel over the whole picture, so the network runs unit by
+unit. Outputs at quarter size are kept whole. Outputs at full and half size are computed block by block for their
+statistics, and again for each unit that reads them, which costs at most three convolutions a block.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from vggfeat.transfer.styles.widths import CHANNELS, StyleWidths, Unit, sizes, u
 _SIDES = (1024, 512, 256, 128)
 _FLOAT = 4  # bytes
 
-# Pictures of 3 channels that exist besides the network's activations: content, painting, and their copies.
+# Pictures in memory besides the network's activations: content, painting, and their copies.
 _PICTURES = 4
 
 Region = tuple[int, int, int, int]
@@ -40,7 +40,7 @@ def predict(widths: StyleWidths, height: int, width: int, side: int | None = Non
 
 
 def _floats(unit: Unit, height: int, width: int) -> int:
-    """Floats that exist while a unit computes: its input, that with reflected edges, its output, and a residual."""
+    """Floats in memory while a unit runs: its input, its padded input, its output, and a residual."""
     read, written = unit.channels
     before = unit.level - 1 if unit.stride == 2 else unit.level
     positions = sizes(height)[before] * sizes(width)[before]
@@ -108,7 +108,7 @@ class _Blocks:
         return self.whole[last.name].sigmoid_()
 
     def keep(self, unit: Unit, whole: Tensor, side: int) -> None:
-        """Normalise a whole output in place, and forget what no later unit reads."""
+        """Normalise a whole output in place, and drop the outputs that no later unit reads."""
         for top, bottom, left, right in _tiled(whole.shape[2], whole.shape[3], side):
             part = whole[:, :, top:bottom, left:right]
             part.copy_(self.normalised(unit, part.to(self.device), (top, bottom, left, right)))
@@ -131,7 +131,7 @@ class _Blocks:
         return self.normalised(unit, self.convolved(unit, region), region)
 
     def convolved(self, unit: Unit, region: Region) -> Tensor:
-        """What a unit normalises, in a region of its output."""
+        """The output of a unit's convolution, before normalisation, in a region."""
         before = self.before.get(unit)
         level = unit.level - (unit.stride - 1)
         top, bottom, above, below = _reach(unit, *region[:2], self.heights[level])

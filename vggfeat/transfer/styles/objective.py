@@ -1,4 +1,4 @@
-"""What training lowers: the distance of paintings to the content of photographs and to the statistics of styles."""
+"""The training objective of instant styles: the content of photographs and the Gram matrices of styles."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from vggfeat.losses.formulas import total_variation
 from vggfeat.losses.gram import GramLoss
 from vggfeat.transfer.styles.recipe import StyleRecipe
 
-# The least mean square that a distance is divided by. That of a black picture is near 0.
+# Distances are divided by a mean square, but by at least this: the mean square of a black picture is near 0.
 _LEAST = 1e-6
 
 Terms = Mapping[str, Tensor]
@@ -21,7 +21,7 @@ class StyleObjective:
     """The objective of a recipe for given style pictures.
 
     Args:
-        recipe: of the training.
+        recipe: the layers and weights of the losses.
         pictures: the styles, each (1, 3, H, W) in [0, 1].
         device: where to compute.
     """
@@ -42,14 +42,14 @@ class StyleObjective:
             self._styles.append((GramLoss(weights, reduction="none"), targets))
 
     def content(self, photographs: Tensor) -> Mapping[str, Tensor]:
-        """The features of photographs (N, 3, H, W), to compare their paintings with."""
+        """The features of photographs (N, 3, H, W) with which their paintings are compared."""
         with torch.no_grad():
             return self._content_of(photographs)
 
     def __call__(self, paintings: Tensor, content: Mapping[str, Tensor], styles: Sequence[int]) -> Terms:
         """The weighted terms of paintings (N, 3, H, W), each (N,).
 
-        `content` is that of their photographs, in order; `styles` are the numbers of their styles.
+        `content` holds the features of their photographs, `styles` the index of each painting's style.
         """
         recipe, features = self.recipe, self._extract(paintings)
         weights = {

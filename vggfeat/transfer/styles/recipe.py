@@ -9,7 +9,7 @@ from vggfeat.errors import RecipeError, check_number
 from vggfeat.networks import arch
 from vggfeat.transfer.styles.widths import StyleWidths
 
-# The share of the steps in which the learning rate falls to zero, at the end.
+# The learning rate falls to zero over this last share of the steps.
 _DECAY = 0.4
 
 
@@ -19,10 +19,10 @@ def _help(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleRecipe:
-    """How to train instant styles: losses, squares of photographs, steps, and the size of the network.
+    """How to train instant styles: losses, training pictures, steps, and the size of the network.
 
-    The distance of each Gram matrix is divided by the mean square of the style's own matrix, so that styles of high and
-    of low contrast count equally; that of the content is divided by the mean square of the photographs' features.
+    The style loss of a layer is divided by the mean square of the style's Gram matrix, so that styles of high and low
+    contrast count equally. The content loss is divided by the mean square of the photographs' features.
 
     Raises `RecipeError`, `LayerError`, `InputError`.
 
@@ -44,16 +44,18 @@ class StyleRecipe:
     style_weight: float = field(default=2.0, metadata=_help("weight of the style"))
     tv_weight: float = field(default=0.5, metadata=_help("weight of the total variation"))
     crop: int = field(default=128, metadata=_help("side of the squares of photographs, in pixels"))
-    style_size: int = field(default=256, metadata=_help("short side of the styles; brush strokes get their size there"))
-    photographs: int = field(default=2, metadata=_help("squares of photographs in each step"))
-    styles: int = field(default=2, metadata=_help("styles that each square is painted in, at most all"))
+    style_size: int = field(
+        default=256, metadata=_help("short side to which styles are resized, which sets the size of their strokes")
+    )
+    photographs: int = field(default=2, metadata=_help("squares, cut from photographs, in each step"))
+    styles: int = field(default=2, metadata=_help("styles in which each square is painted, up to all of them"))
     steps: int = field(default=4000, metadata=_help("optimisation steps; the learning rate falls in the last 40%"))
-    learning_rate: float = field(default=2e-3, metadata=_help("highest learning rate of Adam"))
+    learning_rate: float = field(default=2e-3, metadata=_help("learning rate of Adam, before it falls"))
     evaluate_every: int = field(default=100, metadata=_help("steps between evaluations, which write the preview"))
     patience: int = field(
         default=0, metadata=_help("stop after this many evaluations without a lower objective; 0 disables it")
     )
-    seed: int = field(default=0, metadata=_help("seed of weights and squares"))
+    seed: int = field(default=0, metadata=_help("seed of the weights and of the squares"))
     full: int = field(default=24, metadata=_help("channels at full size"))
     half: int = field(default=48, metadata=_help("channels at half size"))
     quarter: int = field(default=96, metadata=_help("channels at quarter size"))
