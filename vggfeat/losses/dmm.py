@@ -31,8 +31,8 @@ class DMMLoss(LayerSumLoss):
     and averaged over patches and channels. A factor of exp(-2 s) follows, where s is the similarity of the channels'
     means.
 
-    The gradient is finite where singular values are equal, as in patches of zeros: there the vectors could be any, and
-    carry no gradient. There is no second derivative.
+    The gradient is finite where singular values are equal, as in patches of zeros: there the singular vectors are not
+    unique, and get no gradient. There is no second derivative.
 
     Args:
         reduction: `mean` or `sum` over the batch gives a scalar, `none` gives (N,).
@@ -103,8 +103,8 @@ def _deviation(x: Tensor) -> Tensor:
 class _SingularVectors(torch.autograd.Function):
     """Matrices (..., K, K) to their left singular vectors (..., K, K) and singular values (..., K).
 
-    The gradient of singular vectors has a factor 1 / (s_i² - s_j²). Where that difference is no more than rounding, it
-    is left out: the vectors are then any basis of their space.
+    The gradient of singular vectors has a factor 1 / (s_i² - s_j²). Where that difference is only rounding, the vectors
+    are not unique, and the gradient is 0.
     """
 
     @staticmethod

@@ -141,8 +141,8 @@ def _normalisation(version: Version, convention: Convention) -> tuple[Triple, Tr
 class STLPIPS(Criterion[LPIPSLoss]):
     """Shift-tolerant LPIPS (Ghildyal & Liu 2022): `STLPIPS()(prediction, target)`.
 
-    It changes less than LPIPS if one of the images is shifted by a pixel: the network blurs before it reduces the
-    size, and its weights and the heads were trained so. Equal images have a distance of 0.
+    It changes less than LPIPS if one of the images is shifted by a pixel: the network blurs before it downsamples, and
+    network and heads were trained that way. Equal images have a distance of 0.
 
     Args:
         net: `alex` uses bundled weights; `vgg` needs a file.
@@ -282,8 +282,8 @@ class DMM(Criterion[DMMLoss]):
         **options: Unpack[CriterionOptions],
     ) -> None:
         found, reading = split_options(options)
-        # Patches of low rank have any singular vectors: only features that equal the authors' to the bit give their
-        # values. Their network reads images without normalisation.
+        # The singular vectors of patches of low rank are not unique: only features equal to the authors' to the bit
+        # give their values. Their network reads images without normalisation.
         trunk = FeatureExtractor(
             "vgg16", DMM_LAYERS, pooling="l2", channels_last=False, mean=(0.0,) * 3, std=(1.0,) * 3, **found
         )

@@ -1,4 +1,4 @@
-"""How steady a painted clip is: its frames against earlier ones that are warped onto them by the original's motion."""
+"""Measures of flicker: each painted frame against an earlier one, warped onto it by the motion of the original clip."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -22,7 +22,7 @@ class Aligned(NamedTuple):
     Args:
         number, against: the numbers of the two frames, from 1 on.
         frame: the painted frame, (1, 3, H, W).
-        warped: the earlier painted frame where the motion of the original takes it.
+        warped: the earlier painted frame, warped by the motion of the original.
         visible: where the two can be compared, (1, 1, H, W) booleans.
     """
 
@@ -46,7 +46,8 @@ def aligned(
         painted: frames (1, 3, H, W) in [0, 1]; they are read one by one.
         original: the frames that show the motion, as many; they are resized to the painted ones.
         flow: how the motion is found, see `flow_function`.
-        back: how many frames earlier; None is the first frame of the clip. What is before the first frame is left out.
+        back: distances to the earlier frames; None is the first frame of the clip. Frames before the first one are
+            left out.
 
     Raises `InputError` if one of the clips has more frames or frames of several sizes.
     """
@@ -58,7 +59,7 @@ def aligned(
     for number, (frame, content) in enumerate(zip_longest(painted, original), 1):
         if frame is None or content is None:
             shorter = "painted" if frame is None else "original"
-            raise InputError(f"the {shorter} clip ends after {number - 1} frames, the other one goes on")
+            raise InputError(f"the {shorter} clip ends after {number - 1} frames, the other one is longer")
         if first is not None and frame.shape != first[1].shape:
             raise InputError(f"frame {number} is {tuple(frame.shape)}, the first one {tuple(first[1].shape)}")
         now = Frame(number, images.resize(content, *frame.shape[2:]))
@@ -100,7 +101,7 @@ class _Steadiness(ABC):
         """The mean over all pairs of frames that share visible pixels, a scalar; NaN if there are none.
 
         Args:
-            painted: the clip that is judged: (T, 3, H, W) in [0, 1], or frames (3, H, W) or (1, 3, H, W).
+            painted: the clip to measure: (T, 3, H, W) in [0, 1], or frames (3, H, W) or (1, 3, H, W).
             original: the clip whose motion it should follow.
 
         Raises `InputError` for clips without a pair, of different lengths, or with frames of several sizes.

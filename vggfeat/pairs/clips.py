@@ -33,7 +33,7 @@ class ComparingClips:
     """A running comparison of two clips. Iterating yields a `PairResult` for each frame from the second on.
 
     Args:
-        painted: the clip that is judged: a video file, an animated picture, or a folder of frames.
+        painted: the clip to measure: a video file, an animated picture, or a folder of frames.
         original: the clip whose motion it should follow, with as many frames.
         metrics: names of `CLIP_METRICS`.
         flow: how the motion is found, see `vggfeat.pictures.video.flow.flow_function`.

@@ -30,8 +30,9 @@ class Steady:
 
     Args:
         flow: how the motion is found, see `flow_function`.
-        weight: of the mean squared difference to the frames before, warped onto the new one: see `Before`.
-        back: how many frames earlier those are, nearest first: a pixel that is hidden in one is looked for in the next.
+        weight: of the temporal loss, see `Before`.
+        back: the earlier frames to compare with, as distances in frames, nearest first. A pixel that is hidden in one
+            of them is looked for in the next.
         device: where pictures are kept, and where `raft` runs.
 
     Example:
@@ -86,7 +87,7 @@ class Steady:
         self._kept.append((self._frame(self._number, content, painted), painted))
 
     def skip(self) -> None:
-        """Count a frame that could not be painted, so that the numbers of the later ones stay right."""
+        """Count a frame that could not be painted, so that later frames keep their numbers."""
         self._number += 1
         self.begins = False
 
@@ -155,10 +156,10 @@ def stylize_frames(
         recipe: as for `stylize`; frames that start from the one before take only its last stage.
         size: as for `stylize`.
         flow: how the motion is found: `tvl1`, `ilk` or `raft`, a folder of .flo files, or a function of two frames.
-        steadiness: weight of the mean squared difference to the frame before, as a multiple of the objective at the
-            start: 0 only starts from that frame.
-        back: keep each frame close to the frames that are this many earlier; (1, 10) restores after ten frames what
-            something in front has hidden.
+        steadiness: weight of the mean squared difference from the frame before, as a multiple of the objective at the
+            start. With 0, a frame only starts from the one before.
+        back: the earlier frames that each one is kept like, as distances in frames. With (1, 10), a region that was
+            hidden for up to ten frames is painted as it was before.
         options: as for `stylize`, except `resume`.
 
     Yields each painting, (1, 3, H, W) in [0, 1]. Raises what `stylize` raises.

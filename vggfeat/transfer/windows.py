@@ -105,7 +105,7 @@ class Windows(Whole):
     def _contributions(
         self, tile: Tile, outer: Tile, sizes: Mapping[str, tuple[int, int]], margin: int
     ) -> dict[str, tuple[Tile, Tile]]:
-        """{layer: what `tile` contributes to it, as the place in the features of `outer` and that in the layer}."""
+        """{layer: (the positions of `tile` in the features of `outer`, and in the whole layer)}."""
         places: dict[str, tuple[Tile, Tile]] = {}
         for layer in self.extract.layers:
             stride = self._stride[layer]

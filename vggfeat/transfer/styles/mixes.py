@@ -13,7 +13,7 @@ _IN_FILE = re.compile(rf"(?P<file>.*{re.escape(ENDING)})(?::(?P<style>.*))?", re
 
 
 class Mix(NamedTuple):
-    """The file of a mix, None for the bundled one, and {style: weight}. No style stands for the file's only one."""
+    """The file of a mix, None for the bundled one, and {style: weight}, empty for the file's only style."""
 
     file: str | None
     weights: Mapping[str, float]

@@ -27,7 +27,7 @@ _EPSILON = 1e-5
 # Deviations from the mean that a bounded unit lets through. Dark and bright places of a photograph lie up to ten away.
 _BOUND = 2.0
 
-# Colours are kept this far from black and white when a style's are taken as logits.
+# Keep colours this far from black and white before taking their logits.
 _COLOUR_MARGIN = 0.02
 
 
