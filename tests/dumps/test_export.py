@@ -223,7 +223,7 @@ def test_chooses(layers, reductions, chosen, dump):
     [
         (("relu3_1",), (), "no layer 'relu3_1' in the dump: did you mean relu"),
         ((), ("median",), "no reduction 'median' in the dump: did you mean mean"),
-        (("relu1_1",), ("avg7",), "no array has both: the dump holds relu1_1.mean"),
+        (("relu1_1",), ("avg7",), "no array of these layers has these reductions: the dump holds relu1_1.mean"),
     ],
 )
 def test_refuses_what_is_not_there(layers, reductions, message, dump, tmp_path):

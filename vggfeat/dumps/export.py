@@ -140,7 +140,11 @@ def choose(dump: DumpLike, layers: Iterable[str] = (), reductions: Iterable[str]
             outputs = [output for output in outputs if any(fnmatchcase(output[place], word) for word in patterns)]
     if not outputs:
         held = ", ".join(".".join(output) for output in dump.outputs)
-        raise RecipeError(f"no array has both: the dump holds {held}" if held else "the dump holds only statistics")
+        raise RecipeError(
+            f"no array of these layers has these reductions: the dump holds {held}"
+            if held
+            else "the dump holds only statistics"
+        )
     return outputs
 
 
