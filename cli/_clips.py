@@ -136,7 +136,7 @@ def paint_clip(styling: FramePainter, content: str, output: Path, steadiness: St
         tell("--fps changes how long the clip takes: its sound is left out")
     painting.prepare({"flow": steadiness.flow, "steadiness": steadiness.weight, "back": list(steadiness.back)})
     began = time.monotonic()
-    with exiting(f"interrupted: the frames so far are in '{folder}', and the same command goes on with the next one"):
+    with exiting(f"interrupted: the frames so far are in '{folder}', and the same command continues with the next one"):
         painting.run()
         if whole:
             sound = clip.path if is_video(clip.path) and fps is None else None

@@ -94,7 +94,7 @@ def test_a_finished_run_takes_more_steps(command, vggfeat):
     vggfeat(command, *options, "--steps", 5, "-o", "whole.png")
     assert Path("b.png").read_bytes() == Path("whole.png").read_bytes() != Path("a.png").read_bytes()
     stderr = vggfeat(command, "in.png", "--resume", "run.ckpt", "--steps", 2, "-o", "x.png", code=2).stderr
-    assert "has taken 3 steps at 32x32 pixels, and now 2 are asked for" in stderr
+    assert "has taken 3 steps at 32x32 pixels, and the recipe has only 2" in stderr
 
 
 @pytest.mark.parametrize("command", ["stylize", "dream", "invert"])

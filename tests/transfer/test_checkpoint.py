@@ -149,7 +149,7 @@ def test_more_steps_continue_a_run_that_had_ended(pictures, tmp_path):
     assert [progress.step for progress in resumed] == [4, 5, 6, 7]
     assert torch.equal(resumed.image, stylize(*pictures, long, size=64).result())
     resumed.save(tmp_path / "run.ckpt")
-    with pytest.raises(InputError, match="has taken 7 steps at 64x48 pixels, and now 3 are asked for: more steps"):
+    with pytest.raises(InputError, match="has taken 7 steps at 64x48 pixels, and the recipe has only 3: more steps"):
         stylize(*pictures, short, size=64, resume=tmp_path / "run.ckpt")
 
 

@@ -72,7 +72,7 @@ def export(
         zarr_format: the version of zarr's format, 2 or 3; None is 3.
 
     Raises `StoreError` if `target` exists or cannot be written, `InputError` if a library is missing, `RecipeError`
-    if the dump does not hold what is asked for or the format cannot store it.
+    if the dump does not hold the arrays or the format cannot store them.
     """
     target = Path(target)
     if to is None and (to := ENDINGS.get(target.suffix.lower())) is None:

@@ -113,7 +113,7 @@ class DumpRecipe:
 
     @property
     def measures(self) -> bool:
-        """Whether statistics, CKA or an RDM are asked for."""
+        """Whether statistics, CKA or an RDM are requested."""
         return self.statistics or self.cka or self.rdm > 0
 
     @property

@@ -34,7 +34,7 @@ _PICTURES = ("resize", "crop", "dtype", "precision")
 
 @dataclass(frozen=True, slots=True)
 class SetComparison:
-    """The measures of `compare_sets`, each with a 95 % confidence interval; None if not asked for.
+    """The measures of `compare_sets`, each with a 95 % confidence interval; None if not requested.
 
     Attributes:
         array: the features compared, such as `relu4_3.mean`.

@@ -131,7 +131,7 @@ class _Results:
         return _positive(self._not_finite)
 
     def partial(self) -> dict[str, npt.NDArray[np.generic]] | None:
-        """The shard's part of the statistics, if they are asked for."""
+        """The shard's part of the statistics, if they are requested."""
         return None if self._measurements is None else self._measurements.partial()
 
 

@@ -229,7 +229,7 @@ class Criterion(nn.Module, Generic[Loss]):
         return self._compare(prediction, target, mask)
 
     def _compare(self, prediction: Tensor, target: Tensor | Target, mask: Tensor | None) -> Any:
-        """What `loss` returns for two batches, with one value a frame or slice where they have such axes."""
+        """The result of `loss` for two batches, with one value a frame or slice where they have such axes."""
         self._check_weights()
         check_tensor(prediction)
         if mask is not None:

@@ -25,7 +25,7 @@ from vggfeat.networks import weights as weights_table
 from vggfeat.pictures.ranges import RANGES, InputRange
 
 OPSET = 18
-"""The version of ONNX's operators in a file, unless another is asked for."""
+"""The version of ONNX's operators in a file, unless another is requested."""
 
 TOLERANCE = 1e-4
 """The most by which a file may differ from its module, relative to the largest value of an output."""

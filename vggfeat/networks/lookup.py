@@ -38,7 +38,7 @@ def find_layers(
         patterns = [patterns]
     wanted = [word.strip() for pattern in patterns for word in str(pattern).split(",") if word.strip()]
     if not wanted:
-        raise LayerError(f"no layer of {name} was asked for: name one, such as relu3_1")
+        raise LayerError(f"no layer of {name} is named: name one, such as relu3_1")
     found: set[int] = set()
     for word in wanted:
         # A glob such as relu* has always meant layers of the features, so the head comes second.

@@ -142,7 +142,7 @@ def load(
 def _fitting(
     state: Mapping[str, "Tensor"], network: str, origin: str, *, classifier: bool | None
 ) -> dict[str, "Tensor"]:
-    """The features in `state` that fit `network`, and the classifier if it is asked for. See `load`."""
+    """The features in `state` that fit `network`, and the classifier if requested. See `load`."""
     features = fit(state, network, origin)
     if classifier is None:
         classifier = any(key.startswith("classifier.") for key in with_torchvision_keys(state))
@@ -150,7 +150,7 @@ def _fitting(
 
 
 def _whole_file(network: str, name: str) -> Path:
-    """Torchvision's file of a whole network. The one of bundled features is downloaded only if it is asked for."""
+    """Torchvision's file of a whole network. The one of bundled features is downloaded only on request."""
     entry = find_entry(network, name)
     if entry.bundled and name == "default" and whole_url(entry) and whole_on_disk(entry) is None:
         raise WeightsError(

@@ -89,7 +89,7 @@ def check_writable(
 
 
 def left_out(path: str | os.PathLike[str], *, bits: int = 8, alpha: bool = False) -> list[str]:
-    """What is lost when a picture is written to `path`, as lines to show to the user.
+    """Messages about the parts of a picture that are lost when it is written to `path`.
 
     >>> left_out("a.jpg", alpha=True)
     ["JPEG has no transparency: 'a.jpg' will be opaque"]

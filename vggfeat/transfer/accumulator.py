@@ -104,7 +104,7 @@ class Accumulator:
         return term.loss.local and term.selections is None and not self._gather_local
 
     def _share(self, term: Term, layer: str, x: Tensor, tile: Tile) -> Tensor:
-        """What a tile adds to a local loss: its mean distance times its share of the positions."""
+        """The contribution of a tile to a local loss: its mean distance times its share of the positions."""
         target = term.target[layer]
         target = tile.view(target) if term.loss.aligned else target
         distance = term.loss.distance(term.loss.summary(x), target)

@@ -211,7 +211,7 @@ class Blockwise(Whole):
                 yield Tile(top, min(height, top + side), left, min(width, left + side))
 
     def _crops(self, part: Part, tile: Tile, outer: Tile, image: Tensor) -> Iterator[_Crop]:
-        """What `tile` contributes to each layer of a part that ran on `outer`."""
+        """The contribution of `tile` to each layer of a part that ran on `outer`."""
         sizes = self.sizes(image)
         for layer in part.layers:
             step = layer.stride // part.stride

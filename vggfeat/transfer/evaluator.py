@@ -96,7 +96,7 @@ class Evaluator:
 
 
 def _smaller(blocks: Blocks | None, image: Tensor) -> Blocks:
-    """What to try next: every part in tiles, at first of half the long side."""
+    """The next smaller blocks to try: every part in tiles, at first of half the long side."""
     if blocks is None:
         return Blocks(max(image.shape[2:]) // 2)
     return Blocks(blocks.side // 2 if blocks.tiled is None else blocks.side)

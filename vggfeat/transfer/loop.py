@@ -33,7 +33,7 @@ class Progress:
     Args:
         stage, stages: the current stage, from 1 on, and their number.
         step, steps: the current step of the stage, from 1 on, and their number.
-        taken: steps in all stages so far; a resumed run goes on counting.
+        taken: steps in all stages so far; a resumed run continues counting.
         seconds: since the run began.
         done: share of the run that is done, 0 to 1.
         image: the picture so far, (1, 3, height, width) in [0, 1] at the stage's size. It is never overwritten.
@@ -119,7 +119,7 @@ class Run(ABC):
         self.recipe = recipe
         self.stages = stages
         self.evaluators = [Evaluator(extract, recipe.margin, recipe.edges, each) for each in blocks]
-        """What evaluates the objective in each stage."""
+        """The evaluator of the objective for each stage."""
         self._picture = images.resize(start, stages[0].height, stages[0].width)
         self._seconds = seconds
         self._position = position

@@ -28,7 +28,7 @@ _PICTURES = 12
 
 
 class _Copies(NamedTuple):
-    """What an objective holds besides the network's activations, in float32 copies of the style layers.
+    """The memory of an objective besides the network's activations, in float32 copies of the style layers.
 
     Args:
         largest: of the largest layer, when its loss is differentiated.
@@ -72,7 +72,7 @@ def budget(limit: int | str | None, device: torch.device) -> int | None:
 def available(device: torch.device) -> int | None:
     """Bytes that a run on `device` may use if no limit is given; None where the system does not report it."""
     if device.type == "cuda":
-        # What torch's allocator has reserved and does not use is free for a run, though not for other programs.
+        # Memory that torch's allocator has reserved but does not use is free for a run, though not for other programs.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(_SHARE * (torch.cuda.mem_get_info(device)[0] + unused))
     allocation.release()
@@ -179,7 +179,7 @@ def choose(
 def divide(
     extract: FeatureExtractor, recipe: Recipe, stages: Iterable[Stage], budget: int | None, *, styles: int = 1
 ) -> list[Blocks | None]:
-    """What `choose` returns for each stage."""
+    """The blocks that `choose` finds for each stage."""
     return [choose(extract, recipe, stage.height, stage.width, budget, styles=styles) for stage in stages]
 
 

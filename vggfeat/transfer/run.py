@@ -352,8 +352,8 @@ def _position(found: checkpoint.Checkpoint, device: torch.device, recipe: Recipe
     changed = any(facts["recipe"].get(name) != getattr(recipe, name) for name in SCHEDULE)
     if changed and stage == len(stages) and step > stages[-1].steps:
         raise InputError(
-            f"the checkpoint has taken {step} steps at {facts['width']}x{facts['height']} pixels, and now "
-            f"{stages[-1].steps} are asked for: more steps continue it"
+            f"the checkpoint has taken {step} steps at {facts['width']}x{facts['height']} pixels, and "
+            f"the recipe has only {stages[-1].steps}: more steps continue it"
         )
     return Position(stage, step, facts["taken"], facts["seconds"], tensors, recent)
 

@@ -22,7 +22,7 @@ from vggfeat.transfer.spectrum import Spectrum
 # Pictures are padded with grey by this many pixels, then shifted, scaled and turned at random in each step.
 _PADDING = 12
 
-# What a step changes, in Adam.
+# The learning rate of Adam.
 _RATE = 0.05
 
 # The share of a negative activation that counts, so that a channel that is still off has a gradient.
@@ -31,7 +31,7 @@ _LEAK = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aim:
-    """What a picture should activate: a layer, and a direction (C,) of length 1 in its channels.
+    """The target of a visualisation: a layer, and a direction (C,) of length 1 in its channels.
 
     `neuron` asks for the position in the middle only. `cosine` weights the response by its cosine with the direction,
     which keeps other channels quiet.
@@ -47,7 +47,7 @@ class Aim:
         return torch.einsum("nchw,c->nhw", x, self.direction)
 
     def score(self, x: Tensor) -> Tensor:
-        """What is raised: (N,)."""
+        """The score that the ascent raises: (N,)."""
         along = F.leaky_relu(self.response(x), _LEAK)
         if self.cosine:
             along = along * (along / x.norm(dim=1).clamp_min(1e-6)).clamp_min(_LEAK)

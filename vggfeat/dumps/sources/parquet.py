@@ -120,7 +120,7 @@ def _opened(path: str, _stamp: tuple[int, int]) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=1)
 def _group(path: str, stamp: tuple[int, int], column: str, number: int) -> Any:
-    """A column of one row group. Rows are asked for in order, so that each group is read once."""
+    """A column of one row group. Rows are read in order, so that each group is read once."""
     file, _ = _opened(path, stamp)
     return file.read_row_group(number, columns=[column]).column(column).combine_chunks()
 

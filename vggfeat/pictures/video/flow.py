@@ -35,7 +35,7 @@ def flow_function(source: FlowSource) -> FlowFunction:
     """The function that `source` stands for.
 
     A folder holds `forward_1_2.flo`, the flow from frame 1 to frame 2, and `backward_2_1.flo`, the flow back, and so on
-    for all pairs that are asked for. Flows of another size are resized.
+    for all pairs that are requested. Flows of another size are resized.
 
     Raises `InputError` for an unknown method, `VggfeatError` if a method needs a package or weights that are missing.
     """
