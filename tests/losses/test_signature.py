@@ -6,7 +6,20 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from vggfeat import ADISTS, DISTS, DMM, LPIPS, STLPIPS, PerceptualLoss, StyleLoss, weights
+from vggfeat import (
+    ADISTS,
+    DISTS,
+    DMM,
+    LPIPS,
+    STLPIPS,
+    ContextualLoss,
+    FeatureExtractor,
+    NearestNeighbourLoss,
+    PerceptualLoss,
+    StyleLoss,
+    weights,
+)
+from vggfeat.losses.signature import signature
 
 ALEX = {f"lin{i}.model.1.weight": LPIPS("alex").loss.get_buffer(f"head{i}") for i in range(5)}
 DIFFERENT = {
@@ -58,3 +71,9 @@ def test_what_does_not_change_a_value_does_not_change_the_line(lines):
     assert LPIPS(reduction="none", check="off", both=True).signature() == lines["lpips"]
     assert LPIPS("alex", heads=ALEX).signature() == lines["alex"]
     assert LPIPS().to(torch.float64).to(torch.float32).signature() == lines["lpips"]
+
+
+@pytest.mark.parametrize("loss", [ContextualLoss, NearestNeighbourLoss])
+def test_chunks_do_not_change_the_line(loss):
+    trunk = FeatureExtractor("8", "relu1_1", weights=None)
+    assert signature(trunk, loss("relu1_1", chunk=7)) == signature(trunk, loss("relu1_1"))

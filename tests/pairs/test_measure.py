@@ -45,11 +45,28 @@ def test_perceptual_alone_stops_early_and_is_the_same(read):
     )
 
 
-def test_metrics_of_one_network_share_its_pass(monkeypatch):
+@pytest.mark.parametrize(
+    ("metrics", "count"),
+    [(("lpips-vgg", "perceptual"), 1), (("perceptual", "lpips-vgg"), 1), (("dists", "a-dists"), 1),
+     (("a-dists", "lpips-vgg", "dists", "lpips-alex"), 3)],
+)  # fmt: skip
+def test_metrics_of_one_network_share_its_pass(metrics, count, monkeypatch):
     passes = []
     run = vggfeat.FeatureExtractor.run
     monkeypatch.setattr(vggfeat.FeatureExtractor, "run", lambda self, x: passes.append(len(x)) or run(self, x))
-    compare("a/one.png", "b/one.png", ("lpips-vgg", "perceptual"), heatmaps="heat", layers=True)
+    [row] = compare("a/one.png", "b/one.png", metrics, layers=True).rows
+    assert passes == [1, 1] * count
+    alone = {}
+    for metric in metrics:
+        alone |= compare("a/one.png", "b/one.png", metric, layers=metric != "perceptual").rows[0].values
+    assert row.values == pytest.approx(alone, rel=1e-5)
+
+
+def test_heat_maps_take_no_pass_of_their_own(monkeypatch):
+    passes = []
+    run = vggfeat.FeatureExtractor.run
+    monkeypatch.setattr(vggfeat.FeatureExtractor, "run", lambda self, x: passes.append(len(x)) or run(self, x))
+    compare("a/one.png", "b/one.png", ("lpips-vgg", "perceptual"), heatmaps="heat")
     assert passes == [1, 1]
 
 
@@ -75,8 +92,12 @@ def test_dists_and_its_layers_are_never_negative(monkeypatch):
     loss = vggfeat.DISTSLoss
     per_layer = loss.per_layer
     monkeypatch.setattr(loss, "per_layer", lambda *x: {name: y * 0 - 1e-9 for name, y in per_layer(*x).items()})
-    [row] = compare("a/one.png", "a/one.png", ("dists", "lpips-alex"), layers=True).rows
-    assert all(value == 0 for value in row.values.values())
+    other = vggfeat.ADISTSLoss
+    monkeypatch.setattr(other, "per_layer", lambda _, x, __: {"image": x["image"].sum((1, 2, 3)) * 0 - 1})
+    [row] = compare("a/one.png", "a/one.png", ("dists", "a-dists", "lpips-alex"), layers=True).rows
+    values = {name: value for name, value in row.values.items() if not name.startswith("a-dists")}
+    assert all(value == 0 for value in values.values())
+    assert row.values["a-dists"] == -1  # a fault would show
 
 
 def test_squeeze_names_its_weights(monkeypatch, tmp_path):

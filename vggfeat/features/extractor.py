@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from vggfeat.errors import one_of
+from vggfeat.errors import check_number, one_of
 from vggfeat.features import steps
 from vggfeat.features.device import Precision, choose_device, resolve_precision
 from vggfeat.features.info import FeatureInfo
@@ -55,6 +55,7 @@ class FeatureExtractor(Trunk):
             images in a wider range that appear to be in [0, 1] cause one warning. Compiled graphs check no values.
         channels_last: use torch's channels_last layout, and Winograd's algorithm if it is faster than torch's own
             convolutions. False gives results equal to other tools' to the last bit.
+        positions: refuse images for which the deepest layer has fewer positions a side.
         device: the device of the weights; `.to()` moves them later.
         preprocessing: `mean` and `std` per RGB channel for images in [0, 1], and `input_order`, `rgb` or `bgr`, if your
             weights need others than their file or entry names: see `weights.Preprocessing`. The images stay RGB.
@@ -99,10 +100,12 @@ class FeatureExtractor(Trunk):
         pooling: arch.Pooling = "max",
         check: Check = "raise",
         channels_last: bool = True,
+        positions: int = 1,
         device: str | torch.device | None = None,
         **preprocessing: Unpack[weights_table.Preprocessing],
     ) -> None:
         one_of("pooling", pooling, ("max", "avg", "l2"))
+        check_number("positions", positions, 1)
         place = choose_device(device)
         dtype = resolve_precision(precision, place)
         network = weights_table.network_for(network, weights)
@@ -118,20 +121,21 @@ class FeatureExtractor(Trunk):
             head = head or "paper"
         if classifier is not False:
             taps = arch.find_layers(network, layers, pooling=pooling, head=head, classes=classes, hidden=hidden)
+        stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
         super().__init__(
             [tap.name for tap in taps],
             mean=entry.mean,
             std=entry.std,
             input_range=input_range,
             check=check,
-            minimum=taps[-1].minimum_size,
+            minimum=arch.minimum_side(stack, positions) if positions > 1 else taps[-1].minimum_size,
             arithmetic="tf32" if precision == "tf32" else "float32",
         )
         self.weights_entry = entry
         self.network = network
         self.pooling: arch.Pooling = pooling
         self.feature_info = FeatureInfo(taps)
-        self._stack = arch.layers(network, pooling=pooling)[: taps[-1].index + 1]
+        self._stack = stack
         after = (
             arch.head_layers(network, head, classes, hidden=hidden, pooling=pooling) if classifier is not False else ()
         )

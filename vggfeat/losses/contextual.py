@@ -37,7 +37,7 @@ class ContextualLoss(FeatureLoss):
     ) -> None:
         super().__init__(layers, reduction=reduction)
         self.bandwidth = bandwidth
-        self.chunk = chunk
+        self._chunk = chunk
 
     def summary(self, x: Tensor) -> Tensor:
         """The features (N, C, H, W), unchanged, except that half precision becomes float32."""
@@ -45,4 +45,4 @@ class ContextualLoss(FeatureLoss):
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """Minus the logarithm of the contextual similarity, (N,)."""
-        return -formulas.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self.chunk).log()
+        return -formulas.contextual_similarity(x, target, bandwidth=self.bandwidth, chunk=self._chunk).log()

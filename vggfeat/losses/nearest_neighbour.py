@@ -45,7 +45,7 @@ class NearestNeighbourLoss(FeatureLoss):
     ) -> None:
         super().__init__(layers, reduction=reduction)
         self.centre = centre
-        self.chunk = chunk
+        self._chunk = chunk
 
     def summary(self, x: Tensor) -> Tensor:
         """The features (N, C, H, W), unchanged, except that half precision becomes float32."""
@@ -53,4 +53,4 @@ class NearestNeighbourLoss(FeatureLoss):
 
     def distance(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean over positions of 1 minus the largest cosine, (N,)."""
-        return formulas.nearest_cosine_distance(x, target, centre=self.centre, chunk=self.chunk)
+        return formulas.nearest_cosine_distance(x, target, centre=self.centre, chunk=self._chunk)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, cast, get_args
+from typing import Any, ClassVar, Literal, Self, Unpack, cast, get_args
 
 from torch import allclose
 
@@ -13,12 +13,11 @@ from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.shift_tolerant import ShiftTolerant
 from vggfeat.features.squeezenet import SqueezeNet
 from vggfeat.losses.adists import ADISTSLoss
-from vggfeat.losses.base import Reduction, outside_inference_mode
+from vggfeat.losses.base import LayerSumLoss, Reduction, outside_inference_mode
 from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
 from vggfeat.losses.dists import DISTS_LAYERS, DISTSLoss
 from vggfeat.losses.dmm import DMM_LAYERS, PATCH, DMMLoss
 from vggfeat.losses.lpips import CONVENTION_NETS, LPIPS_TAPS, Convention, Heads, LPIPSLoss, Net, Version, read_heads
-from vggfeat.networks import arch
 from vggfeat.networks import weights as weights_table
 from vggfeat.networks.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
 
@@ -185,7 +184,25 @@ class STLPIPS(Criterion[LPIPSLoss]):
         super().__init__(ShiftTolerant(network, layers, features, **settings), loss, both=both, **reading)
 
 
-class DISTS(Criterion[DISTSLoss]):
+class _OfStructureAndTexture(Criterion[Any]):
+    """The base class of DISTS and A-DISTS, which read the same features."""
+
+    make_loss: ClassVar[Callable[..., LayerSumLoss]]
+
+    def __init__(
+        self,
+        *,
+        resize: int | None = None,
+        reduction: Reduction = "mean",
+        both: bool = False,
+        **options: Unpack[CriterionOptions],
+    ) -> None:
+        found, reading = split_options(options)
+        trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **found)
+        super().__init__(trunk, type(self).make_loss(reduction=reduction), resize=resize, both=both, **reading)
+
+
+class DISTS(_OfStructureAndTexture):
     """Deep image structure and texture similarity (Ding et al. 2020): `DISTS()(prediction, target)`.
 
     Args:
@@ -205,20 +222,10 @@ class DISTS(Criterion[DISTSLoss]):
         torch.Size([2])
     """
 
-    def __init__(
-        self,
-        *,
-        resize: int | None = None,
-        reduction: Reduction = "mean",
-        both: bool = False,
-        **options: Unpack[CriterionOptions],
-    ) -> None:
-        found, reading = split_options(options)
-        trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **found)
-        super().__init__(trunk, DISTSLoss(reduction=reduction), resize=resize, both=both, **reading)
+    make_loss = DISTSLoss
 
 
-class ADISTS(Criterion[ADISTSLoss]):
+class ADISTS(_OfStructureAndTexture):
     """Locally adaptive structure and texture similarity, A-DISTS (Ding et al. 2021): `ADISTS()(prediction, target)`.
 
     The target is the reference picture, which decides where texture is: exchanging the two gives another value.
@@ -238,17 +245,7 @@ class ADISTS(Criterion[ADISTSLoss]):
         0.0
     """
 
-    def __init__(
-        self,
-        *,
-        resize: int | None = None,
-        reduction: Reduction = "mean",
-        both: bool = False,
-        **options: Unpack[CriterionOptions],
-    ) -> None:
-        found, reading = split_options(options)
-        trunk = FeatureExtractor("vgg16", DISTS_LAYERS[1:], pooling="l2", **found)
-        super().__init__(trunk, ADISTSLoss(reduction=reduction), resize=resize, both=both, **reading)
+    make_loss = ADISTSLoss
 
 
 class DMM(Criterion[DMMLoss]):
@@ -284,11 +281,8 @@ class DMM(Criterion[DMMLoss]):
         found, reading = split_options(options)
         # The singular vectors of patches of low rank are not unique: only features equal to the authors' to the bit
         # give their values. Their network reads images without normalisation.
-        trunk = FeatureExtractor(
-            "vgg16", DMM_LAYERS, pooling="l2", channels_last=False, mean=(0.0,) * 3, std=(1.0,) * 3, **found
-        )
-        last = trunk.feature_info.layers[-1].index
-        trunk.minimum_size = arch.minimum_side(arch.layers("vgg16", pooling="l2")[: last + 1], PATCH)
+        plain: dict[str, Any] = {"channels_last": False, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+        trunk = FeatureExtractor("vgg16", DMM_LAYERS, pooling="l2", positions=PATCH, **plain, **found)
         super().__init__(trunk, DMMLoss(reduction=reduction), resize=resize, both=both, **reading)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vggfeat.features.device import Precision
+    from vggfeat.features.trunk import Trunk
     from vggfeat.losses.base import FeatureLoss
     from vggfeat.losses.criterion import Criterion
     from vggfeat.losses.lpips import Net
@@ -84,39 +85,40 @@ class Measures:
                 self._criteria[name] = METRIC_CRITERIA[name](reduction="none", **options)
         self._losses: dict[str, FeatureLoss] = {name: x.loss for name, x in self._criteria.items() if name in metrics}
         if "perceptual" in metrics:
-            # LPIPS reads relu3_3, too, so one pass serves both.
-            self._criteria["perceptual"] = self._criteria.get("lpips-vgg") or PerceptualLoss(**options)
+            self._criteria["perceptual"] = PerceptualLoss(**options)
             self._losses["perceptual"] = ContentLoss(["relu3_3"], reduction="none").to(device)
+        _share_networks(self._criteria.values())
         self._heat = LPIPSLoss(_net(self.heat_metric), spatial=True).to(device) if self.heat_metric else None
 
     def __call__(self, a: "Tensor", b: "Tensor") -> "tuple[dict[str, list[float]], Tensor | None]":
         """{metric: N values} for two batches (N, 3, H, W) in [0, 1], and the distances (N, 1, H, W) of heat maps."""
         values = _kornia(self.metrics, a, b)
         heat = None
-        for criterion in dict.fromkeys(self._criteria.values()):
-            read, distances = self._read(criterion, a, b)
+        for trunk in dict.fromkeys(criterion.trunk for criterion in self._criteria.values()):
+            read, distances = self._read(trunk, a, b)
             values |= read
             heat = heat if distances is None else distances
         order = [key for name in self.metrics for key in values if key.partition("/")[0] == name]
         return {name: [float(value) for value in values[name].cpu()] for name in order}, heat
 
-    def _read(self, criterion: "Criterion[Any]", a: "Tensor", b: "Tensor") -> "tuple[dict[str, Tensor], Tensor | None]":
+    def _read(self, trunk: "Trunk", a: "Tensor", b: "Tensor") -> "tuple[dict[str, Tensor], Tensor | None]":
         """The metrics of one network, and its distances for heat maps. Its features are freed on return."""
         from vggfeat.losses.base import LayerSumLoss
 
+        criteria = {name: criterion for name, criterion in self._criteria.items() if criterion.trunk is trunk}
+        criterion = next(iter(criteria.values()))
         x, y = criterion.features(a), criterion.features(b)
         values: dict[str, Tensor] = {}
         for name, loss in self._losses.items():
-            if self._criteria[name] is criterion:
+            if name in criteria:
                 target = loss.target(y)
-                values[name] = loss(x, target)
+                found = {name: loss(x, target)}
                 if self.layers and isinstance(loss, LayerSumLoss):
                     layers = loss.per_layer(x, target)
-                    values |= {f"{name}/{layer}": value for layer, value in layers.items()}
-        if "dists" in self._losses and self._criteria["dists"] is criterion:
-            # DISTS and its parts are negative only by rounding.
-            values = {name: value.clamp_min(0) for name, value in values.items()}
-        if self._heat is None or self._criteria.get(self.heat_metric or "") is not criterion:
+                    found |= {f"{name}/{layer}": value for layer, value in layers.items()}
+                # DISTS and its parts are negative only by rounding.
+                values |= {key: each.clamp_min(0) for key, each in found.items()} if name == "dists" else found
+        if self._heat is None or self.heat_metric not in criteria:
             return values, None
         return values, self._heat(x, self._heat.target(y))
 
@@ -156,6 +158,23 @@ class Measures:
         elif name == "dists":
             about |= {"alpha_beta_sha256": weights_table.DISTS_SHA256}
         return about
+
+
+def _share_networks(criteria: "Iterable[Criterion[Any]]") -> None:
+    """Let criteria read one network in one pass, if it has the layers of all of them."""
+    from vggfeat.features.extractor import FeatureExtractor
+
+    kept: dict[object, list[FeatureExtractor]] = {}
+    # Those with the most layers come first.
+    for criterion in sorted(criteria, key=lambda each: -len(each.trunk.layers)):
+        trunk = criterion.trunk
+        if isinstance(trunk, FeatureExtractor):
+            normalisation = tuple(trunk.offset.flatten().tolist()), tuple(trunk.scale.flatten().tolist())
+            key = trunk.network, trunk.weights_entry.sha256, trunk.pooling, trunk.channels_last, normalisation
+            others = kept.setdefault(key, [])
+            same = [other for other in others if set(trunk.layers) <= set(other.layers)]
+            others += [] if same else [trunk]
+            criterion.trunk = (same or [trunk])[0]
 
 
 def _net(metric: str) -> "Net":
