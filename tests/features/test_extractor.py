@@ -229,6 +229,15 @@ def test_compiles_and_exports_without_a_break(images):
         torch.testing.assert_close(exported[name], plain[name][:1])
 
 
+def test_positions():
+    extract = FeatureExtractor("vgg16", "relu2_1", weights=None, positions=16)
+    assert extract(torch.rand(1, 3, 32, 40))["relu2_1"].shape == (1, 128, 16, 20)
+    with pytest.raises(InputError, match="31x40 pixels are too small for relu2_1 of vgg16: it needs at least 32 a"):
+        extract(torch.rand(1, 3, 31, 40))
+    with pytest.raises(InputError, match="positions is 0: it must be a whole number of at least 1"):
+        FeatureExtractor("vgg16", "relu2_1", weights=None, positions=0)
+
+
 @pytest.mark.slow
 def test_one_graph_serves_every_size(images):
     extract = FeatureExtractor("vgg16", ["conv1_2", "relu2_1"], weights=None)

@@ -162,6 +162,9 @@ class Measures:
 
 def _share_networks(criteria: "Iterable[Criterion[Any]]") -> None:
     """Let criteria read one network in one pass, if it has the layers of all of them."""
+    import torch
+
+    from vggfeat.features import tensors
     from vggfeat.features.extractor import FeatureExtractor
 
     kept: dict[object, list[FeatureExtractor]] = {}
@@ -169,7 +172,7 @@ def _share_networks(criteria: "Iterable[Criterion[Any]]") -> None:
     for criterion in sorted(criteria, key=lambda each: -len(each.trunk.layers)):
         trunk = criterion.trunk
         if isinstance(trunk, FeatureExtractor):
-            normalisation = tuple(trunk.offset.flatten().tolist()), tuple(trunk.scale.flatten().tolist())
+            normalisation = tuple(tensors.values(torch.cat([trunk.offset, trunk.scale]).flatten()))
             key = trunk.network, trunk.weights_entry.sha256, trunk.pooling, trunk.channels_last, normalisation
             others = kept.setdefault(key, [])
             same = [other for other in others if set(trunk.layers) <= set(other.layers)]
