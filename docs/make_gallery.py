@@ -29,6 +29,8 @@ COMMANDS = {
     "chelsea-show": "show chelsea.jpg --layer relu1_2,relu3_3,relu5_3 --top 12 -o out.png",
     "dump-patches": "show --dump features --layer relu4_3 --channel 12 -o out.png",
     "china-match": "match china.jpg china-aside.jpg --limit 120 -o out.png",
+    "chelsea-distort": "distort chelsea.jpg --layer relu3_3 --steps 40 -o out.png",
+    "chelsea-differentiation": "distort chelsea.jpg --metric lpips-vgg --hold mse --steps 40 -o out.png",
     "chelsea-heat": "compare chelsea.jpg chelsea-quality-8.jpg --metric lpips-vgg --heatmap .",
 }
 

@@ -64,6 +64,8 @@ from .training.recipe import TrainingRecipe as TrainingRecipe
 from .training.run import train as train
 from .transfer.beyond import invert as invert
 from .transfer.beyond import texture as texture
+from .transfer.distortions import eigendistortions as eigendistortions
+from .transfer.distortions import maximum_differentiation as maximum_differentiation
 from .transfer.dreams import Dream as Dream
 from .transfer.dreams import dream as dream
 from .transfer.loop import Progress as Progress
