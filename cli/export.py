@@ -1,10 +1,10 @@
 """`vggfeat export`: write a network or a metric as an ONNX file, to run without vggfeat."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._options import parsed, weights_option, words
+from ._options import ORDER_FLAGS, parsed, preprocessing_options, weights_option, words
 from ._signals import exiting, load_torch
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     help="Layers of a network: the outputs.",
 )
 @weights_option
+@preprocessing_options(*ORDER_FLAGS)
 @click.option(
     "--input-range",
     type=click.Choice(["unit", "signed", "byte"]),
@@ -40,6 +41,7 @@ def command(
     opset: int,
     check: bool,
     output: str | None,
+    **preprocessing: Any,
 ) -> None:
     """Write WHAT, a network such as vgg16 or a metric such as lpips-vgg, as an ONNX file.
 
@@ -50,7 +52,7 @@ def command(
     load_torch()
     from vggfeat.losses.onnx import export_onnx, named
 
-    module = named(what, layers=layers, weights=weights, input_range=input_range)
+    module = named(what, layers=layers, weights=weights, input_range=input_range, **preprocessing)
     with exiting("interrupted: nothing is written"):
         file = export_onnx(module, output or f"{what}.onnx", opset=opset, check=check)
     for shape, difference in file.differences.items():

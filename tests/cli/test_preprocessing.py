@@ -123,7 +123,7 @@ def test_what_cannot_be(options, reason, vggfeat):
 
 def test_a_warning_is_one_line(vggfeat):
     with pytest.warns(
-        UserWarning, match="the weights 'caffe.pth' read BGR, and not both mean and std are given"
+        UserWarning, match="the weights 'caffe.pth' read BGR, but mean and std are not both given"
     ) as seen:
         vggfeat("show", "in.png", "-l", "relu2_1", *NETWORK, "--channels", "bgr", "-o", "out.png")
     text = warnings.formatwarning(seen[0].message, UserWarning, "show.py", 1)

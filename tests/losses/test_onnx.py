@@ -173,6 +173,12 @@ def test_names():
         named("dists", layers=["relu1_1"])
     with pytest.raises(LayerError, match="unknown network 'vgg12'"):
         named("vgg12")
+    preprocessing = {"mean": (0, 0, 0), "std": (1, 1, 1)}
+    for what in ("vgg11", "perceptual"):
+        module = named(what, layers=["relu1_1"], weights=None if what == "vgg11" else "default", **preprocessing)
+        assert getattr(module, "trunk", module).weights_entry.mean == (0, 0, 0)
+    with pytest.raises(InputError, match="mean, std is for a network or 'perceptual': dists has its own"):
+        named("dists", **preprocessing)
 
 
 def test_every_metric_of_networks_has_a_criterion():

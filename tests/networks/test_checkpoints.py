@@ -35,9 +35,13 @@ def state():
         "model.{}",
         "net.backbone.{}",
         "encoder.module.{}",
+        "student.{}",
+        "loss.vgg.module.{}",
     ],
 )
-@pytest.mark.parametrize("wrappers", [[], ["model"], ["state_dict", "net"], ["model_state_dict"], ["params"]])
+@pytest.mark.parametrize(
+    "wrappers", [[], ["model"], ["state_dict", "net"], ["model_state_dict"], ["params"], ["params_ema"]]
+)
 def test_prefixes_and_wrappers_in_any_combination(rename, wrappers, state, tmp_path):
     content = {rename.format(key): x for key, x in state.items()}
     for wrapper in wrappers:
@@ -57,6 +61,15 @@ def test_every_order_of_prefixes(count, state):
         for inside in ("features", "features.module", "features._orig_mod"):
             renamed = {f"{prefix}.{key}".replace("features", inside): x for key, x in state.items()}
             assert with_torchvision_keys(renamed).keys() == state.keys()
+
+
+def test_of_two_networks_none_is_chosen(state, tmp_path):
+    both = {f"{part}.{key}": x for part in ("student", "teacher") for key, x in state.items()}
+    torch.save({"student": state, "teacher": state}, tmp_path / "nested.pth")
+    torch.save(both, tmp_path / "flat.pth")
+    for name in ("nested.pth", "flat.pth"):
+        with pytest.raises(WeightsError, match=r"it holds no tensor called features\.N\.weight"):
+            network.load(tmp_path / name, PLAN)
 
 
 @pytest.mark.parametrize("wrap", [torch.compile, lambda model: nn.DataParallel(torch.compile(model))])
@@ -175,10 +188,10 @@ def test_a_single_linear_layer_of_any_name(name, tmp_path):
     ("others", "reason"),
     [
         ({}, "holds features without a classifier"),
-        ({"projection.weight": (3, 16)}, r"and no classifier that is known among projection.weight \(3x16\)"),
+        ({"projection.weight": (3, 16)}, r"and its other tensors are no known classifier: projection.weight \(3x16\)"),
         (
             {f"mlp.{index}.weight": (3, 3) for index in range(5)},
-            r"known among mlp.0.weight \(3x3\), mlp.1.weight \(3x3\), mlp.2.weight \(3x3\), 2 others",
+            r"known classifier: mlp.0.weight \(3x3\), mlp.1.weight \(3x3\), mlp.2.weight \(3x3\), 2 others",
         ),
         ({f"classifier.{index}.weight": (3, 3) for index in (0, 2)}, "has a head that is neither the paper's nor one"),
         ({"fc.weight": (3, 784), "fc.bias": (3,)}, r"does not fit 8,M,16 with the gap head"),
@@ -219,9 +232,9 @@ def test_a_plain_file_names_its_network(legacy, tmp_path):
 def test_weights_that_name_no_network(state, tmp_path):
     torch.save(state, path := tmp_path / "own.pth")
     for origin, given in (("the state dict", state), (f"'{path}'", path)):
-        with pytest.raises(WeightsError, match=f"{origin} records no network, and its shapes are those of none that"):
+        with pytest.raises(WeightsError, match=f"{origin} records no network, and its shapes fit no network"):
             weights.network_for("auto", given)
-    with pytest.raises(WeightsError, match="only a file or a state dict names its network, and the weights are None"):
+    with pytest.raises(WeightsError, match="only a file or a state dict tells its network, and weights is None"):
         weights.network_for("auto", None)
     with pytest.raises(WeightsError, match="no weights file"):
         weights.network_for("auto", tmp_path / "missing.pth")

@@ -205,7 +205,7 @@ def test_keras_weights_that_look_like_rgb_are_warned_of(tmp_path):
     state, _ = weights.load("vgg16", depth=1)
     made.features[0].weight.data = state["features.0.weight"]
     write_keras(path := tmp_path / "rgb.h5", made, top=False)
-    with pytest.warns(UserWarning, match=r"'rgb.h5' are taken for Keras's, .* look as if they read RGB"):
+    with pytest.warns(UserWarning, match=r"'rgb.h5' are of Keras, .* look like weights that read RGB"):
         weights.load("vgg11", path)
     made.features[0].weight.data = state["features.0.weight"].flip(1)
     write_keras(path, made, top=False)

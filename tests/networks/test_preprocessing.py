@@ -87,7 +87,7 @@ def test_values_in_the_unit_range_are_kept():
 
 
 def test_bgr_without_its_mean_and_std_is_warned_of(file):
-    with pytest.warns(UserWarning, match="not both mean and std are given: those of ImageNet are taken"):
+    with pytest.warns(UserWarning, match="mean and std are not both given, so ImageNet's are used"):
         weights.load(PLAN, file, input_order="bgr")
 
 

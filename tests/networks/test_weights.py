@@ -355,7 +355,7 @@ def as_caffe(state):
 def test_weights_that_read_bgr_are_noticed(network):
     state, _ = weights.load(network)
     assert not weights.looks_bgr(state["features.0.weight"])
-    with pytest.warns(UserWarning, match="look as if they read BGR: pass input_order='bgr'"):
+    with pytest.warns(UserWarning, match="look like weights that read BGR: pass input_order='bgr'"):
         weights.load(network, as_caffe(state))
     for order, expected in (("bgr", state), ("rgb", as_caffe(state))):
         found, _ = weights.load(

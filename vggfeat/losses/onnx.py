@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from vggfeat.losses.perceptual import PerceptualLoss
 from vggfeat.losses.signature import signature
 from vggfeat.losses.similarity import METRIC_CRITERIA
 from vggfeat.networks import weights as weights_table
+from vggfeat.networks.preprocessing import Preprocessing
 from vggfeat.pictures.ranges import RANGES, InputRange
 
 OPSET = 18
@@ -112,7 +113,12 @@ def export_onnx(
 
 
 def named(
-    what: str, *, layers: Sequence[str] = (), weights: str = "default", input_range: InputRange = "unit"
+    what: str,
+    *,
+    layers: Sequence[str] = (),
+    weights: str = "default",
+    input_range: InputRange = "unit",
+    **preprocessing: Unpack[Preprocessing],
 ) -> Trunk | Criterion[Any]:
     """The extractor of a network, or the criterion of a metric (see `metrics.available`) with one value a pair.
 
@@ -121,8 +127,10 @@ def named(
         layers: the outputs of a network; of `perceptual` the layers that are compared.
         weights: as for `FeatureExtractor`.
         input_range: as for `FeatureExtractor`.
+        preprocessing: of a network or `perceptual`, as for `FeatureExtractor`.
 
-    Raises `InputError` for unknown names, and for layers that are missing or not used.
+    Raises `InputError` for unknown names, for layers that are missing or not used, and for preprocessing of another
+    metric.
 
     >>> named("lpips-alex").loss.net
     'alex'
@@ -131,6 +139,9 @@ def named(
     options: CriterionOptions = {"weights": weights, "input_range": input_range, "device": "cpu"}
     if layers and what in known and what != "perceptual":
         raise InputError(f"layers are for a network or 'perceptual': {what} has its own")
+    given = [name for name, value in preprocessing.items() if value is not None]
+    if given and what in known and what != "perceptual":
+        raise InputError(f"{', '.join(given)} is for a network or 'perceptual': {what} has its own preprocessing")
     if what not in known:
         try:
             network = weights_table.network_for(what, weights)
@@ -141,9 +152,9 @@ def named(
             ) from None
         if not layers:
             raise InputError(f"name the layers of {what} that the file returns, such as relu3_3,relu4_3")
-        return FeatureExtractor(network, layers, **split_options(options)[0])
+        return FeatureExtractor(network, layers, **split_options(options)[0], **preprocessing)
     if what == "perceptual":
-        return PerceptualLoss(layers or ("relu3_3",), reduction="none", **options)
+        return PerceptualLoss(layers or ("relu3_3",), reduction="none", **options, **preprocessing)
     return METRIC_CRITERIA[what](reduction="none", **options)
 
 

@@ -7,20 +7,20 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, cast
 
 from vggfeat import files
 from vggfeat.errors import WeightsError
 from vggfeat.networks import arch
-from vggfeat.networks.naming import unnamed, with_torchvision_keys
+from vggfeat.networks.naming import shape_text, unnamed, with_torchvision_keys
 from vggfeat.networks.table import WeightsEntry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Keys under which checkpoints keep a state dict.
+# Keys under which checkpoints keep a state dict. Of other names, the only mapping to tensors is taken.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "params", "net")
 
 
@@ -30,20 +30,25 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
     Files of Keras and MatConvNet are converted, see `formats`. Raises `WeightsError` for a file that is missing,
     damaged, or not a state dict.
     """
+    return _read(path, check=True)[0]
+
+
+def read(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """The results of `read_state` and of `metadata`; files of Keras and MatConvNet are read once."""
     return _read(path, check=True)
 
 
 def read_shapes(path: Path) -> dict[str, "Tensor"]:
     """The tensors of a state-dict file, for their shapes only. Damage is not found.
 
-    The values in torch's archives are not read; files of Keras and MatConvNet are read whole.
+    The values in archives of torch and in files of Keras are not read.
 
     Raises `WeightsError`, see `read_state`.
     """
-    return _read(path, check=False)
+    return _read(path, check=False)[0]
 
 
-def _read(path: Path, *, check: bool) -> dict[str, "Tensor"]:
+def _read(path: Path, *, check: bool) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -52,10 +57,14 @@ def _read(path: Path, *, check: bool) -> dict[str, "Tensor"]:
 
     try:
         archive = _check_file(path, check=check)
-        if kind := formats.format_of(path):
-            return {key: torch.from_numpy(array) for key, array in formats.read_arrays(path, kind).items()}
+        if (kind := formats.format_of(path)) and check:
+            arrays, about = formats.read(path, kind)
+            return {key: torch.from_numpy(array) for key, array in arrays.items()}, {"layers": {}, **about}
+        if kind:
+            shapes = formats.read_shapes(path, kind)
+            return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}, {"layers": {}}
         if path.suffix.lower() == ".safetensors":
-            return load_file(path)
+            return load_file(path), metadata(path)
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_harmless()):
             content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=archive and not check)
     except WeightsError:
@@ -72,7 +81,7 @@ def _read(path: Path, *, check: bool) -> dict[str, "Tensor"]:
         raise WeightsError(f"'{path}' is not a state dict, or is truncated ({type(error).__name__})") from error
     if not isinstance(content := _unwrapped(content), Mapping):
         raise WeightsError(f"'{path}' holds a {type(content).__name__}, not a state dict")
-    return dict(cast("Mapping[str, Tensor]", content))
+    return dict(cast("Mapping[str, Tensor]", content)), metadata(path)
 
 
 def _harmless() -> list[Any]:
@@ -114,10 +123,17 @@ def _unwrapped(content: object) -> object:
     while isinstance(content, Mapping):
         mapping = cast("Mapping[str, object]", content)
         key = next((key for key in _WRAPPERS if isinstance(mapping.get(key), Mapping)), None)
-        if key is None:
+        found = [value for value in mapping.values() if isinstance(value, Mapping) and _holds_tensors(value)]
+        if key is None and (len(found) != 1 or _holds_tensors(mapping)):
             return mapping
-        content = mapping[key]
+        content = found[0] if key is None else mapping[key]
     return content
+
+
+def _holds_tensors(found: Mapping[str, object]) -> bool:
+    import torch
+
+    return any(isinstance(value, torch.Tensor) for value in found.values())
 
 
 def decode(stored: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
@@ -196,10 +212,10 @@ def no_classifier(state: Mapping[str, Any], origin: str) -> str:
     """The beginning of an error message for weights without a known classifier: the tensors that might be one."""
     if not (others := unnamed(state)):
         return f"{origin} holds features without a classifier"
-    texts = [f"{key} ({_shape_text(x.shape)})" for key, x in others.items()]
+    texts = [f"{key} ({shape_text(x.shape)})" for key, x in others.items()]
     if len(texts) > 4:
         texts[3:] = [f"{len(texts) - 3} others"]
-    return f"{origin} holds features, and no classifier that is known among {', '.join(texts)}"
+    return f"{origin} holds features, and its other tensors are no known classifier: {', '.join(texts)}"
 
 
 def fitting_networks(state: Mapping[str, Any]) -> list[str]:
@@ -237,12 +253,8 @@ def _difference(came: Mapping[str, tuple[int, ...]], expected: Mapping[str, tupl
         if key not in came:
             return f"{key} is missing"
         if came[key] != shape:
-            return f"{key} is {_shape_text(came[key])}, not {_shape_text(shape)}"
+            return f"{key} is {shape_text(came[key])}, not {shape_text(shape)}"
     return f"it also holds {next(key for key in came if key not in expected)}"
-
-
-def _shape_text(shape: Iterable[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def fingerprints(network: str, state: Mapping[str, "Tensor"]) -> dict[str, str]:
@@ -294,7 +306,7 @@ def metadata(path: Path) -> dict[str, Any]:
     from vggfeat.networks import formats
 
     if kind := formats.format_of(path):
-        return {"layers": {}, **formats.describe_format(path, kind)}
+        return {"layers": {}, **formats.read(path, kind)[1]}
     if path.suffix.lower() != ".safetensors" or not path.is_file():
         return {"layers": {}}
     try:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vggfeat.errors import WeightsError, imported
 from vggfeat.networks import arch
-from vggfeat.networks.naming import Place, feature_indices
+from vggfeat.networks.naming import Place, feature_indices, shape_text
 from vggfeat.networks.preprocessing import BYTE_STD, OXFORD_MEAN
 
 ForeignFormat = Literal["keras", "matconvnet"]
@@ -63,24 +63,31 @@ def format_of(path: Path) -> ForeignFormat | None:
     return None
 
 
-def read_arrays(path: Path, kind: ForeignFormat) -> Arrays:
-    """The float32 arrays of a file under torchvision's keys, `features.N.*` and `classifier.N.*`.
+def read(path: Path, kind: ForeignFormat) -> tuple[Arrays, dict[str, Any]]:
+    """The float32 arrays of a file under torchvision's keys, `features.N.*` and `classifier.N.*`, and its metadata.
+
+    The metadata are source, mean, std, input_order, and classes if the file names them. The mean and std apply to RGB
+    images in [0, 1].
 
     Raises `WeightsError` if the file is damaged, holds other layers than a VGG's, or needs a package that is not
     installed.
     """
-    return (_keras if kind == "keras" else _matconvnet)(path)
-
-
-def describe_format(path: Path, kind: ForeignFormat) -> dict[str, Any]:
-    """The metadata of a file: source, mean, std, input_order, and classes if it names them.
-
-    The mean and std apply to RGB images in [0, 1]. Raises `WeightsError`, see `read_arrays`.
-    """
     if kind == "keras":
-        return {"source": "Keras", "mean": OXFORD_MEAN, "std": BYTE_STD, "input_order": "bgr"}
-    content = _load_mat(path, ("meta", "normalization", "classes", "net"))
-    content = _mapping(content.get("net")) or content
+        return _keras(path, values=True), _KERAS
+    content = _load_mat(path)
+    return _matconvnet(content, path), _describe_mat(content, path)
+
+
+def read_shapes(path: Path, kind: ForeignFormat) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that `read` returns. The values in files of Keras are not read."""
+    arrays = _keras(path, values=False) if kind == "keras" else _matconvnet(_load_mat(path), path)
+    return {key: array.shape for key, array in arrays.items()}
+
+
+_KERAS = {"source": "Keras", "mean": OXFORD_MEAN, "std": BYTE_STD, "input_order": "bgr"}
+
+
+def _describe_mat(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     about = _mapping(content.get("meta")) or content
     average = _mapping(about.get("normalization")).get("averageImage")
     mean = OXFORD_MEAN if average is None or not np.size(average) else _mean_colour(path, np.asarray(average, float))
@@ -99,7 +106,8 @@ def _mean_colour(path: Path, average: NDArray[np.float64]) -> tuple[float, ...]:
 # Keras
 
 
-def _keras(path: Path) -> Arrays:
+def _keras(path: Path, *, values: bool) -> Arrays:
+    """The arrays of a file; without `values`, arrays of the same shapes that take no memory."""
     h5py = imported("h5py", f"reading '{path}' needs h5py", "export", kind=WeightsError)
     try:
         if zipfile.is_zipfile(path):
@@ -108,7 +116,7 @@ def _keras(path: Path) -> Arrays:
         else:
             source = path
         with h5py.File(source, "r") as file:
-            layers = list(_keras_layers(h5py, file, path))
+            layers = list(_keras_layers(h5py, file, path, values=values))
     except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise WeightsError(f"'{path}' cannot be read, or is truncated ({' '.join(str(error).split())})") from error
     convolutions = [layer for layer in layers if layer.kernel.ndim == 4]
@@ -117,7 +125,7 @@ def _keras(path: Path) -> Arrays:
     first = convolutions[0].kernel.shape
     if first[0] != first[1]:
         raise WeightsError(
-            f"'{path}' holds a kernel {_shape_text(first)}: only kernels (h, w, in, out) are read, not Theano's"
+            f"'{path}' holds a kernel {shape_text(first)}: only kernels (h, w, in, out) are read, not Theano's"
         )
     state = _features(convolutions, path)
     linear = [layer for layer in layers if layer.kernel.ndim == 2]
@@ -134,7 +142,7 @@ def _keras(path: Path) -> Arrays:
     return state
 
 
-def _keras_layers(h5py: Any, file: Any, path: Path) -> Iterator[_Weights]:
+def _keras_layers(h5py: Any, file: Any, path: Path, *, values: bool) -> Iterator[_Weights]:
     """The layers of a file that have weights, in the order of the network."""
     groups: dict[str, list[Any]] = {}
 
@@ -152,11 +160,14 @@ def _keras_layers(h5py: Any, file: Any, path: Path) -> Iterator[_Weights]:
         return position, [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
     for name in sorted(groups, key=rank):
-        arrays = {found.ndim: np.asarray(found, np.float32) for found in groups[name]}
+        arrays = {
+            found.ndim: np.asarray(found, np.float32) if values else np.broadcast_to(np.float32(0), found.shape)
+            for found in groups[name]
+        }
         kernels = [x for ndim, x in arrays.items() if ndim in (2, 4)]
         layer = next((part for part in reversed(name.split("/")) if part not in ("", "vars")), groups[name][0].name[1:])
         if len(kernels) != 1 or len(arrays) != len(groups[name]) or arrays.keys() - {1, 2, 4}:
-            shapes = ", ".join(_shape_text(found.shape) for found in groups[name])
+            shapes = ", ".join(shape_text(found.shape) for found in groups[name])
             raise WeightsError(f"'{path}' holds '{layer}' ({shapes}): only convolutions and dense layers are read")
         bias = arrays.get(1, np.zeros(kernels[0].shape[-1], np.float32))
         yield _Weights(layer, kernels[0], bias)
@@ -187,9 +198,8 @@ def _text(name: Any) -> str:
 # MatConvNet
 
 
-def _matconvnet(path: Path) -> Arrays:
-    content = _load_mat(path, ("layers", "net"))
-    layers = (_mapping(content.get("net")) or content).get("layers")
+def _matconvnet(content: Mapping[str, Any], path: Path) -> Arrays:
+    layers = content.get("layers")
     if layers is None:
         raise WeightsError(f"'{path}' is a MATLAB file without `layers`, as those of MatConvNet's SimpleNN have")
     state: Arrays = {}
@@ -227,12 +237,15 @@ def _filters(layer: Mapping[str, Any], path: Path) -> _Weights:
     return _Weights(name, kernel, bias)
 
 
-def _load_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
+def _load_mat(path: Path) -> Mapping[str, Any]:
+    """The network that a file holds, in the variable `net` or as variables of its own."""
     loadmat = imported("scipy.io", f"reading '{path}' needs scipy", "export", kind=WeightsError).loadmat
+    names = ("layers", "net", "meta", "normalization", "classes")
     try:
-        return loadmat(path, variable_names=names, simplify_cells=True)
+        content: dict[str, Any] = loadmat(path, variable_names=names, simplify_cells=True)
     except Exception as error:  # scipy lets errors of zlib and of its parser through
         raise WeightsError(f"'{path}' cannot be read, or is truncated ({' '.join(str(error).split())})") from error
+    return _mapping(content.get("net")) or content
 
 
 def _mapping(found: object) -> Mapping[str, Any]:
@@ -280,8 +293,4 @@ def _convolution(index: int, layer: _Weights) -> Arrays:
 
 def _to_torch(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
     """(h, w, in, out) -> (out, in, h, w)."""
-    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
-
-
-def _shape_text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+    return kernel.transpose(3, 2, 0, 1)

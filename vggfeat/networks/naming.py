@@ -27,6 +27,8 @@ _HEADS = {
     "head": "classifier.0",
     "linear": "classifier.0",
 }
+# The features of a VGG that is a part of another module, such as `student.features.0.weight`.
+_INSIDE = re.compile(r"^((?:\w+\.)+?)(?=(?:features\.(?:(?:module|_orig_mod)\.)*\d+|(?:conv|bn)\d+_\d+)\.)")
 _IN_BLOCK = re.compile(r"(conv|bn)(\d+)_(\d+)\.")
 
 Place = tuple[int, int]
@@ -51,7 +53,8 @@ def feature_indices(convolutions: Iterable[Place], *, batch_norm: bool = False) 
 def with_torchvision_keys(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
     """The tensors of a VGG's state dict as `features.N.*` and `classifier.N.*`; other entries are left out.
 
-    Prefixes such as `module.` and `_orig_mod.` are removed in any combination. The paper's names (`conv1_1`, `fc6`),
+    Prefixes such as `module.` and `_orig_mod.` are removed in any combination, and so is the name of a part of a larger
+    module, such as `student.`, if no other part is a VGG. The paper's names (`conv1_1`, `fc6`),
     timm's heads, single linear layers, and classifiers numbered 1, 4, 6 (converted from Caffe) are renamed. Raises
     `WeightsError` if two entries have the same name afterwards.
     """
@@ -69,6 +72,15 @@ def with_torchvision_keys(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
     return {key: x.flatten(1) if key.startswith("classifier.") and x.ndim > 2 else x for key, x in renamed.items()}
 
 
+def shape_text(shape: Iterable[int]) -> str:
+    """A shape as messages state it.
+
+    >>> shape_text((64, 3, 3, 3))
+    '64x3x3x3'
+    """
+    return "x".join(map(str, shape))
+
+
 def unnamed(state: Mapping[str, Any]) -> dict[str, "Tensor"]:
     """The tensors of a state dict that `with_torchvision_keys` leaves out.
 
@@ -84,6 +96,10 @@ def _names(state: Mapping[str, Any]) -> dict[str, str | None]:
     import torch
 
     stems = {key: _PREFIXES.sub("", str(key)) for key, x in state.items() if isinstance(x, torch.Tensor)}
+    around = {found[1] for stem in stems.values() if (found := _INSIDE.match(stem))}
+    if len(around) == 1 and not any(stem[:1].isdecimal() or _IN_BLOCK.match(stem) for stem in stems.values()):
+        [prefix] = around
+        stems = {key: _PREFIXES.sub("", stem.removeprefix(prefix)) for key, stem in stems.items()}
     places = {key: found for key, stem in stems.items() if (found := _IN_BLOCK.match(stem))}
     indices = feature_indices(
         ((int(found[2]), int(found[3])) for found in places.values()),

@@ -252,8 +252,8 @@ def load(
     network reads RGB. Raises `WeightsError` if the file cannot be read or does not fit. See `save` for an example.
     """
     path = Path(path)
-    state = with_torchvision_keys(checkpoints.decode(checkpoints.read_state(path)))
-    about = checkpoints.metadata(path)
+    stored, about = checkpoints.read(path)
+    state = with_torchvision_keys(checkpoints.decode(stored))
     known = arch.network(weights_table.network_for(network, path))
     features, entry = weights_table.load(known.name, path, **preprocessing)
     classifier = {key: tensor for key, tensor in state.items() if key.startswith("classifier.")}

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
 
 from vggfeat.errors import InputError, LayerError, WeightsError, users_line
 from vggfeat.networks import arch, downloads
@@ -31,6 +31,7 @@ from vggfeat.networks.checkpoints import (
     index,
     metadata,
     pack,
+    read,
     read_shapes,
     read_state,
 )
@@ -132,10 +133,11 @@ def load(
             else:
                 state = load_entry(entry, depth)
             return state, _chosen(entry, preprocessing, fixed="rgb")
-        state = _fitting(decode(read_state(path)), network, f"'{path}'", classifier=classifier)
-        if (recorded := metadata(path)["layers"]) and recorded != fingerprints(network, state):
+        stored, about = read(path)
+        state = _fitting(decode(stored), network, f"'{path}'", classifier=classifier)
+        if (recorded := about["layers"]) and recorded != fingerprints(network, state):
             raise WeightsError(f"'{path}' is damaged: its layers are not those that were written")
-        entry = _entry_of(path, network)
+        entry = _entry_of(path, network, about)
         return (state, _chosen(entry, preprocessing, fixed="rgb")) if recorded else _in_rgb(state, entry, preprocessing)
 
 
@@ -191,21 +193,22 @@ def _in_rgb(
     known = entry.source != _UNKNOWN
     if preprocessing.get("input_order") is None and not known and looks_bgr(first):
         warnings.warn(
-            f"the weights '{entry.name}' look as if they read BGR: pass input_order='bgr' (--channels bgr), and the "
-            "mean and std of their training; or input_order='rgb' if they read RGB",
+            f"the weights '{entry.name}' look like weights that read BGR: pass input_order='bgr' (--channels bgr) with "
+            "the mean and std that they were trained with, or input_order='rgb' if they read RGB",
             stacklevel=users_line(),
         )
     if preprocessing.get("input_order") is None and entry.input_order == "bgr" and looks_bgr(first.flip(1)):
         warnings.warn(
-            f"the weights '{entry.name}' are taken for {entry.source}'s, which read BGR, and look as if they read RGB: "
-            "pass input_order='rgb' (--channels rgb), and the mean and std of their training; or input_order='bgr'",
+            f"the weights '{entry.name}' are of {entry.source}, whose networks read BGR, but look like weights that "
+            "read RGB: pass input_order='rgb' (--channels rgb) with the mean and std that they were trained with, or "
+            "input_order='bgr' if they read BGR",
             stacklevel=users_line(),
         )
     if found.input_order == "bgr":
         if not known and (preprocessing.get("mean") is None or preprocessing.get("std") is None):
             warnings.warn(
-                f"the weights '{entry.name}' read BGR, and not both mean and std are given: those of ImageNet are "
-                "taken; weights converted from Caffe have a mean of 123.68,116.779,103.939 and a std of 1,1,1",
+                f"the weights '{entry.name}' read BGR, but mean and std are not both given, so ImageNet's are used; "
+                "weights converted from Caffe have the mean 123.68,116.779,103.939 and the std 1,1,1",
                 stacklevel=users_line(),
             )
         state = state | {key: first.flip(1)}
@@ -404,9 +407,11 @@ def named_network(weights: WeightsLike) -> str | None:
 
 
 def _recorded_network(weights: WeightsLike) -> str | None:
+    from vggfeat.networks import formats
+
     path = file_of(weights)
-    try:
-        return arch.network(str(metadata(path)["network"])).name if path else None
+    try:  # files of Keras and MatConvNet record none
+        return arch.network(str(metadata(path)["network"])).name if path and formats.format_of(path) is None else None
     except (KeyError, LayerError):
         return None
 
@@ -414,14 +419,13 @@ def _recorded_network(weights: WeightsLike) -> str | None:
 def _nameless(weights: WeightsLike) -> str:
     """Why `weights` name no network."""
     if weights is None or (isinstance(weights, str) and file_of(weights) is None):
-        return f"only a file or a state dict names its network, and the weights are {weights!r}"
+        return f"only a file or a state dict tells its network, and weights is {weights!r}"
     origin = "the state dict" if isinstance(weights, Mapping) else f"'{weights}'"
-    return f"{origin} records no network, and its shapes are those of none that has a name"
+    return f"{origin} records no network, and its shapes fit no network that has a name"
 
 
-def _entry_of(path: Path, network: str) -> WeightsEntry:
-    """The weights entry that describes a file: an entry of the table, or one made from the file's metadata."""
-    about = metadata(path)
+def _entry_of(path: Path, network: str, about: Mapping[str, Any]) -> WeightsEntry:
+    """The weights entry that describes a file: an entry of the table, or one made from its metadata `about`."""
     if not about["layers"] and (found := entry_of_digest(network, sha256(path))):
         return found
     entries = [entry for entry in TABLE if arch.same_stack(entry.network, network)]
