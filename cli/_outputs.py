@@ -71,7 +71,7 @@ def save_picture(path: Path, rgb: "Tensor", **options: Any) -> None:
     try:
         images.write_picture(path, rgb, **options)
     except ImageError as error:
-        if "it is saved as" in str(error):
+        if error.saved_as is not None:
             raise
         plain: dict[str, Any] = {**options, "bits": 8, "icc": None}
         for folder in (Path(), Path(tempfile.gettempdir())):
@@ -81,7 +81,7 @@ def save_picture(path: Path, rgb: "Tensor", **options: Any) -> None:
                 break
         else:
             raise
-        raise ImageError(f"{error}; it is saved as '{spare}'") from error
+        raise ImageError(str(error), spare) from error
 
 
 def check_text_outputs(

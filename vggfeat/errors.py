@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 
@@ -57,11 +58,17 @@ class InputError(VggfeatError, ValueError):
 class ImageError(VggfeatError):
     """A picture file cannot be read or written.
 
+    `saved_as` is the path that a picture was written to in the place of the one asked for, or None.
+
     >>> from vggfeat import read_picture
     >>> read_picture("missing.png")
     Traceback (most recent call last):
     vggfeat.errors.ImageError: cannot read 'missing.png': no such file
     """
+
+    def __init__(self, message: str = "", saved_as: Path | None = None) -> None:
+        super().__init__(message if saved_as is None else f"{message}; it is saved as '{saved_as}'")
+        self.saved_as = saved_as
 
 
 class RecipeError(VggfeatError, ValueError):

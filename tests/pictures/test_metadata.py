@@ -105,6 +105,7 @@ def test_a_turned_photograph_is_turned_once(tmp_path):
 
 
 def test_a_picture_too_large_for_its_format_keeps_them(tmp_path):
-    with pytest.raises(ImageError, match="it is saved as"):
+    with pytest.raises(ImageError, match="it is saved as") as told:
         write_picture(tmp_path / "a.webp", torch.zeros(1, 3, 1, 16384), metadata=FULL)
+    assert told.value.saved_as == tmp_path / "a.png"
     assert read_metadata(tmp_path / "a.png").author == FULL.author

@@ -164,7 +164,7 @@ def write_picture(
             write_picture(spare, rgb, alpha=alpha, text=text, metadata=metadata)
         except ImageError:
             raise error from error.__cause__
-        raise ImageError(f"{error}; it is saved as {str(spare)!r}") from error
+        raise ImageError(str(error), spare) from error
 
 
 def _check_picture(rgb: torch.Tensor, alpha: torch.Tensor | None) -> None:
