@@ -93,6 +93,9 @@ def test_sources_that_do_not_exist(tmp_path):
 def test_tables(pictures, tmp_path):
     (tmp_path / "a.tsv").write_text("id\tlabel\tpath\nx\t1\tpictures/001.jpg\n")
     assert [(item.id, item.path) for item in find(tmp_path / "a.tsv")] == [("x", str(pictures / "001.jpg"))]
+    (tmp_path / "b.csv").write_text("\ufeffid;label;path\nx;1,5;pictures/001.jpg\n", encoding="utf-8")
+    [item] = find(tmp_path / "b.csv")
+    assert (item.id, item.path, item.columns) == ("x", str(pictures / "001.jpg"), (("label", "1,5"),))
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

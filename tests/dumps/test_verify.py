@@ -1,12 +1,12 @@
 import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import vggfeat
+from vggfeat import files
 from vggfeat.dumps.verify import verify
 
 from .conftest import QUICK
@@ -89,12 +89,12 @@ def test_weights_in_a_file_are_found_from_another_folder(pictures, tmp_path, mon
 
 def test_a_file_that_cannot_be_read_is_told(out, monkeypatch):
     unreadable = out / "relu1_1.mean/000000.npy"
-    whole = Path.open
+    whole = files.sha256
 
-    def refuse(path, *arguments, **options):
+    def refuse(path):
         if path == unreadable:
             raise PermissionError(13, os.strerror(13), str(path))
-        return whole(path, *arguments, **options)
+        return whole(path)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(files, "sha256", refuse)
     assert wrong(out, rows=0) == {"relu1_1.mean/000000.npy": "it cannot be read: permission denied"}

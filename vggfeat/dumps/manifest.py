@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import accumulate, chain, islice
+from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args, overload
 
@@ -94,13 +94,15 @@ class Manifest(Sequence[ManifestEntry]):
     def __init__(self, blocks: Iterable["_Block"], columns: Sequence[str] = ()) -> None:
         """`blocks`: the `COLUMNS` and further `columns` of consecutive entries."""
         self.columns = tuple(columns)
-        self._blocks = list(blocks)
-        self._starts = [0, *accumulate(len(block) for block in self._blocks)]
-        none = np.empty(0, np.int64)
-        self.numbers: Mapping[str, Integers] = {
-            name: np.concatenate([none, *(block.numbers.pop(name) for block in self._blocks)]) for name in _NUMBERS
-        }
-        ok = [block.texts["status"].equal(b"ok") for block in self._blocks]
+        parts: dict[str, list[Integers]] = {name: [np.empty(0, np.int64)] for name in _NUMBERS}
+        self._texts: list[Mapping[str, _Texts]] = []
+        for block in blocks:
+            self._texts.append(block.texts)
+            for name, numbers in block.numbers.items():
+                parts[name].append(numbers)
+        self._starts = [0, *accumulate(len(texts["id"].starts) for texts in self._texts)]
+        self.numbers: Mapping[str, Integers] = {name: np.concatenate(parts.pop(name)) for name in _NUMBERS}
+        ok = [texts["status"].equal(b"ok") for texts in self._texts]
         self.ok: npt.NDArray[np.bool_] = np.concatenate([np.empty(0, np.bool_), *ok])
 
     @classmethod
@@ -113,7 +115,7 @@ class Manifest(Sequence[ManifestEntry]):
 
     def texts(self, name: str) -> list[str]:
         """The whole column `name`: `id`, `path`, `sha256`, `status`, `error` or one of `columns`."""
-        return [text for block in self._blocks for text in block.texts[name]]
+        return [text for texts in self._texts for text in texts[name]]
 
     def __len__(self) -> int:
         return len(self.ok)
@@ -127,9 +129,9 @@ class Manifest(Sequence[ManifestEntry]):
         return self._entry(places) if isinstance(places, int) else tuple(map(self._entry, places))
 
     def __iter__(self) -> Iterator[ManifestEntry]:
-        for start, block in zip(self._starts, self._blocks, strict=False):
+        for texts, (start, end) in zip(self._texts, pairwise(self._starts), strict=True):
             values = [
-                self.numbers[name][start : start + len(block)].tolist() if name in _NUMBERS else block.texts[name]
+                self.numbers[name][start:end].tolist() if name in _NUMBERS else texts[name]
                 for name in (*COLUMNS, *self.columns)
             ]
             yield from map(self._made, zip(*values, strict=True))
@@ -141,7 +143,7 @@ class Manifest(Sequence[ManifestEntry]):
 
     def _entry(self, place: int) -> ManifestEntry:
         number = bisect_right(self._starts, place) - 1
-        texts, inside = self._blocks[number].texts, place - self._starts[number]
+        texts, inside = self._texts[number], place - self._starts[number]
         return self._made([
             int(self.numbers[name][place]) if name in _NUMBERS else texts[name][inside]
             for name in (*COLUMNS, *self.columns)
@@ -189,13 +191,10 @@ class _Texts:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Consecutive entries, by column. `Manifest` joins the numbers of all blocks, and takes them from here."""
+    """Consecutive entries, by column."""
 
     texts: Mapping[str, _Texts]
-    numbers: dict[str, Integers]
-
-    def __len__(self) -> int:
-        return len(self.texts["id"].starts)
+    numbers: Mapping[str, Integers]
 
 
 def _block_of(values: Sequence[Sequence[Any]], columns: Sequence[str]) -> _Block:

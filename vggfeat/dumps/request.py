@@ -48,9 +48,9 @@ class DumpRequest:
     moved: Move | None = None
 
     def located(self, root: str | None, store: Store) -> "DumpRequest":
-        """The request with the paths that its sources, now in `root`, had when the dump in `store` was begun.
+        """Give sources that have moved to `root` the paths under which the dump in `store` knows them.
 
-        If `root` is None, the move that the dump records applies. Raises `InputError` if the sources are other ones.
+        If `root` is None, the move that the dump records applies. Raises `InputError` if these are other sources.
         """
         run = store.run()
         known = Move.of(run)

@@ -5,7 +5,7 @@ A shard has one file of an array for each size of its images.
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,15 @@ Integers = npt.NDArray[np.int64]
 Size = tuple[int, int]
 
 
+class _Found(NamedTuple):
+    """The number of each row's file; each file's name, and the least number of rows in it; a file of each size."""
+
+    numbers: Integers
+    names: list[str]
+    least: list[int]
+    examples: list[int]
+
+
 class ShardRows:
     """The rows of the array `output`, (layer, reduction), in `files`.
 
@@ -32,24 +41,24 @@ class ShardRows:
     ) -> None:
         self._files, self._output, self._one_size = files, output, one_size
         self.columns = columns
-        shards, heights, widths = (columns[name] for name in ("shard", "height", "width"))
+
+    @cached_property
+    def _found(self) -> "_Found":
+        """Where the rows are. Sorting them is left until one is read."""
+        shards, heights, widths, offsets = (self.columns[name] for name in ("shard", "height", "width", "offset"))
         order = np.lexsort((widths, heights, shards))
         first = np.ones(len(order), np.bool_)
         first[1:] = np.any([np.diff(column[order]) != 0 for column in (shards, heights, widths)], axis=0)
         starts = np.flatnonzero(first)
-        self._number = np.empty(len(order), np.int64)
-        """The number of the file of each row."""
-        self._number[order] = np.cumsum(first) - 1
+        numbers = np.empty(len(order), np.int64)
+        numbers[order] = np.cumsum(first) - 1
         sides: list[Size] = list(zip(heights[order][starts].tolist(), widths[order][starts].tolist(), strict=True))
-        self._names = [
-            payload_name(output, shard, None if one_size else side)
+        names = [
+            payload_name(self._output, shard, None if self._one_size else side)
             for shard, side in zip(shards[order][starts].tolist(), sides, strict=True)
         ]
-        self._examples = list({side: number for number, side in enumerate(sides)}.values())
-        """A file of each size."""
-        offsets = columns["offset"]
-        self._least: list[int] = (np.maximum.reduceat(offsets[order], starts) + 1).tolist() if len(starts) else []
-        """The number of rows that each file must have."""
+        least = (np.maximum.reduceat(offsets[order], starts) + 1).tolist() if len(starts) else []
+        return _Found(numbers, names, least, list({side: number for number, side in enumerate(sides)}.values()))
 
     @cached_property
     def sizes(self) -> tuple[Size, ...]:
@@ -60,7 +69,7 @@ class ShardRows:
     @cached_property
     def shapes(self) -> set[tuple[int, ...]]:
         """The different shapes of rows."""
-        return {self._file(number).shape[1:] for number in self._examples}
+        return {self._file(number).shape[1:] for number in self._found.examples}
 
     def require_one_shape(self) -> None:
         """Raise `StoreError` if rows differ in shape."""
@@ -72,14 +81,14 @@ class ShardRows:
 
     def row(self, row: int) -> Array:
         """One row: a view of its file."""
-        return self._file(self._number[row])[self.columns["offset"][row]]
+        return self._file(self._found.numbers[row])[self.columns["offset"][row]]
 
     def gather(self, rows: Integers, rest: tuple[Any, ...]) -> Array:
         """Read rows (at least one) file by file, and index each by `rest`.
 
-        Consecutive rows of one file are a view of it.
+        Consecutive rows of one file are returned as a view of it.
         """
-        numbers, offsets = self._number[rows], self.columns["offset"][rows]
+        numbers, offsets = self._found.numbers[rows], self.columns["offset"][rows]
         order = np.argsort(numbers, kind="stable")
         starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
         if len(starts) == 1:
@@ -99,8 +108,8 @@ class ShardRows:
         return self._file(number)[(offsets, *rest)]
 
     def _file(self, number: int) -> Array:
-        name = self._names[number]
+        name = self._found.names[number]
         found = self._files[name]
-        if len(found) < self._least[number]:
+        if len(found) < self._found.least[number]:
             raise StoreError(f"'{printable(self._files.folder / name)}' has fewer rows than the manifest says")
         return found

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggfeat import files
+from vggfeat.dumps.arrays import FeatureArray
 from vggfeat.dumps.manifest import ManifestEntry
 from vggfeat.dumps.network import DumpNetwork
 from vggfeat.dumps.prepare import Preparation, prepare
@@ -89,6 +90,10 @@ class Verifying:
         return {name: row for row, name in enumerate(self.dump.ids)}
 
     @cached_property
+    def _arrays(self) -> dict[tuple[str, str], FeatureArray]:
+        return {output: self.dump[output] for output in self.dump.outputs}
+
+    @cached_property
     def _chosen(self) -> list[ManifestEntry]:
         manifest = self.dump.manifest
         good = np.flatnonzero(manifest.ok & np.isin(manifest.numbers["shard"], list(self._receipts))).tolist()
@@ -104,7 +109,7 @@ class Verifying:
     def _recompute(self, entry: ManifestEntry, network: DumpNetwork) -> Check:
         recipe = network.recipe
         try:
-            stored = {output: np.asarray(self.dump[output][self._rows[entry.id]]) for output in self.dump.outputs}
+            stored = {output: np.asarray(array[self._rows[entry.id]]) for output, array in self._arrays.items()}
         except VggfeatError as error:
             return Check(entry.path, str(error), picture=True)
         try:

@@ -16,9 +16,9 @@ from vggfeat.errors import ImageError, InputError
 
 
 class NumpySource:
-    """The pictures of a `.npy` file, or of one array of a `.npz` file. Arrays with a value for each are labels.
+    """The pictures of a `.npy` file, or of one array of a `.npz` file. Arrays of one value per picture are labels.
 
-    A `.npy` file is mapped into memory; a `.npz` file is read whole, by each decoding process.
+    A `.npy` file is memory-mapped. Each decoding process reads a `.npz` file into memory.
     """
 
     def __init__(self, path: Path, selection: SourceFilter) -> None:
@@ -43,7 +43,7 @@ class NumpySource:
 
 
 def read_numpy_row(path: str, member: str, stamp: tuple[int, int]) -> Array:
-    """The picture of the row `12`, or `name/12` of a `.npz` file. `stamp` tells versions of the file apart.
+    """The picture in row `member`: `12` of a `.npy` file, `name/12` of a `.npz` file. `stamp` identifies the version.
 
     Raises `ImageError`, OSError or ValueError.
     """

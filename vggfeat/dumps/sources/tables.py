@@ -92,9 +92,13 @@ def _column(path: Path, names: Iterable[str], asked: str | None) -> str:
 
 
 def _csv(path: Path) -> list[Row]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            # In many countries, spreadsheets separate the fields of CSV by semicolons.
+            separators = "\t" if path.suffix.lower() == ".tsv" else ",;"
+            delimiter = next((each for each in separators if each in first), separators[0])
             lines = csv.DictReader(file, delimiter=delimiter)
             rows: list[Row] = []
             for row in lines:
