@@ -1,6 +1,6 @@
 """Enlarge photographs four times: with L1 alone, and with L1 + perceptual loss + GAN.
 
-    python examples/gan_super_resolution.py --out runs/sr            # two to four minutes on two cores
+    python examples/gan_super_resolution.py --out runs/sr            # four to twelve minutes on two cores
     python examples/gan_super_resolution.py --out runs/sr --resume   # continues an interrupted run
 
 Two generators share an L1 warm-up, then take the same number of steps on the same batches, each with its own loss.

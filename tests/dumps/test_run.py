@@ -141,7 +141,7 @@ def test_killed_and_resumed_is_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_killed_many_times_is_the_same(tmp_path):
-    _kill_and_resume(tmp_path, 8, 2)
+    _kill_and_resume(tmp_path, 4, 2)
 
 
 @pytest.mark.slow
