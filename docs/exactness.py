@@ -6,6 +6,7 @@ Needs the extra `test`, whose packages are the oracles. They run on the weights 
 """
 
 import math
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -17,10 +18,14 @@ from typing import NamedTuple
 from unittest import mock
 
 import DISTS_pytorch
+import DMM_PyTorch
 import lpips
 import numpy as np
 import piq
 import scipy.linalg
+import scipy.ndimage
+import scipy.signal
+import scipy.spatial.distance
 import skimage.io
 import skimage.metrics
 import torch
@@ -28,7 +33,8 @@ import torchvision
 from torch import Tensor
 
 import vggfeat
-from vggfeat import DISTS, LPIPS, FeatureExtractor, arch, read_picture, weights, write_picture
+from vggfeat import ADISTS, DISTS, DMM, LPIPS, STLPIPS, FeatureExtractor, arch, read_picture, weights, write_picture
+from vggfeat.losses.steadiness import aligned
 
 DOCS = Path(__file__).parent
 CAT = DOCS.parent / "assets" / "images" / "chelsea.jpg"
@@ -64,11 +70,11 @@ class Published(NamedTuple):
         return len(self.published.partition(".")[2])
 
 
-def pairs() -> tuple[Tensor, Tensor]:
-    """Two pairs, noise and a photograph with its blurred copy: (2, 3, 64, 96) in [0, 1]."""
-    photograph = read_picture(CAT).rgb[..., 100:164, 150:246]
+def pairs(height: int = 64, width: int = 96) -> tuple[Tensor, Tensor]:
+    """Two pairs, noise and a photograph with its blurred copy: (2, 3, height, width) in [0, 1]."""
+    photograph = read_picture(CAT).rgb[..., 100 : 100 + height, 150 : 150 + width]
     blurred = torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(photograph, 4), scale_factor=4)
-    noise = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     return torch.cat([noise[:1], photograph]), torch.cat([noise[1:], blurred])
 
 
@@ -108,8 +114,9 @@ def every_layer(network: str) -> float:
 
 def untrained() -> AbstractContextManager[object]:
     """Build only the features of torchvision's VGG-16: its head, which no oracle reads, is slow to initialise."""
-    layers = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
-    return mock.patch("torchvision.models.vgg16", return_value=SimpleNamespace(features=layers))
+    network = torch.nn.Module()
+    network.features = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    return mock.patch("torchvision.models.vgg16", return_value=network)
 
 
 @cache
@@ -150,6 +157,96 @@ def dists_value() -> float:
     tables = torch.load(f"{DISTS_pytorch.__path__[0]}/weights.pt", map_location="cpu", weights_only=True)
     model.alpha.data, model.beta.data = tables["alpha"], tables["beta"]
     return apart(DISTS(reduction="none")(*pairs()), model(*pairs()))
+
+
+def stlpips_value() -> float:
+    """ST-LPIPS of the pairs. The package imports two others, which it does not use here."""
+    unused = {"IPython": SimpleNamespace(embed=None), "torchsummary": SimpleNamespace(summary=None)}
+    with mock.patch.dict(sys.modules, unused), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from stlpips_pytorch import stlpips
+
+        model = stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
+    theirs = model(*(2 * images - 1 for images in pairs())).flatten()
+    return apart(STLPIPS(reduction="none")(*pairs()), theirs)
+
+
+def dmm_value() -> float:
+    """DMM of larger pairs."""
+    state, _ = weights.load("vgg16")
+    with untrained(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        features = torchvision.models.vgg16().features
+        features.load_state_dict({key.removeprefix("features."): value for key, value in state.items()})
+        model = DMM_PyTorch.DMM()
+    return apart(DMM(reduction="none")(*pairs(124, 124)), model(*pairs(124, 124)))
+
+
+def window_moments(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The means, variances and covariance of features (C, H, W) in a Gaussian window of 21, or of all positions."""
+    if min(x.shape[1:]) < 21:
+        means = [z.mean((1, 2), keepdims=True) for z in (x, y)]
+        products = [(a * b).mean((1, 2), keepdims=True) for a, b in ((x, x), (y, y), (x, y))]
+    else:
+        line = np.exp(-(np.arange(-10, 11) ** 2) / (2 * 7**2))
+        window = np.outer(line, line) / line.sum() ** 2
+
+        def mean(z: np.ndarray) -> np.ndarray:
+            return np.stack([scipy.signal.convolve2d(each, window, "valid") for each in z])
+
+        means, products = [mean(z) for z in (x, y)], [mean(z) for z in (x * x, y * y, x * y)]
+    a, b = means
+    return a, b, products[0] - a * a, products[1] - b * b, products[2] - a * b
+
+
+def adists(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> float:
+    """Ding et al. (2021), of the features {layer: (C, H, W)} of a picture and of the reference."""
+    logistic = dict(zip(list(x)[1:], ((1.0, 0.29), (2.0, 0.52), (2.95, 0.56), (0.97, 0.25), (0.21, 0.10)), strict=True))
+    alike, texture = 0.0, np.zeros(())
+    for name in reversed(x):
+        mean_x, mean_y, var_x, var_y, covariance = window_moments(x[name], y[name])
+        if name in logistic:
+            centre, width = logistic[name]
+            texture = 1 / (1 + np.exp(-((var_y / (mean_y + 1e-12)).mean(0) - centre) / width))
+        one = (2 * mean_x * mean_y + 1e-6) / (mean_x**2 + mean_y**2 + 1e-6)
+        other = (2 * covariance + 1e-6) / (var_x + var_y + 1e-6)
+        alike += ((1 - texture) * one + texture * other).mean((1, 2)).sum()
+    return 1 - alike / sum(len(z) for z in x.values())
+
+
+def adists_value() -> float:
+    """A-DISTS of smaller pairs."""
+    criterion = ADISTS(reduction="none")
+    x, y = (
+        {name: criterion.features(images)[name].double().numpy() for name in criterion.loss.layers}
+        for images in pairs(44, 52)
+    )
+    theirs = [adists(*({name: z[row] for name, z in each.items()} for each in (x, y))) for row in range(2)]
+    return apart(criterion(*pairs(44, 52)), torch.tensor(theirs))
+
+
+def nearest(x: np.ndarray, y: np.ndarray) -> float:
+    """The mean cosine distance to the nearest, after the mean of `y` is subtracted from both."""
+    x, y = ((z - y.mean(1, keepdims=True)).T for z in (x, y))
+    return scipy.spatial.distance.cdist(x, y, "cosine").min(1).mean()
+
+
+def warping() -> float:
+    """The warping error of three frames of noise under a flow of fractions of pixels."""
+    clip = torch.rand(3, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    places = np.mgrid[:40, :56].astype(float)
+
+    def motion(first: object, second: object) -> Tensor:
+        apart = first.number - second.number
+        return torch.tensor([1.3 * apart, -0.6 * apart]).reshape(1, 2, 1, 1).expand(1, 2, 40, 56)
+
+    theirs = []
+    for [pair] in aligned(clip.split(1), clip.split(1), flow=motion):
+        now, then = (clip[number - 1].double().numpy() for number in (pair.number, pair.against))
+        there = places + np.array([-0.6, 1.3]).reshape(2, 1, 1)
+        warped = np.stack([scipy.ndimage.map_coordinates(each, there, order=1) for each in then])
+        theirs.append(((now - warped) ** 2)[:, pair.visible[0, 0].numpy()].mean())
+    return apart(vggfeat.WarpingError(flow=motion)(clip, clip), torch.tensor(np.mean(theirs)))
 
 
 def loss(one: vggfeat.ContentLoss, theirs: Callable[[np.ndarray, np.ndarray], float]) -> float:
@@ -234,6 +331,9 @@ EXACT = (
     Measured("LPIPS-vgg, v0.1, `exact=True`", "`lpips` 0.1.4", lambda: lpips_value("vgg", "0.1", exact=True), 0.0),
     Measured("gradient of LPIPS-vgg, v0.1", "`lpips` 0.1.4", lpips_gradient, 1e-3),
     Measured("DISTS", "`DISTS_pytorch` 0.1", dists_value, 1e-4),
+    Measured("ST-LPIPS-alex", "`stlpips_pytorch` 0.0.2", stlpips_value, 1e-4),
+    Measured("A-DISTS", "definition in float64", adists_value, 1e-4),
+    Measured("DMM", "`DMM_PyTorch` 0.1", dmm_value, 1e-4),
     Measured("PSNR", "scikit-image", lambda: pixels("psnr"), 1e-5),
     Measured("SSIM", "scikit-image", lambda: pixels("ssim"), 1e-5),
     Measured("`gram`, undivided", "`piq` 0.8", gram, 1e-5),
@@ -254,6 +354,13 @@ EXACT = (
     Measured(
         "`ContextualLoss`", "definition in float64", lambda: loss(vggfeat.ContextualLoss("layer"), contextual), 1e-3
     ),
+    Measured(
+        "`NearestNeighbourLoss`",
+        "definition in float64",
+        lambda: loss(vggfeat.NearestNeighbourLoss("layer"), nearest),
+        1e-4,
+    ),
+    Measured("`WarpingError`", "definition, warped by SciPy over the same visible pixels", warping, 1e-4),
 )
 
 
