@@ -123,7 +123,7 @@ def test_the_frames_of_a_clip_are_blended_and_an_interrupted_run_goes_on(vggfeat
             paint(*arguments, **options)
 
         patch.setattr(images, "write_picture", interrupt)
-        assert "goes on with the next one" in vggfeat(*arguments, "-o", "out/", code=130).stderr
+        assert "continues with the next one" in vggfeat(*arguments, "-o", "out/", code=130).stderr
     assert "differs in strength" in vggfeat(*arguments, "-o", "out/", "--strength", 0.5, code=2).stderr
     vggfeat(*arguments, "-o", "out/")
     for path in Path("whole").glob("*.png"):
