@@ -137,8 +137,8 @@ class Styling:
         painting = PaintingFiles(output, default, roles, self.options, read=self.read, partial=partial)
         picture = images.read_picture(content)
         run = self.begin(images.flatten(picture))
-        text, facts = record(self.recipe, painting.inputs).text(), {"recipe": self.recipe.as_dict()}
-        paint(painting, run, text=text, facts=facts, like=picture)
+        text = record(self.recipe, painting.inputs).text()
+        paint(painting, run, text=text, facts=lambda: {"recipe": self.recipe.as_dict()}, like=picture)
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Dreaming:
         painting = PaintingFiles(output, default, roles, self.options, partial=partial)
         picture = images.read_picture(content)
         run = dream(images.flatten(picture), **self.arguments, **self.options.arguments())
-        paint(painting, run, text=dream_text(content, self.arguments), facts=self.arguments, like=picture)
+        paint(painting, run, text=dream_text(content, self.arguments), facts=lambda: self.arguments, like=picture)
 
 
 def expand(contents: Sequence[str], *, quiet: bool = False) -> tuple[list[str], bool]:

@@ -3,8 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -90,7 +90,7 @@ class RunOptions:
             allocation.hold()
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments that `stylize`, `texture`, `invert` and `dream` have in common."""
+        """The arguments that `stylize`, `texture`, `invert`, `dream` and `visualize` have in common."""
         return {name: getattr(self, name) for name in ("seconds", "device", "precision", "memory_limit")}
 
 
@@ -176,7 +176,7 @@ def paint(
     run: "Run",
     *,
     text: Mapping[str, str],
-    facts: Mapping[str, object],
+    facts: Callable[[], Mapping[str, object]],
     like: "Picture | None" = None,
 ) -> None:
     """Run to the end and write the picture. If the run is interrupted or fails, save what there is.
@@ -185,14 +185,14 @@ def paint(
         painting: the files.
         run: the run to iterate over.
         text: the picture's metadata.
-        facts: what the JSON summary contains besides size, time and losses.
+        facts: returns what the JSON summary contains besides size, time and losses; called at the end.
         like: the first input as a picture, whose transparency, colour profile, bit depth and metadata the painted one
             gets.
     """
     load_torch()
     from vggfeat.pictures import images
 
-    size = run.stages[-1].height, run.stages[-1].width
+    size = run.stages[-1].height, run.stages[-1].width * len(run.image)
     if like is None:
         images.check_writable(painting.output, size=size)
     else:
@@ -206,6 +206,11 @@ def paint(
         writer.save_finished()
 
 
+def _side_by_side(images: "Tensor") -> "Tensor":
+    """(N, C, H, W) as one picture, (1, C, H, N * W)."""
+    return images.permute(1, 2, 0, 3).flatten(2)[None]
+
+
 @dataclass
 class _Writer:
     """Iterates over a run and writes its picture, checkpoints and chart."""
@@ -213,7 +218,7 @@ class _Writer:
     painting: PaintingFiles
     run: "Run"
     text: Mapping[str, str]
-    facts: Mapping[str, object]
+    facts: Callable[[], Mapping[str, object]]
     like: "Picture | None"
     metadata: "Metadata | None"
     latest: "Progress | None" = None
@@ -222,8 +227,8 @@ class _Writer:
     def run_to_end(self) -> None:
         options = self.painting.options
         saved = time.monotonic()
-        for progress in report(self.run, quiet=options.quiet):
-            self.latest = progress
+        for found in report(self.run, quiet=options.quiet):
+            self.latest = progress = replace(found, image=_side_by_side(found.image))
             if progress.note:
                 tell(progress.note)
             if options.plot is not None:
@@ -306,7 +311,7 @@ class _Writer:
                 "seconds": round(progress.seconds, 3),
                 "losses": progress.losses,
                 "blocks": [blocks and blocks._asdict() for blocks in self.run.blocks],
-                **self.facts,
+                **self.facts(),
             }
             click.echo(json.dumps(summary, allow_nan=False))
         elif not quiet:

@@ -45,4 +45,4 @@ def command(
     picture = images.read_picture(image)
     run = invert(images.flatten(picture), None, chosen, resume=run_with.resume, **run_with.arguments())
     text = record(chosen, painting.inputs).text()
-    paint(painting, run, text=text, facts={"recipe": chosen.as_dict()}, like=picture)
+    paint(painting, run, text=text, facts=lambda: {"recipe": chosen.as_dict()}, like=picture)

@@ -69,6 +69,6 @@ def command(
         painting,
         run,
         text=record(chosen, painting.inputs).text(),
-        facts={"seamless": chosen.edges == "wrap", "recipe": chosen.as_dict()},
+        facts=lambda: {"seamless": chosen.edges == "wrap", "recipe": chosen.as_dict()},
         like=replace(picture, alpha=None),  # a texture has no shape
     )

@@ -1,27 +1,21 @@
 """`vggfeat visualize`: paint from noise what a channel responds to."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ._options import (
+    ORDER_FLAGS,
     chosen_network,
-    device_option,
     network_option,
     output_option,
-    precision_option,
-    quiet_option,
+    preprocessing_options,
     size_option,
     weights_option,
 )
-from ._outputs import picture_output, save_picture
-from ._progress import report, tell
-from ._signals import saving, uninterrupted
+from ._painting import PaintingFiles, RunOptions, paint, run_options
 from ._text import escaped
-
-if TYPE_CHECKING:
-    from vggfeat.transfer.visualize import Visualization
 
 
 @click.command()
@@ -39,10 +33,9 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, default=256, help="Steps of the ascent.")
 @network_option
 @weights_option
+@preprocessing_options(*ORDER_FLAGS)
 @click.option("--seed", type=int, default=0, help="Seed of the noise and the random shifts.")
-@device_option
-@precision_option()
-@quiet_option
+@run_options(without=("checkpoint", "checkpoint_every", "resume", "max_megapixels"))
 def command(
     *,
     layer: str,
@@ -50,7 +43,6 @@ def command(
     direction: str | None,
     output: str | None,
     dump: str | None,
-    quiet: bool,
     **options: Any,
 ) -> None:
     """Paint from noise what a channel, a neuron or a direction of a layer responds to most.
@@ -59,46 +51,35 @@ def command(
     as it is.
     """
     from vggfeat.explore.patches import strongest
+    from vggfeat.pictures import images
     from vggfeat.transfer.visualize import visualize
 
     if dump is not None and channel is None:
         raise click.UsageError("--dump needs --channel")
+    run_with = RunOptions.pop_from(options)
     options["network"] = chosen_network(options)
     best = None if dump is None or channel is None else strongest(dump, layer, channel, network=options["network"])
     name = f"{layer}-{Path(direction).stem if direction else channel}.png"
-    read = [path for path in (direction, options["weights"]) if path]
-    size = options["size"], options["size"] * options["count"]
-    target = picture_output(output, name, read, size=size)
-    run = visualize(layer, channel=channel, direction=None if direction is None else _read(direction), **options)
+    read = [(role, path) for role, path in (("direction", direction), ("weights", options["weights"])) if path]
+    painting = PaintingFiles(output, name, read, run_with)
+    images.check_writable(painting.output, size=(options["size"], options["size"] * options["count"]))
+    options["direction"] = None if direction is None else _read(direction)
+    run = visualize(layer, channel=channel, **options, **run_with.arguments())
 
-    def save() -> bool:
-        save_picture(target, _side_by_side(run))
-        return True
+    def response() -> dict[str, object]:
+        found: dict[str, object] = {"response": max(run.responses())}
+        return found if best is None else {**found, "strongest": best[0], "of": best[1]}
 
-    def save_interrupted() -> bool:
-        tell(f"interrupted: saving '{target}' as it is")
-        return save()
-
-    with saving(save_interrupted):
-        for _ in report(run, quiet=quiet):
-            pass
-    with uninterrupted():
-        save()
-    click.echo(str(target))
-    response = max(run.responses())
+    paint(painting, run, text={}, facts=response)
+    if run_with.quiet or run_with.as_json:
+        return
+    largest = max(run.responses())
     if best is None:
-        click.echo(f"largest response {response:.4g}")
+        click.echo(f"largest response {largest:.4g}")
     else:
         value, picture = best
-        times = f", {response / value:.3g} times" if value > 0 else ", and"
-        click.echo(f"largest response {response:.4g}{times} that of '{escaped(picture)}', {value:.4g}")
-
-
-def _side_by_side(run: "Visualization") -> Any:
-    """The pictures in one row, (1, 3, size, count * size)."""
-    import torch
-
-    return torch.cat([*run.image.cpu().split(1)], dim=3)
+        times = f", {largest / value:.3g} times" if value > 0 else ", and"
+        click.echo(f"largest response {largest:.4g}{times} that of '{escaped(picture)}', {value:.4g}")
 
 
 def _read(path: str) -> Any:

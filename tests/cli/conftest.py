@@ -10,6 +10,7 @@ from vggfeat_cli import main
 
 from vggfeat import write_picture
 from vggfeat.transfer.optimise import BoundedDescent, BoundedLBFGS
+from vggfeat.transfer.visualize import SpectralAdam
 
 
 @pytest.fixture
@@ -43,11 +44,11 @@ def pictures(tmp_path):
 
 @pytest.fixture
 def end_at(monkeypatch):
-    """Raise an error, or send a signal, in the given step of either optimiser."""
+    """Raise an error, or send a signal, in the given step of any optimiser."""
 
     def prepare(number, end, patch=monkeypatch):
         steps = []
-        for optimiser in (BoundedDescent, BoundedLBFGS):
+        for optimiser in (BoundedDescent, BoundedLBFGS, SpectralAdam):
 
             def fail_later(self, step=optimiser.step):
                 steps.append(1)

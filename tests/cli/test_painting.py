@@ -22,6 +22,7 @@ COMMANDS = {
     "dream": ("in.png", "--size", 32, "--octaves", 2, "--layer", "relu2_1", "--steps", 3),
     "invert": ("in.png", *SMALL, "--layer", "relu2_1"),
 }
+ALL = {**COMMANDS, "visualize": ("--size", 32, "--layer", "relu2_1", "--channel", 5, "--steps", 6)}
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +33,16 @@ def picture(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "end", "code"),
-    [("texture", signal.SIGINT, 130), ("dream", signal.SIGTERM, 143), ("invert", signal.SIGINT, 130)],
+    [
+        ("texture", signal.SIGINT, 130),
+        ("dream", signal.SIGTERM, 143),
+        ("invert", signal.SIGINT, 130),
+        ("visualize", signal.SIGINT, 130),
+    ],
 )
 def test_a_signal_saves_the_picture_as_it_stands(command, end, code, vggfeat, end_at):
     end_at(5, end)
-    result = vggfeat(command, *COMMANDS[command], "-o", "out.png", code=code)
+    result = vggfeat(command, *ALL[command], "-o", "out.png", code=code)
     assert "interrupted: 'out.png' holds the picture after" in result.stderr
     assert read_picture("out.png").rgb.shape == (1, 3, 32, 32)
 
@@ -157,19 +163,19 @@ def test_author_date_and_resolution_are_given_back(command, vggfeat):
         assert (painted.author, painted.copyright, painted.created) == ("Ann Lee", "© Ann", metadata.created)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ALL)
 def test_memory_is_kept_to(command, vggfeat):
-    assert "pixels take" in vggfeat(command, *COMMANDS[command], "--memory", "1MB", code=2).stderr
-    assert "is not an amount of memory" in vggfeat(command, *COMMANDS[command], "--memory", "much", code=2).stderr
+    assert "pixels take" in vggfeat(command, *ALL[command], "--memory", "1MB", code=2).stderr
+    assert "is not an amount of memory" in vggfeat(command, *ALL[command], "--memory", "much", code=2).stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ALL)
 def test_freed_memory_is_held_where_no_limit_is_given(command, vggfeat, monkeypatch):
     told = []
     monkeypatch.setattr("vggfeat.features.allocation.hold", lambda: told.append(1))
-    vggfeat(command, *COMMANDS[command], "--memory", "1GB")
+    vggfeat(command, *ALL[command], "--memory", "1GB")
     assert not told
-    vggfeat(command, *COMMANDS[command])
+    vggfeat(command, *ALL[command])
     assert told == [1]
 
 

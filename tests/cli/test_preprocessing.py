@@ -23,6 +23,7 @@ COMMANDS = {
     "stylize": ("in.png", "in.png", "--size", 32, "--steps", 1, "--style-layers", "relu1_1"),
     "texture": ("in.png", "--size", 32, "--steps", 1, "--style-layers", "relu1_1"),
     "invert": ("in.png", "--layer", "relu2_1", "--size", 32, "--steps", 1),
+    "visualize": ("--layer", "relu2_1", "--channel", 1, "--size", 32, "--steps", 1),
     "dump": ("in.png", "--layers", "relu2_1", "--resize", "none", "--workers", 0),
 }  # fmt: skip
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torch
 from vggfeat import dump, open_dump, read_picture, write_picture
 from vggfeat.transfer.visualize import visualize
 
-SMALL = ("--size", 32, "--steps", 3, "--device", "cpu", "--quiet")
+SMALL = ("--size", 32, "--steps", 3, "--device", "cpu")
 
 
 def test_pictures_side_by_side_and_a_dump_to_compare_with(vggfeat, tmp_path):
@@ -26,6 +28,10 @@ def test_pictures_side_by_side_and_a_dump_to_compare_with(vggfeat, tmp_path):
         f"largest response {max(run.responses()):.4g}, {ratio:.3g} times that of '{best.top_ids[3][0]}', "
         f"{best.top[3][0]:.4g}"
     )
+    summary = json.loads(vggfeat("visualize", *options, "--dump", "out", "--json").stdout)
+    assert (summary["width"], summary["height"]) == (64, 32)
+    assert summary["response"] == pytest.approx(max(run.responses()))
+    assert (summary["strongest"], summary["of"]) == (pytest.approx(best.top[3][0]), best.top_ids[3][0])
     assert (
         "the dump is of vgg16, not of vgg19"
         in vggfeat("visualize", *options, "--dump", "out", "--network", "vgg19", code=2).stderr
@@ -42,6 +48,7 @@ def test_a_direction_from_a_file(vggfeat):
         (("--channel", 64), "relu1_1 of vgg16 has the channels 0 to 63, not 64"),
         (("--direction", "axis.npy", "--dump", "out"), "--dump needs --channel"),
         ((), "name a channel or a direction"),
+        (("--channel", 3, "--memory", "1MB"), "allow more memory"),
     ):
         assert message in vggfeat("visualize", "-l", "relu1_1", *arguments, *SMALL, code=2).stderr
 

@@ -9,6 +9,7 @@ from vggfeat.transfer.dreams import dream
 from vggfeat.transfer.named import recipe
 from vggfeat.transfer.objective import OBJECTIVES
 from vggfeat.transfer.run import stylize
+from vggfeat.transfer.visualize import visualize
 
 CONTENT, STYLE = torch.zeros(1, 3, 96, 128), torch.zeros(1, 3, 96, 80)
 MASK = torch.ones(1, 1, 96, 128)
@@ -43,6 +44,7 @@ RUNS = {
     "texture": lambda: texture(STYLE, recipe("texture", steps=20), size=(96, 64), seamless=True, **META),
     "inversion": lambda: painting(content_layers={"relu3_1": 1.0}, style_layers={}, tv_weight=1.0),
     "dream": lambda: dream(CONTENT, octaves=1, steps=20, **META),
+    "visualisation": lambda: visualize("relu3_1", channel=3, size=64, steps=20, count=2, **META),
 }
 
 

@@ -5,7 +5,9 @@ import torch.nn.functional as F
 from vggfeat import FeatureExtractor, InputError, LayerError
 from vggfeat.losses import formulas
 from vggfeat.networks.network import vgg
+from vggfeat.transfer.blocks import Whole
 from vggfeat.transfer.spectrum import Spectrum
+from vggfeat.transfer.tiles import Blocks
 from vggfeat.transfer.visualize import visualize
 
 SMALL = {"size": 32, "steps": 12, "device": "cpu"}
@@ -63,6 +65,47 @@ def test_the_seed_decides():
     assert torch.equal(one, two)
     assert not torch.equal(one, three)
     assert 0 <= one.min() <= one.max() <= 1
+
+
+def test_blocks_and_memory_that_runs_out_paint_the_same(monkeypatch):
+    options = {"channel": 5, "count": 2, "size": 104, "steps": 2, "device": "cpu"}
+    whole, lower = visualize("relu2_1", **options), visualize("relu2_1", **options)
+    expected = whole.result()
+    monkeypatch.setattr(Whole, "evaluate", _out_of_memory)
+    notes = [progress.note for progress in lower]
+    assert notes == ["out of memory: continuing in blocks of 64 pixels", None]
+    assert lower.blocks == (Blocks(64),)
+    assert (lower.image - expected).abs().mean() < 1e-3
+    assert lower.responses() == pytest.approx(whole.responses(), rel=1e-2)
+
+
+def _out_of_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_picture_is_only_shifted_scaled_and_turned():
+    """A disc in the middle stays one: its mean, its size and its place hardly change."""
+    place = torch.arange(64) - 31.5
+    disc = ((place[:, None] ** 2 + place**2) < 15**2).float().expand(1, 3, 64, 64)
+    run = visualize("relu1_1", channel=3, size=64, steps=1, device="cpu")
+    seen = []
+    extract = Whole.evaluate
+
+    def look(self, terms, image):
+        seen.append(image)
+        return extract(self, terms, image)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Whole, "evaluate", look)
+        patch.setattr(Spectrum, "forward", lambda self: disc + 0 * self.coefficients.sum())
+        run.result()
+    for image in seen:
+        inside = (image - 0.5).clamp_min(0)[0, 0]
+        rows = torch.arange(88) - 43.5
+        down, across = ((inside.sum(1) * rows).sum() / inside.sum(), (inside.sum(0) * rows).sum() / inside.sum())
+        assert max(abs(down), abs(across)) < 9.5
+        assert 0.75 < inside.sum() / (0.5 * disc[0, 0].sum()) < 1.3
+        assert (image[0, 0, 0] - 0.5).abs().max() < 0.05
 
 
 def test_a_spectrum_is_noise_of_equal_octaves():

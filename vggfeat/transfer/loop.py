@@ -36,7 +36,8 @@ class Progress:
         taken: steps in all stages so far; a resumed run continues counting.
         seconds: since the run began.
         done: share of the run that is done, 0 to 1.
-        image: the picture so far, (1, 3, height, width) in [0, 1] at the stage's size. It is never overwritten.
+        image: the picture so far, (1, 3, height, width) in [0, 1] at the stage's size, or the pictures of a
+            visualisation. It is never overwritten.
         terms: {name: weighted value} of the objective, scalar tensors at `image`.
         note: what the run had to change, such as the size of its blocks; None if nothing.
 
@@ -166,13 +167,13 @@ class Run(ABC):
             allocation.release()
             evaluator = self.evaluators[number - 1]
             blocks = evaluator.blocks
-            with _conditions(stage, self._picture.device):
+            with conditions(stage, self._picture.device):
                 optimiser = self.make_optimiser(number, state)
             self._picture = optimiser.image
             while (going := self._continues(stage, step, deadline, recent)) or repeat:
                 repeat = False
                 if going:
-                    with _conditions(stage, self._picture.device):
+                    with conditions(stage, self._picture.device):
                         optimiser.step()
                     step, taken = step + 1, taken + 1
                     if self.recipe.until_plateau:
@@ -210,7 +211,7 @@ class Run(ABC):
 
 
 @contextmanager
-def _conditions(stage: Stage, device: torch.device) -> Generator[None]:
+def conditions(stage: Stage, device: torch.device) -> Generator[None]:
     """Compute with gradients, in our own precision and repeatably, whatever modes the caller has set.
 
     Converts running out of memory to a `VggfeatError` that names the size.
