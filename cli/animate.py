@@ -1,6 +1,8 @@
 """`vggfeat animate`: save the steps of a style transfer as an animation."""
 
 import json
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from ._recipes import chosen_recipe, files_read, recipe_options
 from ._signals import saving, uninterrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from PIL import Image
     from torch import Tensor
 
@@ -60,7 +64,7 @@ def command(
     All frames have the size of the last one. Ctrl-C saves the frames so far. Video files need the extra `video`.
     """
     from vggfeat.pictures import images
-    from vggfeat.pictures.video.writing import check_clip_writable, write_clip
+    from vggfeat.pictures.video.writing import check_clip_writable
     from vggfeat.transfer.run import stylize
 
     run_with = RunOptions.pop_from(options)
@@ -70,6 +74,7 @@ def command(
     check_paths([("the output", target)], files_read(chosen, options, content, style))
     run = stylize(content, style, chosen, **run_with.arguments())
     height, width = run.stages[-1].height, run.stages[-1].width
+    check_clip_writable(target, size=(height, width))
     every = every or max(1, sum(stage.steps for stage in run.stages) // _FRAMES)
     frames: list[Image.Image] = []
     last = 0
@@ -77,13 +82,9 @@ def command(
     def keep(image: "Tensor") -> None:
         frames.append(images.to_pil(images.resize(image, height, width)))
 
-    def write() -> None:
-        held = [frames[-1]] * round(hold * fps)
-        write_clip(target, map(images.from_pil, [*frames, *held]), fps=fps)
-
     def save() -> bool:
         if last:
-            write()
+            _write(target, frames, fps, hold)
             tell(f"interrupted: '{target}' holds {len(frames)} frames")
         return bool(last)
 
@@ -96,9 +97,37 @@ def command(
         if last % every:
             keep(run.image)
     with uninterrupted():
-        write()
+        _write(target, frames, fps, hold)
     if run_with.as_json:
         facts = {"output": str(target), "width": width, "height": height, "frames": len(frames), "fps": fps}
         click.echo(json.dumps({**facts, "recipe": chosen.as_dict()}, allow_nan=False))
     elif not run_with.quiet:
         click.echo(str(target))
+
+
+def _write(target: Path, frames: "Sequence[Image.Image]", fps: float, hold: float) -> None:
+    from vggfeat.errors import ImageError
+    from vggfeat.pictures import images
+    from vggfeat.pictures.video.writing import write_clip
+
+    held = [frames[-1]] * round(hold * fps)
+    try:
+        write_clip(target, map(images.from_pil, [*frames, *held]), fps=fps)
+    except ImageError as error:
+        raise ImageError(str(error), _saved_instead(target, frames, fps)) from error
+
+
+def _saved_instead(target: Path, frames: "Sequence[Image.Image]", fps: float) -> Path | None:
+    """Save frames as an animated PNG beside `target`, which cannot be written, or where that is possible."""
+    from vggfeat import files
+
+    name = target.with_suffix(".png")
+    for wanted in (name, *(folder.resolve() / name.name for folder in (Path(), Path(tempfile.gettempdir())))):
+        spare = chosen_output(None, str(wanted))
+        with suppress(OSError):
+            with files.replacing(spare) as unfinished:
+                frames[0].save(
+                    unfinished, "PNG", save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0
+                )
+            return spare
+    return None

@@ -166,7 +166,7 @@ def test_what_a_video_cannot_hold_is_told_before_the_work(vggfeat):
 def test_a_clip_that_is_too_long_for_its_format_is_refused_before_the_work(vggfeat):
     write_clip("in.gif", torch.rand(2, 3, 2, 16_384), fps=10)
     stderr = vggfeat("stylize", "in.gif", "style.jpg", *QUICK, "--size", 16_384, "-o", "out.webp", code=2).stderr
-    assert "holds 1 to 16383 pixels a side, not 16384x2" in stderr
+    assert "holds at most 16383 pixels a side, not 16384x2" in stderr
     assert not Path("out.webp.frames").exists()
 
 

@@ -198,9 +198,9 @@ def test_a_clip_that_cannot_be_written_leaves_no_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("a.webp", (4, 16_384), "holds 1 to 16383 pixels a side, not 16384x4"),
-        ("a.mp4", (1, 64), "holds 2 to 16384 pixels a side, not 64x1"),
-        ("a.gif", (65_536, 1), "holds 1 to 65535 pixels a side"),
+        ("a.webp", (4, 16_384), "holds at most 16383 pixels a side, not 16384x4"),
+        ("a.mp4", (1, 64), "holds at least 2 pixels a side, not 64x1"),
+        ("a.gif", (65_536, 1), "holds at most 65535 pixels a side"),
     ],
 )
 def test_sizes_that_a_format_lacks_are_refused_before_the_work(name, size, message, tmp_path):

@@ -37,7 +37,8 @@ def check_clip_writable(path: str | os.PathLike[str], *, size: tuple[int, int] |
         _check_encoder(ending)
     least, most = 1 + is_video(path), _MOST_PIXELS_A_SIDE.get(ending, 16_384)
     if size and not least <= min(size) <= max(size) <= most:
-        raise ImageError(f"cannot write '{path}': it holds {least} to {most} pixels a side, not {size[1]}x{size[0]}")
+        limit = f"at most {most}" if max(size) > most else f"at least {least}"
+        raise ImageError(f"cannot write '{path}': it holds {limit} pixels a side, not {size[1]}x{size[0]}")
 
 
 def clip_left_out(path: str | os.PathLike[str], *, size: tuple[int, int], alpha: bool) -> list[str]:
