@@ -47,6 +47,7 @@ def test_there_is_no_example_without_a_test():
     }
 
 
+@pytest.mark.slow
 def test_perceptual_loss_goes_down():
     losses = [float(value) for value in re.findall(r"loss ([\d.]+)", run(EXAMPLES / "perceptual_loss.py"))]
     assert len(losses) == 5

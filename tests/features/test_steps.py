@@ -98,7 +98,7 @@ def test_a_network_equals_the_plain_one():
 
 
 def test_gradients_point_where_the_plain_ones_do():
-    image = _photograph()[..., :96, :96].requires_grad_()
+    image = _photograph()[..., :64, :64].requires_grad_()
 
     def gradient(**options):
         features = FeatureExtractor("vgg19", ["relu2_2", "conv3_4"], **options)(image)

@@ -270,7 +270,8 @@ def test_input_ranges_agree(pairs):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("make", PUBLISHED)
 def test_half_precision_is_close_and_its_gradient_finite(make, precision, pairs):
-    x, y = pairs[0][1:].clone().requires_grad_(), pairs[1][1:]
+    x, y = (z[1:, :, :48, :48].clone() for z in pairs)
+    x.requires_grad_()
     exact = make()(x, y)
     half = make(precision=precision)(x, y)
     assert half.dtype == torch.float32
