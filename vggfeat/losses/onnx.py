@@ -15,6 +15,7 @@ from vggfeat import files
 from vggfeat.errors import InputError, LayerError, VggfeatError, check_number, did_you_mean, imported, similar
 from vggfeat.features.extractor import FeatureExtractor
 from vggfeat.features.trunk import Trunk
+from vggfeat.losses.adists import ADISTSLoss
 from vggfeat.losses.criterion import Criterion, CriterionOptions, split_options
 from vggfeat.losses.dmm import DMMLoss
 from vggfeat.losses.metrics import available
@@ -78,9 +79,9 @@ def export_onnx(
         opset: version of ONNX's operators, 18 to 23.
         check: run the file with onnxruntime on noise of three sizes, and compare the outputs with the module's.
 
-    Raises `InputError` for a module whose graph depends on sizes (`resize`, `chunk`, `small="enlarge"`,
-    `channels="slices"`), for other precisions and opsets, `VggfeatError` if the extra is not installed, the file cannot
-    be written, or it differs from the module by more than 1e-4 of the largest value.
+    Raises `InputError` for `DMM`, for a module whose graph depends on sizes (`ADISTS`, `resize`, `chunk`,
+    `small="enlarge"`, `channels="slices"`), for other precisions and opsets. Raises `VggfeatError` if the extra is not
+    installed, the file cannot be written, or it differs from the module by more than 1e-4 of the largest value.
 
     Example:
         >>> from vggfeat import FeatureExtractor, export_onnx
@@ -158,6 +159,12 @@ def named(
     return METRIC_CRITERIA[what](reduction="none", **options)
 
 
+_NOT_EXPORTABLE = (
+    (DMMLoss, "DMM", "ONNX has no singular value decomposition"),
+    (ADISTSLoss, "A-DISTS", "layers smaller than its window are compared differently, and a file serves every size"),
+)
+
+
 def _check_module(module: object) -> None:
     if not isinstance(module, Trunk | Criterion):
         raise InputError(f"a {type(module).__name__} cannot be exported: pass a FeatureExtractor or a criterion")
@@ -165,8 +172,9 @@ def _check_module(module: object) -> None:
     if trunk.precision not in ("float32", "tf32"):
         raise InputError(f"the precision is {trunk.precision}: only float32 can be exported")
     if isinstance(module, Criterion):
-        if isinstance(module.loss, DMMLoss):
-            raise InputError("DMM cannot be exported: ONNX has no singular value decomposition")
+        for kind, name, reason in _NOT_EXPORTABLE:
+            if isinstance(module.loss, kind):
+                raise InputError(f"{name} cannot be exported: {reason}")
         settings = {
             f"resize={module.resize}": module.resize is not None,
             f"chunk={module.chunk}": module.chunk is not None,
